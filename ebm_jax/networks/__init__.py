@@ -1,0 +1,1 @@
+"""Energy networks: linen modules with explicit fields that return energies [batch]."""

@@ -1,0 +1,1 @@
+"""Objectives: what a method is; the train step knows none of them."""

@@ -1,0 +1,1 @@
+"""State, train step, loop, checkpoints, guard and metric writers."""
