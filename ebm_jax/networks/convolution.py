@@ -1,0 +1,172 @@
+"""One convolution, three ways to compute it, the same parameters and the same values.
+
+'native':  XLA's own convolution, forwards and backwards. Best on accelerators.
+'flipped': XLA's forward convolution, and for the gradient in x a forward convolution with the kernel
+           flipped beforehand. On CPU XLA's backward-input convolution runs at a fifth of its speed
+           inside a loop; a forward one does not.
+'dense':   one matrix product with the convolution written out as a [H W C, H' W' C'] matrix. On CPU
+           the fastest for images of a few pixels.
+
+`choose_formulation` picks by platform and size ('auto'); docs/performance.md has the measurements.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from ebm_jax.networks.preparation import prepared
+
+FORMULATIONS = ("auto", "native", "flipped", "dense")
+_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+_MAX_DENSE_PIXELS = 4  # on CPU a 4x4 image is level, an 8x8 one much slower as a matrix product
+
+
+class PreparedKernel(NamedTuple):
+    """A kernel in the form that one formulation wants; the fields it does not use are None."""
+
+    kernel: jax.Array | None  # [kh, kw, c_in, c_out]
+    reverse: jax.Array | None  # flipped in space, input and output channels exchanged
+    matrix: jax.Array | None  # [H W c_in, H' W' c_out]
+
+
+def choose_formulation(
+    formulation: str, kernel_size: int, image_shape: tuple[int, int], stride: int
+) -> str:
+    """'auto' resolved for this platform and size; any other name is returned as it is.
+
+    Raises:
+      ValueError: for a name that is not in FORMULATIONS, or 'flipped' where it does not apply.
+    """
+    if formulation not in FORMULATIONS:
+        raise ValueError(f"convolution is {formulation!r}: write one of {', '.join(FORMULATIONS)}")
+    can_flip = stride == 1 and kernel_size % 2 == 1
+    if formulation == "flipped" and not can_flip:
+        formulation = "native"  # a strided layer of a network that asks for 'flipped' elsewhere
+    if formulation != "auto":
+        return formulation
+    if jax.default_backend() != "cpu":
+        return "native"
+    if image_shape[0] * image_shape[1] <= _MAX_DENSE_PIXELS:
+        return "dense"
+    return "flipped" if can_flip else "native"
+
+
+def same_padding(size: int, kernel_size: int, stride: int) -> tuple[int, int]:
+    """Zeros before and after so that size becomes ceil(size / stride), the smaller half before."""
+    total = max((-(-size // stride) - 1) * stride + kernel_size - size, 0)
+    return total // 2, total - total // 2
+
+
+def dense_matrix(kernel: jax.Array, image_shape: tuple[int, int], stride: int = 1) -> jax.Array:
+    """The 'SAME' convolution of images of one size as a matrix [H W c_in, H' W' c_out]."""
+    kernel_size = kernel.shape[:2]
+
+    def taps(size: int, k: int) -> np.ndarray:
+        """[size, size'] which tap of the kernel joins an input to an output position; k is none."""
+        before, _ = same_padding(size, k, stride)
+        outputs = np.arange(-(-size // stride)) * stride - before
+        tap = np.arange(size)[:, None] - outputs[None, :]
+        return np.where((tap >= 0) & (tap < k), tap, k)
+
+    rows, columns = (taps(n, k) for n, k in zip(image_shape, kernel_size, strict=True))
+    padded = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0)))
+    blocks = padded[
+        rows[:, None, :, None], columns[None, :, None, :]
+    ]  # [H, W, H', W', c_in, c_out]
+    height, width, out_height, out_width, c_in, c_out = blocks.shape
+    blocks = blocks.transpose(0, 1, 4, 2, 3, 5)
+    return blocks.reshape(height * width * c_in, out_height * out_width * c_out)
+
+
+def prepare_kernel(
+    kernel: jax.Array, image_shape: tuple[int, int], *, formulation: str = "auto", stride: int = 1
+) -> PreparedKernel:
+    """Everything about a kernel [k, k, c_in, c_out] that does not depend on the images."""
+    how = choose_formulation(formulation, kernel.shape[0], image_shape, stride)
+    if how == "dense":
+        return PreparedKernel(None, None, dense_matrix(kernel, image_shape, stride))
+    if how == "flipped" and kernel.shape[0] > 1:
+        return PreparedKernel(kernel, kernel[::-1, ::-1].swapaxes(2, 3), None)
+    return PreparedKernel(kernel, None, None)
+
+
+def _native(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
+    if kernel.shape[:2] == (1, 1) and stride == 1:
+        return x @ kernel[0, 0]
+    return jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), "SAME", dimension_numbers=_DIMENSIONS
+    )
+
+
+@jax.custom_vjp
+def _flipped(x: jax.Array, kernel: jax.Array, reverse: jax.Array) -> jax.Array:
+    return _native(x, kernel)
+
+
+def _flipped_forward(x, kernel, reverse):
+    return _native(x, kernel), (x, kernel, reverse)
+
+
+def _flipped_backward(residuals, cotangent):
+    x, kernel, reverse = residuals
+    _, kernel_vjp = jax.vjp(lambda k: _native(x, k), kernel)
+    # The value does not depend on `reverse`; its own gradient (second derivatives) comes through
+    # the gradient in x, where it is the kernel.
+    return _flipped(cotangent, reverse, kernel), *kernel_vjp(cotangent), jnp.zeros_like(reverse)
+
+
+_flipped.defvjp(_flipped_forward, _flipped_backward)
+
+
+def convolve(x: jax.Array, weights: PreparedKernel, *, stride: int = 1) -> jax.Array:
+    """'SAME' convolution of x [batch, H, W, c_in] -> [batch, ceil(H / stride), .., c_out]."""
+    if weights.matrix is not None:
+        batch, height, width, _ = x.shape
+        out = -(-height // stride), -(-width // stride)
+        return (x.reshape(batch, -1) @ weights.matrix).reshape(batch, *out, -1)
+    if weights.reverse is not None:
+        return _flipped(x, weights.kernel, weights.reverse)
+    return _native(x, weights.kernel, stride)
+
+
+class Conv(nn.Module):
+    """'SAME' convolution with an optional bias and per-channel output gain: gain (W * x + b)?
+
+    Fields: features c_out; kernel_size; stride; use_bias; use_gain: a learned factor per output
+    channel, initially 1, applied after the bias; kernel_init; formulation: see the module; dtype: of the
+    computation (the parameters are float32).
+    """
+
+    features: int
+    kernel_size: int = 3
+    stride: int = 1
+    use_bias: bool = True
+    use_gain: bool = False
+    kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+    formulation: str = "auto"
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """x [batch, H, W, c_in] -> [batch, ceil(H / stride), ceil(W / stride), features]."""
+
+        def prepare() -> PreparedKernel:
+            shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+            kernel = self.param("kernel", self.kernel_init, shape)
+            return prepare_kernel(
+                kernel.astype(self.dtype),
+                x.shape[1:3],
+                formulation=self.formulation,
+                stride=self.stride,
+            )
+
+        x = x.astype(self.dtype)
+        x = convolve(x, prepared(self, "kernel", prepare), stride=self.stride)
+        if self.use_bias:
+            x = x + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        if self.use_gain:
+            x = x * self.param("gain", nn.initializers.ones, (self.features,)).astype(self.dtype)
+        return x

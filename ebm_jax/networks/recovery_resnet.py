@@ -1,0 +1,163 @@
+"""The residual energy network of diffusion recovery likelihood (Gao et al. 2020, appendix B)."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from ebm_jax.networks.activations import leaky_relu
+from ebm_jax.networks.convolution import Conv
+from ebm_jax.networks.preparation import prepared
+
+
+def _uniform_init(scale: float = 1.0) -> nn.initializers.Initializer:
+    return nn.initializers.variance_scaling(scale, "fan_avg", "uniform")
+
+
+def level_embedding(level: jax.Array, size: int) -> jax.Array:
+    """Sinusoids of a level: sines then cosines, frequencies exp(-log(10000) k / (size / 2 - 1)).
+
+    Args:
+      level: [batch]. size: even, at least 4.
+    Returns:
+      [batch, size].
+    """
+    half = size // 2
+    frequency = jnp.exp(-math.log(10_000) / (half - 1) * jnp.arange(half, dtype=jnp.float32))
+    angle = level.astype(jnp.float32)[:, None] * frequency
+    return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+
+
+def average_pool(x: jax.Array) -> jax.Array:
+    """2 x 2 mean with stride 2: [batch, H, W, C] -> [batch, H / 2, W / 2, C]."""
+    batch, height, width, channels = x.shape
+    return x.reshape(batch, height // 2, 2, width // 2, 2, channels).mean((2, 4))
+
+
+def check_can_halve(image_size: int, times: int) -> None:
+    """Raises ValueError where image_size cannot be halved that often."""
+    if image_size % 2**times:
+        fits = 2**times * max(1, round(image_size / 2**times))
+        raise ValueError(
+            f"image_size {image_size} cannot be halved {times} times: "
+            f"write {fits}, or fewer multipliers"
+        )
+
+
+class ResidualBlock(nn.Module):
+    """Pre-activation block: conv(lrelu(conv(lrelu(x)) + projection)) * gain + shortcut(x).
+
+    The projection [batch, features] is that of the level. The shortcut is a 3 x 3 convolution where
+    the channel count changes, else the identity. The second convolution starts at (almost) zero.
+    """
+
+    features: int
+    formulation: str
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array, level_features: jax.Array) -> jax.Array:
+        """x [batch, H, W, c_in], level_features [batch, size] -> [batch, H, W, features]."""
+        options = {"formulation": self.formulation, "dtype": self.dtype}
+        projection = prepared(
+            self,
+            "projection",
+            lambda: nn.Dense(self.features, kernel_init=_uniform_init(), name="temb_proj")(
+                leaky_relu(level_features)
+            ).astype(self.dtype)[:, None, None, :],
+        )
+        h = Conv(self.features, kernel_init=_uniform_init(), name="conv1", **options)(leaky_relu(x))
+        h = leaky_relu(h + projection)
+        h = Conv(
+            self.features, use_gain=True, kernel_init=_uniform_init(1e-10), name="conv2", **options
+        )(h)
+        if x.shape[-1] != self.features:
+            x = Conv(self.features, kernel_init=_uniform_init(), name="conv_shortcut", **options)(x)
+        return x + h
+
+
+class RecoveryResNet(nn.Module):
+    """E(y, t) = -F(y, t) of the published code: residual blocks, ReLU, sum pool, level-wise head.
+
+    Per resolution `num_blocks` residual blocks of width * multiplier channels, then a 2 x 2 mean
+    pool (not after the last). Head: sum over space of the rectified features, dotted with a vector
+    that depends on the level. No normalisation layer; spectral norm is applied outside, see
+    `ebm_jax.spectral_norm`, and the fixed level scale 1 / s_t^2 too, see `ebm_jax.energy`.
+
+    Fields:
+      image_size: height and width in pixels; channels: of the images.
+      width: the paper's ch (even, at least 4); multipliers: of ch per resolution; num_blocks: N.
+      formulation: of the convolutions, see `ebm_jax.networks.convolution`.
+      dtype: of activations and kernels inside the network; parameters and energies are float32.
+    Raises:
+      ValueError: where image_size cannot be halved len(multipliers) - 1 times.
+    """
+
+    image_size: int
+    channels: int = 3
+    width: int = 128
+    multipliers: tuple[int, ...] = (1, 2, 2, 2)
+    num_blocks: int = 8
+    formulation: str = "auto"
+    dtype: jnp.dtype = jnp.float32
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of one input."""
+        return self.image_size, self.image_size, self.channels
+
+    @staticmethod
+    def spectral_norm_mode(path: tuple[str, ...]) -> str | None:
+        """Every kernel is normalised but the head's; a block's second one is capped only."""
+        if path[-1] != "kernel" or path[-2] == "temb_dense_2":
+            return None
+        return "cap" if path[-2] == "conv2" else "unit"
+
+    @nn.compact
+    def __call__(self, x: jax.Array, condition: jax.Array) -> jax.Array:
+        """Energies of images at noise levels.
+
+        Args:
+          x: y_t [batch, image_size, image_size, channels]. condition: level t, int [] or [batch].
+        Returns:
+          E [batch], float32.
+        """
+        check_can_halve(self.image_size, len(self.multipliers) - 1)
+
+        def level_features() -> jax.Array:  # shared by all layers, so computed once
+            embedding = level_embedding(jnp.atleast_1d(condition), self.width)
+            hidden = leaky_relu(dense[0](embedding))
+            return dense[1](hidden)
+
+        dense = [
+            nn.Dense(4 * self.width, kernel_init=_uniform_init(), name=f"temb_dense_{i}")
+            for i in range(2)
+        ]
+        features = prepared(self, "level_features", level_features)
+        x = Conv(
+            self.width,
+            kernel_init=_uniform_init(),
+            formulation=self.formulation,
+            dtype=self.dtype,
+            name="conv_in",
+        )(x)
+        for i, multiplier in enumerate(self.multipliers):
+            for j in range(self.num_blocks):
+                x = ResidualBlock(
+                    self.width * multiplier,
+                    formulation=self.formulation,
+                    dtype=self.dtype,
+                    name=f"resolution_{i}_block_{j}",
+                )(x, features)
+            if i + 1 < len(self.multipliers):
+                x = average_pool(x)
+        pooled = jnp.sum(nn.relu(x).astype(jnp.float32), axis=(1, 2))
+        head = prepared(
+            self,
+            "head",
+            lambda: nn.Dense(pooled.shape[-1], kernel_init=_uniform_init(), name="temb_dense_2")(
+                leaky_relu(features)
+            ),
+        )
+        return -jnp.sum(pooled * head, axis=-1)
