@@ -1,1 +1,30 @@
-"""Data sets as uint8 arrays, and batches as a pure function of (seed, step)."""
+"""Data sets as uint8 arrays, and batches as a pure function of (seed, step).
+
+Nothing here imports TensorFlow; tensorflow_datasets is imported by the functions that need it.
+"""
+
+from ebm_jax.data.batches import batch_indices, local_batch
+from ebm_jax.data.dataset import Dataset
+from ebm_jax.data.preprocess import (
+    dequantise,
+    example_keys,
+    pad_images,
+    random_flip,
+    scale_images,
+    unscale_images,
+)
+from ebm_jax.data.registry import dataset_names, load_dataset
+
+__all__ = [
+    "Dataset",
+    "batch_indices",
+    "dataset_names",
+    "dequantise",
+    "example_keys",
+    "load_dataset",
+    "local_batch",
+    "pad_images",
+    "random_flip",
+    "scale_images",
+    "unscale_images",
+]

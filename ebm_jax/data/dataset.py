@@ -1,0 +1,37 @@
+"""The container that every data set ends in."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Dataset(NamedTuple):
+    """One split of a data set, held whole: in memory, or memory-mapped where it is large.
+
+    Attributes:
+        name: registered name, e.g. `'digits'`.
+        split: `'train'`, `'test'`, ... or several joined by `+`.
+        images: uint8 `[n, height, width, channels]` with values 0..255, or, for points of the
+            plane, float32 `[n, 2]`.
+        labels: int32 `[n]`, in `0 .. num_classes - 1`; all zero where there are no classes.
+        num_classes: number of classes, 1 where there are none.
+        value_range: lowest and highest value that `images` can take: `(0.0, 255.0)` for uint8; for
+            points of the plane the square `[low, high]^2` that holds practically all of the mass.
+    """
+
+    name: str
+    split: str
+    images: np.ndarray
+    labels: np.ndarray
+    num_classes: int
+    value_range: tuple[float, float]
+
+    @property
+    def num_examples(self) -> int:
+        """Number of examples n."""
+        return len(self.images)
+
+    @property
+    def example_shape(self) -> tuple[int, ...]:
+        """Shape of one example: `(height, width, channels)`, or `(2,)`."""
+        return tuple(self.images.shape[1:])

@@ -1,0 +1,90 @@
+"""What is done to images on the device: scaling, dequantisation, flips, padding.
+
+All functions are pure and work under jit, vmap and pmap. Random ones take one key per example,
+from `example_keys`, so that an example's draw depends on its place in the global batch and not on
+the number of devices that share the batch.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def example_keys(rng_key: jax.Array, example_index: jax.Array) -> jax.Array:
+    """One key per example: `fold_in(rng_key, example_index[i])`.
+
+    Args:
+        rng_key: one key.
+        example_index: int `[batch]`, place of each example in the global batch.
+
+    Returns:
+        Keys `[batch]` (`[batch, 2]` for raw uint32 keys).
+    """
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(rng_key, example_index)
+
+
+def scale_images(images: jax.Array, low: float, high: float) -> jax.Array:
+    """Map uint8 0..255 to float32 `low..high` linearly: 0 becomes `low`, 255 becomes `high`.
+
+    `[-1, 1]` gives `x / 127.5 - 1`, `[0, 1]` gives `x / 255`. Shape is kept.
+    """
+    return images.astype(jnp.float32) / (255.0 / (high - low)) + low
+
+
+def unscale_images(images: jax.Array, low: float, high: float) -> jax.Array:
+    """Inverse of `scale_images` for pictures: clip to `low..high`, round, return uint8."""
+    unit = (jnp.clip(images, low, high) - low) / (high - low)
+    return jnp.round(255.0 * unit).astype(jnp.uint8)
+
+
+def dequantise(keys: jax.Array, images: jax.Array, low: float, high: float) -> jax.Array:
+    """Uniform dequantisation: `low + (high - low) (x + u) / 256`, u uniform on [0, 1).
+
+    A density of these values bounds the probability of the grey values themselves: with d values
+    per image, bits per dimension are at most `NLL / (d ln 2) + log2(256 / (high - low))`: 8 more on
+    [0, 1], 7 more on [-1, 1] (Theis, van den Oord and Bethge, arXiv 1511.01844, section 3.1).
+
+    Args:
+        keys: one key per example, `[batch]`.
+        images: uint8 `[batch, height, width, channels]`.
+        low: value of the lower edge of grey value 0.
+        high: value of the upper edge of grey value 255.
+
+    Returns:
+        float32 of the shape of `images`, between `low` and `high`.
+    """
+    noise = jax.vmap(lambda key: jax.random.uniform(key, images.shape[1:]))(keys)
+    return low + (high - low) * ((images.astype(jnp.float32) + noise) / 256.0)
+
+
+def random_flip(keys: jax.Array, images: jax.Array) -> jax.Array:
+    """Mirror each image left to right with probability 1/2.
+
+    Args:
+        keys: one key per example, `[batch]`.
+        images: `[batch, height, width, channels]`, any dtype.
+    """
+    flip = jax.vmap(jax.random.bernoulli)(keys)
+    return jnp.where(flip[:, None, None, None], images[:, :, ::-1, :], images)
+
+
+def pad_images(images, size: int, value: float = 0):
+    """Pad images to `size` x `size` with `value`, the image in the centre.
+
+    Where the margin is odd, the extra row or column goes below or to the right.
+
+    Args:
+        images: NumPy or jax array `[..., height, width, channels]`; the result is of the same kind.
+        size: height and width wanted, in pixels.
+        value: constant outside the image.
+
+    Raises:
+        ValueError: if an image is larger than `size`.
+    """
+    height, width = images.shape[-3:-1]
+    if size < max(height, width):
+        raise ValueError(f"images of {height}x{width} cannot be padded to {size}x{size}")
+    widths = [(0, 0)] * (images.ndim - 3)
+    widths += [((size - n) // 2, (size - n + 1) // 2) for n in (height, width)] + [(0, 0)]
+    array_library = np if isinstance(images, np.ndarray) else jnp
+    return array_library.pad(images, widths, constant_values=value)
