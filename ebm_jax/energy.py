@@ -27,12 +27,12 @@ def has_spectral_norm(module: nn.Module) -> bool:
 def normalize_params(
     module: nn.Module, params: Params, power_state: spectral_norm.PowerState | None = None
 ) -> tuple[Params, spectral_norm.PowerState]:
-    """(normalised params, power state after one iteration) of a network; () where it has no norm.
+    """(normalised params, power state after one iteration); (params, ()) where there is no norm.
 
     Without a power state the converged one is computed from the parameters (sampling, evaluation).
     """
     if not has_spectral_norm(module):
-        return params, {}
+        return params, ()
     mode = module.spectral_norm_mode
     if power_state is None:
         power_state = spectral_norm.converged_power_state(params, mode)
@@ -114,7 +114,7 @@ def mean_energy(energy_fns: Sequence[EnergyFn]) -> EnergyFn:
 def mixture_energy(
     energy_fns: Sequence[EnergyFn], weights: Sequence[float] | None = None
 ) -> EnergyFn:
-    """-log sum_i w_i exp(-E_i): the mixture of the unnormalised densities, equal weights by default."""
+    """-log sum_i w_i exp(-E_i): mixture of the unnormalised densities, equal weights by default."""
     weights = _checked_weights(energy_fns, weights, default=1 / max(len(energy_fns), 1))
     if min(weights) < 0:
         raise ValueError(f"mixture weights are {list(weights)}: write weights of at least 0")

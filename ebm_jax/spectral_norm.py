@@ -10,7 +10,7 @@ with the same kernels, so they are normalised once, before. Which kernels, and h
 by its method `spectral_norm_mode(path) -> 'unit' | 'cap' | None`:
 
     'unit': W / sigma.
-    'cap':  W min(sigma', 1) / sigma' with sigma' = sigma + 1e-6: the norm is lowered to 1, never raised.
+    'cap':  W min(sigma', 1) / sigma' with sigma' = sigma + 1e-6: lowered to norm 1, never raised.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ _CAP_EPSILON = 1e-6
 
 
 def _l2_normalize(a: jax.Array) -> jax.Array:
-    """a / |a|, with the squared norm bounded below by 1e-12 (a kernel may start as good as zero)."""
+    """a / |a|, |a|^2 bounded below by 1e-12 (a kernel may start as good as zero)."""
     return a * jax.lax.rsqrt(jnp.maximum(jnp.sum(a**2), 1e-12))
 
 
@@ -60,7 +60,7 @@ def dominant_vector(kernel: jax.Array, num_squarings: int = 10) -> jax.Array:
     """The converged u [c_out] of a kernel, from the kernel alone.
 
     Squaring the Gram matrix M^T M ten times is 1,024 power iterations at the price of ten small
-    matrix products. The start is the Gram matrix's longest row, which is not orthogonal to the answer.
+    matrix products. The start is its longest row, which is not orthogonal to the answer.
     """
     matrix = _as_matrix(kernel)
     gram = _dot(matrix.T, matrix)

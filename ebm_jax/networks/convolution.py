@@ -1,8 +1,8 @@
 """One convolution, three ways to compute it, the same parameters and the same values.
 
 'native':  XLA's own convolution, forwards and backwards. Best on accelerators.
-'flipped': XLA's forward convolution, and for the gradient in x a forward convolution with the kernel
-           flipped beforehand. On CPU XLA's backward-input convolution runs at a fifth of its speed
+'flipped': XLA's forward convolution, and for the gradient in x a forward one with the kernel flipped
+           beforehand. On CPU XLA's backward-input convolution runs at a fifth of its speed
            inside a loop; a forward one does not.
 'dense':   one matrix product with the convolution written out as a [H W C, H' W' C'] matrix. On CPU
            the fastest for images of a few pixels.
@@ -73,9 +73,8 @@ def dense_matrix(kernel: jax.Array, image_shape: tuple[int, int], stride: int = 
 
     rows, columns = (taps(n, k) for n, k in zip(image_shape, kernel_size, strict=True))
     padded = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0)))
-    blocks = padded[
-        rows[:, None, :, None], columns[None, :, None, :]
-    ]  # [H, W, H', W', c_in, c_out]
+    # [H, W, H', W', c_in, c_out]: the tap that joins each input to each output position
+    blocks = padded[rows[:, None, :, None], columns[None, :, None, :]]
     height, width, out_height, out_width, c_in, c_out = blocks.shape
     blocks = blocks.transpose(0, 1, 4, 2, 3, 5)
     return blocks.reshape(height * width * c_in, out_height * out_width * c_out)
@@ -136,8 +135,8 @@ class Conv(nn.Module):
     """'SAME' convolution with an optional bias and per-channel output gain: gain (W * x + b)?
 
     Fields: features c_out; kernel_size; stride; use_bias; use_gain: a learned factor per output
-    channel, initially 1, applied after the bias; kernel_init; formulation: see the module; dtype: of the
-    computation (the parameters are float32).
+    channel, initially 1, applied after the bias; kernel_init; formulation: see the module; dtype: of
+    the computation (the parameters are float32).
     """
 
     features: int

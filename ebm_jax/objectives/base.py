@@ -1,0 +1,66 @@
+"""What an objective is: three pure functions; the train step knows no more of a method."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Objective(NamedTuple):
+    """A training method.
+
+    init: (rng_key, params, example_batch) -> objective_state.
+    loss: (params, objective_state, batch, rng_key) -> (loss [], (objective_state, metrics)).
+        batch holds 'image' [batch, ...] in model units, 'label' [batch] and, where the batch is a
+        part of a larger one, 'index' [batch], each example's place in the whole; draws are keyed by
+        (rng_key, index). metrics maps names to `Mean`.
+    sample: (rng_key, params, num_samples) -> x [num_samples, ...] from the parameters alone.
+    """
+
+    init: Callable[..., Any]
+    loss: Callable[..., Any]
+    sample: Callable[..., jax.Array]
+
+
+class ObjectiveState(NamedTuple):
+    """What an objective carries from step to step; () for what it does not use.
+
+    power_state: spectral-norm vectors, the same on every device.
+    replay_buffer: starts of persistent chains; each device has a shard of its own.
+    """
+
+    power_state: Any = ()
+    replay_buffer: Any = ()
+
+
+class Mean(NamedTuple):
+    """A metric as a sum and a count, so that shards of a batch combine exactly. Any equal shapes."""
+
+    total: jax.Array
+    count: jax.Array
+
+    def value(self) -> jax.Array:
+        """total / count; NaN where nothing was counted (a level that no example had)."""
+        return jnp.where(self.count > 0, self.total / jnp.maximum(self.count, 1), jnp.nan)
+
+
+def mean_over_batch(values: jax.Array) -> Mean:
+    """The mean of values [batch]."""
+    return Mean(jnp.sum(values), jnp.asarray(values.shape[0], jnp.float32))
+
+
+def mean_per_level(values: jax.Array, level: jax.Array, num_levels: int) -> Mean:
+    """Means of values [batch] by level [batch]: a Mean of arrays [num_levels]."""
+    member = jax.nn.one_hot(level, num_levels, dtype=jnp.float32)
+    return Mean(values @ member, member.sum(axis=0))
+
+
+def example_index(batch: dict[str, jax.Array]) -> jax.Array:
+    """Each example's place in the global batch, int [batch]."""
+    return batch.get("index", jnp.arange(batch["image"].shape[0]))
+
+
+def example_keys(rng_key: jax.Array, index: jax.Array) -> jax.Array:
+    """One key per example, a function of (rng_key, its place in the global batch) alone."""
+    return jax.vmap(lambda i: jax.random.fold_in(rng_key, i))(index)

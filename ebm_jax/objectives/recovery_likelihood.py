@@ -1,0 +1,238 @@
+"""Diffusion recovery likelihood (Gao, Song, Poole, Wu & Kingma 2020, arXiv 2012.08125).
+
+One energy per pair of neighbouring noise levels, trained on the conditional of the cleaner given
+the noisier: with y = multiplier_t x_t,
+
+    -log p(y | x_{t+1}) = E(y, t) / s_t^2 + r_t |y - x_{t+1}|^2 / (2 sigma_{t+1}^2) + const.
+
+The factor 1 / s_t^2 belongs to the model (a fixed temperature per level, `energy_scale`); the step
+size of a chain is another number, though the paper gives both the same s_t.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from ebm_jax import energy, samplers, spectral_norm
+from ebm_jax.diffusion import NoiseSchedule, q_sample_pairs
+from ebm_jax.objectives.base import (
+    Objective,
+    ObjectiveState,
+    example_index,
+    example_keys,
+    mean_over_batch,
+    mean_per_level,
+)
+
+LevelEnergy = Callable[[jax.Array], energy.EnergyFn]  # level t -> marginal energy of y_t
+LevelKernel = Callable[[energy.EnergyFn, jax.Array], samplers.Kernel]  # (energy, level t) -> kernel
+
+
+def langevin_per_level(
+    schedule: NoiseSchedule, *, step_scale: float = 2e-4, noise_scale: float = 1.0
+) -> LevelKernel:
+    """The paper's chain: y <- y - s_t^2 / 2 grad E(y | x_{t+1}) + nu s_t xi.
+
+    Args:
+      schedule: the noise levels. step_scale: b^2 in s_t^2 = b^2 c_t^2 sigma_{t+1}^2.
+      noise_scale: nu, 1 in training and .99 when sampling.
+    Returns:
+      (energy_fn, level [] or [batch]) -> Langevin kernel.
+    """
+    scale = schedule.langevin_scale(step_scale)
+
+    def make_kernel(energy_fn: energy.EnergyFn, level: jax.Array) -> samplers.Kernel:
+        return samplers.langevin(energy_fn, scale[level] / 2, temperature=noise_scale**2)
+
+    return make_kernel
+
+
+def conditional_energy(
+    energy_fn: energy.EnergyFn, schedule: NoiseSchedule, x_noisy: jax.Array, level: jax.Array
+) -> energy.EnergyFn:
+    """Energy of y_t given x_{t+1} at levels t, from the marginal energy of y_t."""
+    return energy.recovery_energy(
+        energy_fn, x_noisy, schedule.sigma[1:][level], schedule.recovery_weight[level]
+    )
+
+
+def progressive_sample(
+    rng_key: jax.Array,
+    level_energy: LevelEnergy,
+    schedule: NoiseSchedule,
+    x: jax.Array,
+    *,
+    make_kernel: LevelKernel,
+    num_steps: int,
+    keep_trajectory: bool = False,
+    first_chain: int | jax.Array = 0,
+):
+    """From noise to data through the levels T-1 .. 0, each a chain on its conditional.
+
+    The chain of pair t starts at y = x_{t+1} and ends at x_t = y / multiplier_t (algorithm 2).
+
+    Args:
+      rng_key: the draw of chain i depends on it, the level, the step and i.
+      level_energy: (t []) -> marginal energy of y_t, its scale 1 / s_t^2 included.
+      schedule: T pairs. x: x_T [batch, ...], N(0, I).
+      make_kernel: (conditional energy, t []) -> kernel. num_steps: K steps per level.
+      keep_trajectory: return what every level ended with.
+      first_chain: place of x[0] in a batch that is shared by several devices.
+    Returns:
+      x_0-like samples [batch, ...] (of level 0), or with keep_trajectory the pair of it and the
+      trajectory [T + 1, batch, ...]: x_T first, the samples last.
+    """
+
+    def one_level(x: jax.Array, level: jax.Array):
+        energy_fn = conditional_energy(level_energy(level), schedule, x, level)
+        state, _ = samplers.run_chain(
+            jax.random.fold_in(rng_key, level),
+            make_kernel(energy_fn, level),
+            x,
+            num_steps,
+            first_chain=first_chain,
+        )
+        x = state.x / schedule.multiplier[level]
+        return x, x if keep_trajectory else None
+
+    levels = jnp.arange(schedule.num_pairs - 1, -1, -1)
+    last, ends = jax.lax.scan(one_level, x, levels)
+    return (last, jnp.concatenate([x[None], ends])) if keep_trajectory else last
+
+
+def network_level_energy(
+    module: nn.Module, params: Any, energy_scale: jax.Array, *, power_state: Any = None
+) -> LevelEnergy:
+    """The marginal energies E(y, t) / s_t^2 of a network, its parameters normalised once for all.
+
+    Args:
+      module, params: the network. energy_scale: 1 / s_t^2 [T].
+      power_state: vectors of the spectral norm; None: the converged ones.
+    """
+    normalized, _ = energy.normalize_params(module, params, power_state)
+
+    def level_energy(level: jax.Array) -> energy.EnergyFn:
+        return energy.bind(module, normalized, level, scale=energy_scale[level])
+
+    return level_energy
+
+
+def recovery_likelihood(
+    module: nn.Module,
+    schedule: NoiseSchedule,
+    *,
+    num_steps: int = 30,
+    step_scale: float = 2e-4,
+    noise_scale: float = 1.0,
+    sampling_noise_scale: float = 0.99,
+) -> Objective:
+    """The objective of diffusion recovery likelihood, `algorithm 1` of the paper.
+
+    Per example a level t uniform on 0..T-1, a pair (x_t, x_{t+1}), a K-step Langevin chain from
+    x_{t+1} on the conditional, and
+
+        loss = mean (sigma_1 / sigma_{t+1}) (E(y_pos, t) - E(y_neg, t)),
+
+    the negatives held constant. 1 / s_t^2 is not in the loss.
+
+    Args:
+      module: network called as module(y, t) -> [batch]. schedule: the levels.
+      num_steps: K. step_scale: b^2; fixes the model's energy scale 1 / s_t^2 too.
+      noise_scale, sampling_noise_scale: nu of the chain in training and in `sample`.
+    Returns:
+      Objective. Metrics, each per level: 'loss', 'energy_pos', 'energy_neg', 'displacement' (L2
+      distance between a chain's ends), 'grad_norm' (of the conditional energy in y, at the chain's
+      last step).
+    Raises:
+      ValueError: for num_steps < 1 or step_scale <= 0.
+    """
+    if num_steps < 1 or step_scale <= 0:
+        raise ValueError(
+            f"num_steps is {num_steps} and step_scale {step_scale}: "
+            "write at least 1 step and a positive scale"
+        )
+    num_levels = schedule.num_pairs
+    energy_scale = 1 / schedule.langevin_scale(step_scale)
+    train_kernel, sample_kernel = (
+        langevin_per_level(schedule, step_scale=step_scale, noise_scale=nu)
+        for nu in (noise_scale, sampling_noise_scale)
+    )
+
+    def init(rng_key, params, example_batch) -> ObjectiveState:
+        del example_batch
+        if not energy.has_spectral_norm(module):
+            return ObjectiveState()
+        mode = module.spectral_norm_mode
+        return ObjectiveState(spectral_norm.init_power_state(rng_key, params, mode))
+
+    def draw_pairs(rng_key, x, index):
+        """Levels and pairs, each a function of (rng_key, place in the global batch)."""
+
+        def noises(key):
+            level_key, key, next_key = jax.random.split(key, 3)
+            return (
+                jax.random.randint(level_key, (), 0, num_levels),
+                jax.random.normal(key, x.shape[1:]),
+                jax.random.normal(next_key, x.shape[1:]),
+            )
+
+        level, noise, next_noise = jax.vmap(noises)(example_keys(rng_key, index))
+        return level, *q_sample_pairs(schedule, x, level, noise, next_noise)
+
+    def loss(params, objective_state, batch, rng_key):
+        pair_key, chain_key = jax.random.split(rng_key)
+        index = example_index(batch)
+        level, x_t, x_noisy = draw_pairs(pair_key, batch["image"], index)
+        per_example = (-1,) + (1,) * (x_t.ndim - 1)
+        y_pos = schedule.multiplier[level].reshape(per_example) * x_t
+
+        normalized, power_state = energy.normalize_params(
+            module, params, objective_state.power_state
+        )
+        marginal = energy.bind(
+            module, jax.lax.stop_gradient(normalized), level, scale=energy_scale[level]
+        )
+        state, info = samplers.run_chain(
+            chain_key,
+            train_kernel(conditional_energy(marginal, schedule, x_noisy, level), level),
+            x_noisy,
+            num_steps,
+            first_chain=index[0],
+        )
+        y_neg = jax.lax.stop_gradient(state.x)
+
+        both_energy_fn = energy.bind(module, normalized, jnp.concatenate([level, level]))
+        energy_pos, energy_neg = jnp.split(both_energy_fn(jnp.concatenate([y_pos, y_neg])), 2)
+        level_weight = schedule.sigma[1] / schedule.sigma[1:][level]
+        losses = level_weight * (energy_pos - energy_neg)
+        displacement = jnp.sqrt(jnp.sum((y_neg - x_noisy) ** 2, axis=tuple(range(1, y_neg.ndim))))
+        figures = {
+            "loss": losses,
+            "energy_pos": energy_pos,
+            "energy_neg": energy_neg,
+            "displacement": displacement,
+            "grad_norm": info.grad_norm,
+        }
+        metrics = {k: mean_per_level(v, level, num_levels) for k, v in figures.items()}
+        metrics["loss_mean"] = mean_over_batch(losses)
+        new_state = objective_state._replace(power_state=power_state)
+        return jnp.mean(losses), (new_state, jax.lax.stop_gradient(metrics))
+
+    def sample(rng_key, params, num_samples, *, keep_trajectory: bool = False):
+        start_key, chain_key = jax.random.split(rng_key)
+        keys = example_keys(start_key, jnp.arange(num_samples))
+        x = jax.vmap(lambda key: jax.random.normal(key, module.input_shape))(keys)
+        return progressive_sample(
+            chain_key,
+            network_level_energy(module, params, energy_scale),
+            schedule,
+            x,
+            make_kernel=sample_kernel,
+            num_steps=num_steps,
+            keep_trajectory=keep_trajectory,
+        )
+
+    return Objective(init, loss, sample)
