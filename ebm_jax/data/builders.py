@@ -32,10 +32,10 @@ with registered.skip_registration():
     class Digits(tfds.core.GeneratorBasedBuilder):
         """UCI handwritten digits, 8x8, as scikit-learn carries them: 1,797 images.
 
-        Grey values 0..16 become `round(255 v / 16)`: 17 distinct values from 0 to 255. A fixed
-        random half, 899 images, is `train` and the other 898 are `test`, each in scikit-learn's
-        order. (Alternate images would make halves that are more alike than two independent samples:
-        neighbours were written by the same hand.)
+        Grey values 0..16 become `round(255 v / 16)`: 17 distinct values from 0 to 255. Half of each
+        class, drawn at random once and for all, is `train` (901 images), the rest `test` (896), in
+        scikit-learn's order. (Alternate images would make halves more alike than independent
+        samples are: neighbours were written by the same hand.)
         """
 
         VERSION = tfds.core.Version("1.0.0")
@@ -52,17 +52,24 @@ with registered.skip_registration():
 
         def _split_generators(self, dl_manager):
             del dl_manager  # scikit-learn carries the data
-            # Sorted raw words of a bit generator: a permutation that no NumPy version changes.
-            order = np.argsort(np.random.Philox(key=0).random_raw(1797), kind="stable")
-            return {
-                "train": self._generate_examples(np.sort(order[:899])),
-                "test": self._generate_examples(np.sort(order[899:])),
-            }
-
-        def _generate_examples(self, chosen):
             from sklearn.datasets import load_digits
 
             digits = load_digits()
+            # Sorted raw words of a bit generator: a permutation that no NumPy version changes.
+            order = np.argsort(
+                np.random.Philox(key=0).random_raw(len(digits.target)), kind="stable"
+            )
+            by_class = [order[digits.target[order] == label] for label in range(10)]
+            halves = {
+                "train": np.concatenate([members[::2] for members in by_class]),
+                "test": np.concatenate([members[1::2] for members in by_class]),
+            }
             images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
+            return {
+                split: self._generate_examples(np.sort(half), images, digits.target)
+                for split, half in halves.items()
+            }
+
+        def _generate_examples(self, chosen, images, labels):
             for index in chosen.tolist():
-                yield index, {"image": images[index], "label": int(digits.target[index])}
+                yield index, {"image": images[index], "label": int(labels[index])}
