@@ -59,8 +59,3 @@ def mean_per_level(values: jax.Array, level: jax.Array, num_levels: int) -> Mean
 def example_index(batch: dict[str, jax.Array]) -> jax.Array:
     """Each example's place in the global batch, int [batch]."""
     return batch.get("index", jnp.arange(batch["image"].shape[0]))
-
-
-def example_keys(rng_key: jax.Array, index: jax.Array) -> jax.Array:
-    """One key per example, a function of (rng_key, its place in the global batch) alone."""
-    return jax.vmap(lambda i: jax.random.fold_in(rng_key, i))(index)

@@ -17,13 +17,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ebm_jax import energy, samplers, spectral_norm
+from ebm_jax.data.preprocess import example_keys
 from ebm_jax.diffusion import NoiseSchedule, q_sample_pairs
 from ebm_jax.objectives.base import (
     Objective,
     ObjectiveState,
     example_index,
-    example_keys,
-    mean_over_batch,
     mean_per_level,
 )
 
@@ -143,7 +142,7 @@ def recovery_likelihood(
       num_steps: K. step_scale: b^2; fixes the model's energy scale 1 / s_t^2 too.
       noise_scale, sampling_noise_scale: nu of the chain in training and in `sample`.
     Returns:
-      Objective. Metrics, each per level: 'loss', 'energy_pos', 'energy_neg', 'displacement' (L2
+      Objective. Metrics, each per level: 'level_loss', 'energy_pos', 'energy_neg', 'displacement' (L2
       distance between a chain's ends), 'grad_norm' (of the conditional energy in y, at the chain's
       last step).
     Raises:
@@ -210,14 +209,13 @@ def recovery_likelihood(
         losses = level_weight * (energy_pos - energy_neg)
         displacement = jnp.sqrt(jnp.sum((y_neg - x_noisy) ** 2, axis=tuple(range(1, y_neg.ndim))))
         figures = {
-            "loss": losses,
+            "level_loss": losses,
             "energy_pos": energy_pos,
             "energy_neg": energy_neg,
             "displacement": displacement,
             "grad_norm": info.grad_norm,
         }
         metrics = {k: mean_per_level(v, level, num_levels) for k, v in figures.items()}
-        metrics["loss_mean"] = mean_over_batch(losses)
         new_state = objective_state._replace(power_state=power_state)
         return jnp.mean(losses), (new_state, jax.lax.stop_gradient(metrics))
 
