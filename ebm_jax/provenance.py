@@ -1,0 +1,105 @@
+"""What a result was made with, and JSON files that any reader can parse.
+
+A number without the versions and the device it came from cannot be reproduced; every JSON file that
+this package writes goes through `write_json`, so that a NaN or a NumPy scalar never breaks it.
+"""
+
+import json
+import math
+import os
+import platform
+import tempfile
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+_PACKAGES = ("ebm_jax", "jax", "jaxlib", "flax", "optax", "numpy")
+
+
+def versions() -> dict[str, Any]:
+    """Returns the versions and the hardware of this process.
+
+    Keys: `python`; `ebm_jax`, `jax`, `jaxlib`, `flax`, `optax`, `numpy` (None where not installed);
+    `platform` (operating system and machine), `backend` (`cpu`, `gpu` or `tpu`), `device_kind`,
+    `device_count` (over all processes), `process_count`.
+    """
+    found: dict[str, Any] = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found | {
+        "platform": f"{platform.system()} {platform.machine()}",
+        "backend": jax.default_backend(),
+        "device_kind": jax.devices()[0].device_kind,
+        "device_count": jax.device_count(),
+        "process_count": jax.process_count(),
+    }
+
+
+def json_safe(value: Any) -> Any:
+    """Turns a value into what strict JSON can hold.
+
+    NumPy and JAX scalars become numbers, arrays become nested lists, tuples and sets become lists,
+    paths become strings, keys become strings. JSON has no non-finite numbers: they become the
+    strings `"NaN"`, `"Infinity"` and `"-Infinity"`, which `float()` reads back.
+
+    Raises:
+      TypeError: for a value with no JSON form.
+    """
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, Mapping) or hasattr(value, "to_dict"):  # ConfigDict has to_dict
+        items = value if isinstance(value, Mapping) else value.to_dict()
+        return {str(key): json_safe(item) for key, item in items.items()}
+    if isinstance(value, list | tuple):
+        return [json_safe(item) for item in value]
+    if isinstance(value, set | frozenset):
+        return [json_safe(item) for item in sorted(value)]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return float(value)
+        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+    if isinstance(value, np.generic | np.ndarray | jax.Array):
+        array = np.asarray(value)
+        if array.dtype.kind in "biufV" and array.dtype.names is None:  # V: bfloat16 and its kin
+            plain = array if array.dtype.kind in "biuf" else array.astype(np.float64)
+            return json_safe(plain.tolist())
+    raise TypeError(f"{type(value).__name__} has no JSON form; turn it into numbers or text first")
+
+
+def write_json(path: str | os.PathLike, values: Mapping[str, Any]) -> None:
+    """Writes `values` to `path` as strict, indented JSON, replacing the file in one step.
+
+    A reader, or a kill in the middle, sees the old file or the new one and never a half.
+    """
+    text = json.dumps(json_safe(values), indent=2, allow_nan=False) + "\n"
+    write_atomically(path, text.encode())
+
+
+def write_atomically(path: str | os.PathLike, content: bytes) -> None:
+    """Writes bytes to `path` by way of a temporary file beside it; makes missing folders."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)  # mkstemp makes files private; give this one the usual mode
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
