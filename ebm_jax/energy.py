@@ -40,17 +40,27 @@ def normalize_params(
 
 
 def bind(
-    module: nn.Module, params: Params, condition: jax.Array | None = None, *, scale: Any = 1.0
+    module: nn.Module,
+    params: Params,
+    condition: jax.Array | None = None,
+    *,
+    scale: Any = 1.0,
+    **inputs: Any,
 ) -> EnergyFn:
-    """The energy of a network whose parameters are normalised already; see `make_energy_fn`."""
+    """The energy of a network whose parameters are normalised already; see `make_energy_fn`.
+
+    inputs: further keyword inputs of the network, such as dropout masks.
+    """
     x = jnp.zeros(
         (1, *module.input_shape)
     )  # its values are unread: under jit only what is kept runs
-    _, prepared = module.apply({"params": params}, x, condition, mutable=[preparation.COLLECTION])
+    _, prepared = module.apply(
+        {"params": params}, x, condition, mutable=[preparation.COLLECTION], **inputs
+    )
     variables = {"params": params, **prepared}
 
     def energy_fn(x: jax.Array) -> jax.Array:
-        return scale * module.apply(variables, x, condition)
+        return scale * module.apply(variables, x, condition, **inputs)
 
     return energy_fn
 

@@ -135,8 +135,8 @@ class Conv(nn.Module):
     """'SAME' convolution with an optional bias and per-channel output gain: gain (W * x + b)?
 
     Fields: features c_out; kernel_size; stride; use_bias; use_gain: a learned factor per output
-    channel, initially 1, applied after the bias; kernel_init; formulation: see the module; dtype: of
-    the computation (the parameters are float32).
+    channel, initially 1, applied after the bias; kernel_init, bias_init; formulation: see the
+    module; dtype: of the computation (the parameters are float32).
     """
 
     features: int
@@ -145,6 +145,7 @@ class Conv(nn.Module):
     use_bias: bool = True
     use_gain: bool = False
     kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+    bias_init: nn.initializers.Initializer = nn.initializers.zeros
     formulation: str = "auto"
     dtype: jnp.dtype = jnp.float32
 
@@ -165,7 +166,7 @@ class Conv(nn.Module):
         x = x.astype(self.dtype)
         x = convolve(x, prepared(self, "kernel", prepare), stride=self.stride)
         if self.use_bias:
-            x = x + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+            x = x + self.param("bias", self.bias_init, (self.features,)).astype(self.dtype)
         if self.use_gain:
             x = x * self.param("gain", nn.initializers.ones, (self.features,)).astype(self.dtype)
         return x

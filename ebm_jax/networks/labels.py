@@ -1,0 +1,53 @@
+"""Labels as what a class-conditional network multiplies its class parameters with."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def class_weights(condition: jax.Array | None, num_classes: int | None) -> jax.Array | None:
+    """Weight of every class's parameters, [1 or batch, num_classes]; None if unconditional.
+
+    Args:
+      condition: classes, int [] or [batch]; or weights, float [batch, num_classes] (one-hot labels,
+        or the values of a continuous factor); None for an unconditional network.
+      num_classes: of the network; None: unconditional.
+    Returns:
+      float32 weights. A traced class out of range gives NaN, never another class's parameters.
+    Raises:
+      ValueError: labels missing, labels for an unconditional network, a class out of range, or a
+        shape that is neither of the two.
+    """
+    if num_classes is None:
+        if condition is not None:
+            raise ValueError("the network is unconditional: leave its condition out, or None")
+        return None
+    if condition is None:
+        raise ValueError(
+            f"the network is conditional on {num_classes} classes and got no labels: "
+            "give condition=label, int [batch]"
+        )
+    condition = jnp.asarray(condition)
+    if jnp.issubdtype(condition.dtype, jnp.integer) and condition.ndim <= 1:
+        if not isinstance(condition, jax.core.Tracer):
+            check_classes(condition, num_classes)
+        label = jnp.atleast_1d(condition)
+        is_class = (label >= 0) & (label < num_classes)
+        return jnp.where(is_class[:, None], jax.nn.one_hot(label, num_classes), jnp.nan)
+    if jnp.issubdtype(condition.dtype, jnp.floating) and condition.shape[1:] == (num_classes,):
+        return condition.astype(jnp.float32)
+    raise ValueError(
+        f"labels are {condition.dtype}{list(condition.shape)}: give classes, int [batch], "
+        f"or weights, float [batch, {num_classes}]"
+    )
+
+
+def check_classes(label: jax.Array, num_classes: int) -> None:
+    """Raises ValueError unless every concrete label is one of 0 .. num_classes - 1."""
+    label = np.asarray(label)
+    wrong = label[(label < 0) | (label >= num_classes)]
+    if wrong.size:
+        raise ValueError(
+            f"label {wrong.flat[0]} is out of range: write classes 0 to {num_classes - 1}, "
+            "or give the network more classes"
+        )
