@@ -1,0 +1,123 @@
+"""Progress: what a log and a terminal get to see, with a clock of the test's own."""
+
+import io
+import re
+
+import jax
+import pytest
+
+from ebm_jax.progress import Progress
+
+
+class Clock:
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def lines(stream):
+    return stream.getvalue().splitlines()
+
+
+def test_a_log_gets_a_line_every_ten_seconds():
+    clock, stream = Clock(), io.StringIO()
+    with Progress(5_000, "training", stream=stream, clock=clock) as progress:
+        clock.now += 12.0  # compilation and the first step
+        for step in range(1, 5_001):
+            progress.update(step, {"loss": 0.5 / step, "gap": 1234567.0})
+            clock.now += 0.01
+        assert progress.compile_seconds == pytest.approx(12.0)
+        assert progress.steps_per_second == pytest.approx(100.0)
+    said = lines(stream)
+    assert said[0] == "training: compiling ..."
+    assert said[1] == "training: compiled in 12.0 s"
+    # 50 s of steps: figures at 10, 20, 30, 40 s and at the end
+    assert [int(re.match(r"training: (\d+)/5000 ", line)[1]) for line in said[2:]] == [
+        pytest.approx(step, abs=5) for step in (1001, 2001, 3001, 4001, 5000)
+    ]
+    assert said[2].endswith("100 steps/s  0:40 left  loss 0.0004995  gap 1.235e+06")
+    assert "left" not in said[-1]
+    assert max(map(len, said)) < 120
+
+
+def test_the_speed_is_that_of_the_last_half_minute_and_leaves_out_compilation():
+    clock, stream = Clock(), io.StringIO()
+    with Progress(10_000, "sampling", first_step=1_000, stream=stream, clock=clock) as progress:
+        clock.now += 500.0
+        progress.update(1_001)
+        for step in range(1_002, 1_102):  # slow at first
+            clock.now += 1.0
+            progress.update(step)
+        for step in range(1_102, 1_502):  # then ten times faster, for 40 s
+            clock.now += 0.1
+            progress.update(step)
+    # 8499 steps to go at 10 per second
+    assert lines(stream)[-1] == "sampling: 1501/10000  10 steps/s  14:10 left"
+
+
+def test_going_back_to_a_checkpoint_starts_the_speed_anew():
+    clock, stream = Clock(), io.StringIO()
+    with Progress(100, "training", stream=stream, clock=clock) as progress:
+        for step in [*range(1, 51), *range(31, 61)]:
+            clock.now += 1.0
+            progress.update(step)
+    assert lines(stream)[-1] == "training: 60/100  1 steps/s  0:40 left"
+
+
+def test_notes_and_an_error_on_the_way():
+    stream = io.StringIO()
+
+    def task():
+        with Progress(10, "training", stream=stream, clock=Clock()) as progress:
+            progress.update(1, {"loss": 2.0})
+            progress.note("saved the checkpoint of step 1 [here] in runs/digits")
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        task()
+    assert lines(stream)[2:] == [
+        "saved the checkpoint of step 1 [here] in runs/digits",
+        "training: 1/10  loss 2",
+    ]
+
+
+def test_nothing_done_says_nothing_of_speed():
+    stream = io.StringIO()
+    with Progress(10, "training", stream=stream) as progress:
+        assert progress.compile_seconds is None
+        assert progress.steps_per_second is None
+    assert lines(stream) == ["training: compiling ..."]
+
+
+def test_a_terminal_gets_a_bar(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "120")
+    clock, stream = Clock(), Terminal()
+    with Progress(40, "training", stream=stream, clock=clock) as progress:
+        for step in range(1, 41):
+            clock.now += 0.5
+            progress.update(step, {"loss": 0.25})
+        progress.note("half way")
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", stream.getvalue())
+    assert "compiling ..." in shown
+    assert "half way" in shown
+    assert "40/40  2 steps/s  loss 0.25" in shown.splitlines()[-1]
+    assert stream.getvalue().rstrip().endswith("\x1b[?25h")  # the cursor is back
+
+
+def test_other_processes_are_silent(monkeypatch):
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    clock, stream = Clock(), io.StringIO()
+    with Progress(10, "training", stream=stream, clock=clock) as progress:
+        clock.now += 2.0
+        progress.update(1, {"loss": 1.0})
+        progress.note("saved")
+    assert stream.getvalue() == ""
+    assert progress.compile_seconds == pytest.approx(2.0)
