@@ -7,17 +7,72 @@
 `p(x) ∝ exp(-energy_fn(x))`, `energy_fn: [chains, ...] -> [chains]`, everywhere.
 """
 
+from ebm_jax.samplers.ais import (
+    AISResult,
+    ais,
+    bootstrap_standard_error,
+    geometric_path,
+    summarize_weights,
+)
 from ebm_jax.samplers.base import EnergyFn, Info, Kernel, State, from_log_density
 from ebm_jax.samplers.chains import run_chain
+from ebm_jax.samplers.diagnostics import (
+    acceptance_rate,
+    ess_bulk,
+    ess_mean,
+    ess_quantile,
+    ess_tail,
+    mcse_mean,
+    mcse_quantile,
+    mcse_sd,
+    split_r_hat,
+    summarize,
+)
+from ebm_jax.samplers.hmc import hmc
+from ebm_jax.samplers.interop import from_blackjax, to_blackjax
 from ebm_jax.samplers.langevin import langevin, langevin_update
+from ebm_jax.samplers.mala import mala
+from ebm_jax.samplers.replay_buffer import (
+    ReplayBuffer,
+    ReplayCodec,
+    ReplayState,
+    replay_buffer,
+    replay_codec,
+)
+from ebm_jax.samplers.underdamped import underdamped_langevin
 
 __all__ = [
+    "AISResult",
     "EnergyFn",
     "Info",
     "Kernel",
+    "ReplayBuffer",
+    "ReplayCodec",
+    "ReplayState",
     "State",
+    "acceptance_rate",
+    "ais",
+    "bootstrap_standard_error",
+    "ess_bulk",
+    "ess_mean",
+    "ess_quantile",
+    "ess_tail",
+    "from_blackjax",
     "from_log_density",
+    "geometric_path",
+    "hmc",
     "langevin",
     "langevin_update",
+    "mala",
+    "mcse_mean",
+    "mcse_quantile",
+    "mcse_sd",
+    "replay_buffer",
+    "replay_codec",
     "run_chain",
+    "split_r_hat",
+    "summarize",
+    "summarize_weights",
+    "to_blackjax",
+    "underdamped_langevin",
 ]

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ebm_jax.samplers.positions import PyTree, check_positions
+from ebm_jax.samplers.positions import PyTree, check_positions, sum_over_dims
 
 EnergyFn = Callable[[PyTree], jax.Array]
 
@@ -39,8 +39,8 @@ class Info(NamedTuple):
         grad_norm: Euclidean norm of the gradient at that same point. A block: its last step's.
         displacement: Euclidean distance between the positions at the two ends of the step, or of
             the block.
-        is_finite: whether all energies and gradients that the step computed or used are finite;
-            for a block, whether this held at each step.
+        is_finite: whether the energies and gradients behind the move are finite: those of the start
+            and, where there is a test, of the proposal. A block: whether this held at each step.
         kept: what the runner kept, [blocks, ...], else None.
     """
 
@@ -117,3 +117,9 @@ def init_state(x: PyTree, *, energy_fn: EnergyFn) -> State:
     x = jax.tree.map(jnp.asarray, x)
     energy, grad = energy_and_grad(energy_fn, x)
     return State(x, energy, grad, jnp.arange(num_chains, dtype=jnp.int32))
+
+
+def is_finite(state: State) -> jax.Array:
+    """Whether energy and gradient of each chain are free of NaN and infinities, bool [chains]."""
+    # Any NaN or infinity survives the sum, at the cost of one addition per entry.
+    return jnp.isfinite(state.energy) & jnp.isfinite(sum_over_dims(state.grad))

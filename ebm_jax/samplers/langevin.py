@@ -8,8 +8,16 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from ebm_jax.samplers import random
-from ebm_jax.samplers.base import EnergyFn, Info, Kernel, State, energy_and_grad, init_state
-from ebm_jax.samplers.positions import PyTree, distance, norm, parameter, spread, sum_over_dims
+from ebm_jax.samplers.base import (
+    EnergyFn,
+    Info,
+    Kernel,
+    State,
+    energy_and_grad,
+    init_state,
+    is_finite,
+)
+from ebm_jax.samplers.positions import PyTree, distance, norm, parameter, spread
 
 
 def langevin_update(
@@ -89,6 +97,6 @@ def _langevin_step(rng_key, state, *, energy_fn, step_size, temperature, max_gra
         energy=state.energy,
         grad_norm=norm(state.grad),
         displacement=distance(x, state.x),
-        is_finite=jnp.isfinite(state.energy + sum_over_dims(state.grad)),
+        is_finite=is_finite(state),
     )
     return State(x, energy, new_grad, state.chain), info
