@@ -1,0 +1,240 @@
+"""Replay buffer of persistent chains: pure functions on a state that shards over devices.
+
+Du and Mordatch (2019) start 95 % of the chains of a training step from where earlier chains ended,
+and 5 % afresh. A buffer consists of `num_shards` rings that never exchange entries: with a batch of
+B chains, chains 0 to B / num_shards - 1 read and write the first ring, and so on. The state's
+leading axis is the shard's, so that a device may hold any number of them,
+
+    buffer = replay_buffer(10_000, storage="uint8", num_shards=8)
+    state = buffer.init(example_batch)
+    per_device = jax.tree.map(lambda a: a.reshape(num_devices, -1, *a.shape[1:]), state)   # pmap
+
+and the chains are the same on 1, 2, 4 or 8 devices.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+class ReplayState(NamedTuple):
+    """Contents of a buffer; arrays alone, so that it can be saved, donated and sharded as it is.
+
+    Attributes:
+        storage: coded entries, [shards, slots, ...].
+        position: the slot that the next push begins at, int32 [shards].
+        size: number of slots in use, from the first one on, int32 [shards].
+    """
+
+    storage: Array
+    position: Array
+    size: Array
+
+
+class ReplayBuffer(NamedTuple):
+    """Three pure functions.
+
+    Attributes:
+        init: `init(example_batch) -> ReplayState`, empty; example_batch [batch, ...] gives the
+            shape and type of an entry (a jax.ShapeDtypeStruct will do).
+        draw: `draw(rng_key, state, fresh, *, first_chain=0) -> (x, is_replayed)`; fresh
+            [batch, ...] are the starts of chains that do not replay, x [batch, ...] the starts
+            to use, is_replayed bool [batch].
+        push: `push(state, x) -> ReplayState`, x [batch, ...] finite, over the oldest entries.
+    """
+
+    init: Callable[..., ReplayState]
+    draw: Callable[..., tuple[Array, Array]]
+    push: Callable[[ReplayState, Array], ReplayState]
+
+
+class ReplayCodec(NamedTuple):
+    """How entries are stored.
+
+    Attributes:
+        dtype: type of a code, or None for that of the entries.
+        encode: `encode(x) -> code`, shaped as x.
+        decode: `decode(code, uniform) -> x` with uniform in [0, 1), shaped as code.
+    """
+
+    dtype: jnp.dtype | None
+    encode: Callable[[Array], Array]
+    decode: Callable[[Array, Array | None], Array]
+
+
+def replay_codec(storage: str, *, low: float = 0.0, high: float = 1.0) -> ReplayCodec:
+    """How `replay_buffer` stores its entries, by name.
+
+    With `u = clip((x - low) / (high - low), 0, 1)`:
+    "float": x itself; `low` and `high` are not used.
+    "uint8": code `min(floor(256 u), 255)`, read back as `u = (code + U) / 256`, U uniform: an entry
+        keeps its mean over any number of passes, and is at most 1/256 off.
+    "igebm_uint8": code `floor(255 u)`, read back in the same way, as in the code published with the
+        IGEBM paper: each pass takes about `u / 256` off, so that images darken while they
+        are in the buffer.
+
+    Args:
+        storage: one of the three names.
+        low: smallest value that an entry can have.
+        high: largest value.
+
+    Raises ValueError for another name, and for `low >= high`.
+    """
+    if storage == "float":
+        return ReplayCodec(None, lambda x: x, lambda code, uniform: code)
+    if storage not in ("uint8", "igebm_uint8"):
+        raise ValueError(f"storage is {storage!r}: give 'float', 'uint8' or 'igebm_uint8'")
+    if not low < high:
+        raise ValueError(f"low={low} is not below high={high}: give the box that holds the data")
+    num_codes = 256 if storage == "uint8" else 255
+    return ReplayCodec(
+        jnp.dtype(jnp.uint8),
+        functools.partial(_encode, num_codes=num_codes, low=low, high=high),
+        functools.partial(_decode, low=low, high=high),
+    )
+
+
+def _encode(x, *, num_codes, low, high):
+    unit = jnp.clip((x - low) / (high - low), 0.0, 1.0)
+    return jnp.minimum(jnp.floor(num_codes * unit), 255).astype(jnp.uint8)
+
+
+def _decode(code, uniform, *, low, high):
+    return low + (high - low) * ((code.astype(uniform.dtype) + uniform) / 256)
+
+
+def replay_buffer(
+    capacity: int,
+    *,
+    storage: str = "float",
+    low: float = 0.0,
+    high: float = 1.0,
+    replay_probability: float = 0.95,
+    min_size: int = 1,
+    num_shards: int = 1,
+    overshoot: bool = False,
+) -> ReplayBuffer:
+    """A first-in first-out buffer of chains' ends, from which later chains start.
+
+    Each chain starts from an entry of its shard with `replay_probability` (drawn with replacement,
+    uniformly over what the shard holds), else from its fresh start. What chain i draws is a
+    function of the key, i and the buffer alone.
+
+    Args:
+        capacity: number of entries of all shards together; at least the batch.
+        storage: "float", "uint8" or "igebm_uint8", see `replay_codec`.
+        low: smallest value of the entries' box (uint8 storage).
+        high: largest value of the box.
+        replay_probability: share of chains that replay; the paper's is .95.
+        min_size: number of entries, of all shards together, below which all chains start afresh.
+            The published code replays from its third step on: `min_size = 2 * batch`.
+        num_shards: number of rings that stay apart; a multiple of the number of devices. It
+            divides the capacity and every batch.
+        overshoot: reproduce the published code's first fill: the push that first reaches past the
+            end is stored whole behind the end, and the surplus is cut off, with what it overwrote
+            in a ring still in place, when a later push next reaches the end. False is a plain ring.
+            The two hold the same once the ring has been written through for the second time.
+
+    Returns:
+        A ReplayBuffer of (init, draw, push).
+
+    Raises ValueError, here or at the call, for a capacity below 1 or smaller than the batch, a
+    probability outside [0, 1], shards that do not divide the capacity or the batch, and entries of
+    another shape.
+    """
+    if capacity < 1 or num_shards < 1 or capacity % num_shards:
+        raise ValueError(
+            f"capacity={capacity} does not split over num_shards={num_shards}: give a positive "
+            "multiple of it"
+        )
+    if not 0.0 <= replay_probability <= 1.0:
+        raise ValueError(f"replay_probability is {replay_probability}: give one between 0 and 1")
+    codec = replay_codec(storage, low=low, high=high)
+    ring = capacity // num_shards
+    return ReplayBuffer(
+        init=functools.partial(
+            _init, capacity=capacity, num_shards=num_shards, overshoot=overshoot, codec=codec
+        ),
+        draw=functools.partial(
+            _draw,
+            replay_probability=replay_probability,
+            min_size=-(-min_size // num_shards),
+            codec=codec,
+        ),
+        push=functools.partial(_push, ring=ring, overshoot=overshoot, codec=codec),
+    )
+
+
+def _init(example_batch, *, capacity, num_shards, overshoot, codec):
+    batch, *shape = example_batch.shape
+    if capacity < batch:
+        raise ValueError(
+            f"the replay buffer holds {capacity} entries and the batch is {batch}: give a "
+            "capacity of at least the batch"
+        )
+    if batch % num_shards:
+        raise ValueError(f"a batch of {batch} does not split over {num_shards} shards")
+    slots = capacity // num_shards + (batch // num_shards - 1 if overshoot else 0)
+    storage = jnp.zeros((num_shards, slots, *shape), codec.dtype or example_batch.dtype)
+    # Two arrays of their own, as one buffer cannot be donated twice.
+    position, size = (jnp.zeros(num_shards, jnp.int32) for _ in range(2))
+    return ReplayState(storage, position, size)
+
+
+def _by_shard(x, state):
+    """x [batch, ...] as [shards, batch / shards, ...]; refuses what does not fit the buffer."""
+    num_shards = state.storage.shape[0]
+    if x.shape[1:] != state.storage.shape[2:] or x.shape[0] % num_shards:
+        raise ValueError(
+            f"x has shape {x.shape} for {num_shards} shards of entries {state.storage.shape[2:]}: "
+            "give [batch, ...] with a batch that the shards divide"
+        )
+    return x.reshape(num_shards, -1, *x.shape[1:])
+
+
+def _draw(
+    rng_key, state, fresh, *, first_chain=0, replay_probability, min_size, codec
+) -> tuple[Array, Array]:
+    grouped = _by_shard(fresh, state)
+    num_shards, per_shard = grouped.shape[:2]
+    size = jnp.repeat(state.size, per_shard)
+
+    def choose(chain, size):
+        keys = jax.random.split(jax.random.fold_in(rng_key, chain), 3)
+        coin = jax.random.uniform(keys[0])
+        slot = jax.random.randint(keys[1], (), 0, jnp.maximum(size, 1))
+        if codec.dtype is None:
+            return coin, slot, None
+        return coin, slot, jax.random.uniform(keys[2], fresh.shape[1:], fresh.dtype)
+
+    chain = first_chain + jnp.arange(fresh.shape[0], dtype=jnp.int32)
+    coin, slot, uniform = jax.vmap(choose)(chain, size)
+    pick = jax.vmap(lambda entries, slot: entries[slot])
+    code = pick(state.storage, slot.reshape(num_shards, per_shard)).reshape(fresh.shape)
+    is_replayed = (coin < replay_probability) & (size >= max(min_size, 1))
+    mask = is_replayed.reshape(-1, *(1,) * (fresh.ndim - 1))
+    return jnp.where(mask, codec.decode(code, uniform), fresh), is_replayed
+
+
+def _push(state, x, *, ring, overshoot, codec):
+    entries = codec.encode(_by_shard(x, state)).astype(state.storage.dtype)
+    batch = entries.shape[1]
+    if batch > ring:
+        raise ValueError(f"{batch} entries for a ring of {ring}: push no more than the ring holds")
+    end = state.position + batch
+    slots = state.position[:, None] + jnp.arange(batch)
+    if overshoot:
+        is_filling = state.position >= state.size
+        slots = jnp.where(is_filling[:, None], slots, slots % ring)
+        size = jnp.where(is_filling, end, jnp.where(end >= ring, ring, state.size))
+    else:
+        slots = slots % ring
+        size = jnp.minimum(state.size + batch, ring)
+    storage = jax.vmap(lambda old, slots, new: old.at[slots].set(new))(
+        state.storage, slots, entries
+    )
+    return ReplayState(storage, end % ring, size)
