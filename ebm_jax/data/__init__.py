@@ -5,6 +5,7 @@ Nothing here imports TensorFlow; tensorflow_datasets is imported by the function
 
 from ebm_jax.data.batches import batch_indices, local_batch
 from ebm_jax.data.dataset import Dataset
+from ebm_jax.data.prefetch import prefetch
 from ebm_jax.data.preprocess import (
     dequantise,
     example_keys,
@@ -14,9 +15,12 @@ from ebm_jax.data.preprocess import (
     unscale_images,
 )
 from ebm_jax.data.registry import dataset_names, load_dataset
+from ebm_jax.data.toy2d import TOY_DENSITIES, ToyDensity, toy_density
 
 __all__ = [
+    "TOY_DENSITIES",
     "Dataset",
+    "ToyDensity",
     "batch_indices",
     "dataset_names",
     "dequantise",
@@ -24,7 +28,9 @@ __all__ = [
     "load_dataset",
     "local_batch",
     "pad_images",
+    "prefetch",
     "random_flip",
     "scale_images",
+    "toy_density",
     "unscale_images",
 ]

@@ -7,72 +7,95 @@ PNG files, and `tfds.load` would take one for the other.
 
 import contextlib
 import io
-import os
 import shutil
-import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-OWN_FOLDER = "ebm_jax"
+import numpy as np
+
+from ebm_jax.data.dataset import Dataset
+from ebm_jax.data.storage import OWN_FOLDER, published, reading
+from ebm_jax.data.tfrecord import read_records
 
 
-def resolve_data_dir(data_dir: str | os.PathLike | None) -> Path:
-    """The directory of all data: the one given, else `$TFDS_DATA_DIR`, else TFDS's usual one."""
-    chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return Path(chosen).expanduser()
-
-
-def make_dir(path: Path) -> Path:
-    """Make the directory `path`, parents included, and return it.
-
-    Raises:
-        OSError: one line, if it cannot be made or written to.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(
-            f"cannot make the data directory {path} ({error.strerror}); "
-            "give a writable one as data.data_dir or in TFDS_DATA_DIR"
-        ) from error
-    if not os.access(path, os.W_OK):
-        raise OSError(
-            f"the data directory {path} is not writable; "
-            "give a writable one as data.data_dir or in TFDS_DATA_DIR"
-        )
-    return path
-
-
-def prepare_once(builder_class, data_dir: Path, *, quiet: bool) -> Path:
+def prepare_once(builder_class, data_dir: Path, *, quiet: bool = False) -> Path:
     """Prepare `builder_class` as array_record unless that was done before; return its directory.
-
-    The data are written into a temporary directory that is renamed at the end, so that a directory
-    that exists is complete, and processes that start together end up with one and the same.
 
     Args:
         builder_class: a `tfds.core.GeneratorBasedBuilder` whose preparation needs no TensorFlow.
         data_dir: directory of all data; downloads are kept in `<data_dir>/downloads`.
         quiet: hide TFDS's progress bars.
     """
-    version = str(builder_class.VERSION)
-    root = data_dir / OWN_FOLDER
-    target = root / builder_class.name / version
-    if (target / "dataset_info.json").exists():
+    name, version = builder_class.name, str(builder_class.VERSION)
+    target = data_dir / OWN_FOLDER / name / version
+    if target.is_dir():
         return target
-    make_dir(target.parent)
-    scratch = Path(tempfile.mkdtemp(prefix=".preparing-", dir=root))
-    try:
+    with published(target) as scratch, contextlib.ExitStack() as stack:
         builder = builder_class(data_dir=str(scratch), file_format="array_record")
-        with contextlib.ExitStack() as stack:
-            # TFDS always announces a download of "Unknown size" on stdout.
-            stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
-            if quiet:
-                stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
-            builder.download_and_prepare(download_dir=str(data_dir / "downloads"))
-        try:
-            (scratch / builder_class.name / version).rename(target)
-        except OSError:
-            if not (target / "dataset_info.json").exists():
-                raise  # another process did not win the race: a true failure
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        # TFDS announces every preparation on stdout, as a download of "Unknown size".
+        stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        if quiet:
+            stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
+        builder.download_and_prepare(download_dir=str(data_dir / "downloads"))
+        for file in (scratch / name / version).iterdir():
+            file.rename(scratch / file.name)
+        shutil.rmtree(scratch / name)
     return target
+
+
+def find_prepared(data_dir: Path, tfds_name: str) -> Path | None:
+    """The newest version of a data set that TFDS itself has prepared in `data_dir`, if any."""
+    found = [
+        path.parent
+        for path in (data_dir / tfds_name).glob("*/dataset_info.json")
+        if all(part.isdecimal() for part in path.parent.name.split("."))
+    ]
+    return max(found, key=lambda path: [int(n) for n in path.name.split(".")], default=None)
+
+
+def _examples(builder, split: str) -> Iterator[dict]:
+    """Decoded examples of a prepared split, in stored order."""
+    if builder.info.file_format.value == "array_record":
+        source = builder.as_data_source(split)
+        for start in range(0, len(source), 1024):
+            yield from source.__getitems__(range(start, min(start + 1024, len(source))))
+    else:
+        for path in builder.info.splits[split].filepaths:
+            for record in read_records(path):
+                yield builder.info.features.deserialize_example_np(record)
+
+
+def read_prepared(directory: Path, name: str, split: str) -> Dataset:
+    """Decode one split of a prepared TFDS directory into memory, in stored order.
+
+    Args:
+        directory: holds `dataset_info.json`, `features.json` and array_record or tfrecord files of
+            examples with an `image` (`Image` or uint8 `Tensor`) and a `label` (`ClassLabel`).
+        name: name that the result bears.
+        split: name of a split.
+
+    Raises:
+        ValueError: no such split, another file format, or damaged files.
+    """
+    import tensorflow_datasets as tfds
+
+    what, remedy = "a prepared data set", "remove it, so that it is prepared again"
+    with reading(directory, what, remedy):
+        builder = tfds.builder_from_directory(directory)
+        splits, file_format = builder.info.splits, builder.info.file_format.value
+    if split not in splits:
+        raise ValueError(f"{name} has no split {split!r}; it has {', '.join(sorted(splits))}")
+    if file_format not in ("array_record", "tfrecord"):
+        raise ValueError(
+            f"{directory} is in format {file_format}; array_record or tfrecord is read"
+        )
+    with reading(directory, what, remedy):
+        features, num_examples = builder.info.features, splits[split].num_examples
+        images = np.empty((num_examples, *features["image"].shape), np.uint8)
+        labels = np.empty(num_examples, np.int32)
+        count = 0
+        for count, example in enumerate(_examples(builder, split), start=1):
+            images[count - 1], labels[count - 1] = example["image"], example["label"]
+        if count != num_examples:
+            raise ValueError(f"{count} of {num_examples} examples of {split!r}")
+    return Dataset(name, split, images, labels, features["label"].num_classes, (0.0, 255.0))

@@ -2,45 +2,90 @@
 
 import difflib
 import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from ebm_jax.data.celeba import load_celeba
 from ebm_jax.data.dataset import Dataset
-from ebm_jax.data.prepare import prepare_once, resolve_data_dir
+from ebm_jax.data.dsprites import load_dsprites
+from ebm_jax.data.imagenet32 import load_imagenet32
+from ebm_jax.data.lsun import load_lsun
+from ebm_jax.data.prepare import find_prepared, prepare_once, read_prepared
 from ebm_jax.data.preprocess import pad_images
+from ebm_jax.data.storage import resolve_data_dir
+from ebm_jax.data.toy2d import TOY_DENSITIES, toy_density
+
+TOY_EXAMPLES = 100_000
 
 
-def _read_prepared(directory, name: str, split: str) -> Dataset:
-    """Decode one split of a prepared TFDS directory into arrays."""
-    import tensorflow_datasets as tfds
+class _Entry(NamedTuple):
+    """`load(split, data_dir, **options) -> Dataset`, and the names of the options it takes."""
 
-    builder = tfds.builder_from_directory(directory)
-    if split not in builder.info.splits:
-        raise ValueError(
-            f"{name} has no split {split!r}; it has {', '.join(sorted(builder.info.splits))}"
-        )
-    source = builder.as_data_source(split)
-    shape = builder.info.features["image"].shape
-    images = np.empty((len(source), *shape), np.uint8)
-    labels = np.empty(len(source), np.int32)
-    for index, example in enumerate(source):
-        images[index], labels[index] = example["image"], example["label"]
-    num_classes = builder.info.features["label"].num_classes
-    return Dataset(name, split, images, labels, num_classes, (0.0, 255.0))
+    load: Callable[..., Dataset]
+    options: tuple[str, ...] = ()
 
 
-def _load_digits(split: str, data_dir) -> Dataset:
-    from ebm_jax.data import builders
+def _digits(split: str, data_dir: Path) -> Dataset:
+    from ebm_jax.data.builders import Digits
 
-    return _read_prepared(prepare_once(builders.Digits, data_dir, quiet=True), "digits", split)
+    return read_prepared(prepare_once(Digits, data_dir, quiet=True), "digits", split)
 
 
-_LOADERS = {"digits": _load_digits}
+def _from_archives(name: str, class_name: str, tfds_name: str) -> _Entry:
+    """A set with a builder of ours, or in a directory that TFDS prepared itself."""
+
+    def load(split: str, data_dir: Path) -> Dataset:
+        directory = find_prepared(data_dir, tfds_name)
+        if directory is None:
+            from ebm_jax.data import builders
+
+            directory = prepare_once(getattr(builders, class_name), data_dir)
+        return read_prepared(directory, name, split)
+
+    return _Entry(load)
+
+
+def _lsun(name: str) -> _Entry:
+    def load(split: str, data_dir: Path, **options) -> Dataset:
+        return load_lsun(name, split, data_dir, **options)
+
+    return _Entry(load, ("image_size",))
+
+
+def _toy(name: str) -> _Entry:
+    def load(split: str, data_dir: Path, *, scale: float = 1.0) -> Dataset:
+        del data_dir  # the points are drawn
+        seeds = {"train": 0, "test": 1}
+        if split not in seeds:
+            raise ValueError(f"{name} has no split {split!r}; it has train and test")
+        density = toy_density(name, scale=scale)
+        points = density.sample(np.random.default_rng(seeds[split]), TOY_EXAMPLES)
+        labels = np.zeros(TOY_EXAMPLES, np.int32)
+        return Dataset(name, split, points, labels, 1, (-density.bound, density.bound))
+
+    return _Entry(load, ("scale",))
+
+
+_ENTRIES = {
+    "digits": _Entry(_digits),
+    "mnist": _from_archives("mnist", "Mnist", "mnist"),
+    "fashion_mnist": _from_archives("fashion_mnist", "FashionMnist", "fashion_mnist"),
+    "cifar10": _from_archives("cifar10", "Cifar10", "cifar10"),
+    "svhn": _from_archives("svhn", "Svhn", "svhn_cropped"),
+    "celeba": _Entry(load_celeba, ("image_size",)),
+    "lsun_church": _lsun("lsun_church"),
+    "lsun_bedroom": _lsun("lsun_bedroom"),
+    "imagenet32": _Entry(load_imagenet32),
+    "dsprites": _Entry(load_dsprites, ("label",)),
+} | {name: _toy(name) for name in TOY_DENSITIES}
 
 
 def dataset_names() -> tuple[str, ...]:
     """The names that `load_dataset` knows."""
-    return tuple(sorted(_LOADERS))
+    return tuple(_ENTRIES)
 
 
 def load_dataset(
@@ -48,30 +93,55 @@ def load_dataset(
     split: str = "train",
     *,
     data_dir: str | os.PathLike | None = None,
+    image_size: int | None = None,
     pad_to: int | None = None,
+    label: str | None = None,
+    scale: float | None = None,
 ) -> Dataset:
     """Load one split of a data set, preparing it first if need be.
 
     Args:
         name: one of `dataset_names()`.
-        split: `'train'` or `'test'`, or several joined by `+`, as in `'train+test'`.
+        split: `'train'`, `'test'` or `'validation'`, as the data set has them, or several joined by
+            `+`, as in `'train+test'`.
         data_dir: directory of all data; by default `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
-        pad_to: pad the images with black to this height and width, in pixels.
+            Archives fetched by hand belong in `<data_dir>/downloads/manual/<name>`.
+        image_size: for celeba and lsun_*: height and width to resize to, by default 64.
+        pad_to: pad images with black to this height and width, as 28 to 32 for MNIST.
+        label: for dsprites: the factor that is the label, by default `'shape'`.
+        scale: for densities on the plane: factor on all lengths, by default 1.
+
+    Returns:
+        The data set; densities on the plane are drawn once and for all, 100,000 points per split.
 
     Raises:
-        ValueError: unknown name or split.
+        ValueError: unknown name or split, an option that the data set does not have, or damaged
+            files; one line.
+        FileNotFoundError: data that are not there and cannot be downloaded; the line says which
+            directory was looked in and what to put there.
     """
-    if name not in _LOADERS:
-        close = difflib.get_close_matches(name, _LOADERS, n=1, cutoff=0)
+    if name not in _ENTRIES:
+        nearest = difflib.get_close_matches(name, _ENTRIES, n=1, cutoff=0.0)
         raise ValueError(
-            f"unknown data set {name!r}; nearest is {close[0]!r}, known are "
+            f"unknown data set {name!r}; nearest is {nearest[0]!r}, known are "
             + ", ".join(dataset_names())
         )
-    parts = [_LOADERS[name](part, resolve_data_dir(data_dir)) for part in split.split("+")]
-    images, labels = parts[0].images, parts[0].labels
+    entry = _ENTRIES[name]
+    given = {"image_size": image_size, "label": label, "scale": scale}
+    given = {option: value for option, value in given.items() if value is not None}
+    for option in given:
+        if option not in entry.options:
+            has = ", ".join(entry.options) or "none"
+            raise ValueError(f"{name} has no option {option!r}; of these options it has {has}")
+    parts = [entry.load(part, resolve_data_dir(data_dir), **given) for part in split.split("+")]
+    dataset = parts[0]._replace(split=split)
     if len(parts) > 1:
-        images = np.concatenate([part.images for part in parts])
-        labels = np.concatenate([part.labels for part in parts])
+        dataset = dataset._replace(
+            images=np.concatenate([part.images for part in parts]),
+            labels=np.concatenate([part.labels for part in parts]),
+        )
     if pad_to is not None:
-        images = pad_images(images, pad_to)
-    return parts[0]._replace(split=split, images=images, labels=labels)
+        if dataset.images.ndim != 4:
+            raise ValueError(f"{name} has no images, so that pad_to does not apply")
+        dataset = dataset._replace(images=pad_images(dataset.images, pad_to))
+    return dataset

@@ -1,0 +1,127 @@
+"""Large image sets: decoded once to uint8, kept on disk, mapped into memory.
+
+Batches then come from one mechanism for all sets, an index into an array, and there is no iterator
+whose state would have to be saved. The disk space is `n * height * width * channels` bytes; what is
+resident is what the system chooses to keep of it:
+
+    dSprites       737,280 x 64x64x1      3.0 GB     CelebA 64        162,770 x 64x64x3      2.0 GB
+    ImageNet32   1,281,167 x 32x32x3      3.9 GB     LSUN church 64   126,227 x 64x64x3      1.6 GB
+    LSUN church 128        126,227        6.2 GB     LSUN church 256          126,227       24.8 GB
+    LSUN bedroom 64      3,033,042       37.3 GB     LSUN bedroom 128       3,033,042      149.1 GB
+
+Random access to a map wants an SSD, or memory that holds the whole.
+"""
+
+import collections
+import concurrent.futures
+import itertools
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from ebm_jax.data.storage import published, reading
+
+BLOCK = 512  # examples decoded and written together
+
+
+class Plan(NamedTuple):
+    """What is to be decoded.
+
+    Attributes:
+        num_examples: number of examples n.
+        image_shape: `(height, width, channels)`.
+        blocks: the examples in order: images uint8 `[m, height, width, channels]` with integer
+            labels `[m]` or `[m, factors]`, m as it likes.
+    """
+
+    num_examples: int
+    image_shape: tuple[int, int, int]
+    blocks: Iterable[tuple[np.ndarray, np.ndarray]]
+
+
+def cached_arrays(directory: Path, make_plan: Callable[[], Plan]) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels of one split, decoded on the first call and mapped on later ones.
+
+    Args:
+        directory: where `images.npy` and `labels.npy` are kept.
+        make_plan: called on the first call only; later ones do not need the archives.
+
+    Returns:
+        Read-only images uint8 `[n, height, width, channels]` and labels int32 `[n, ...]`.
+
+    Raises:
+        ValueError: if the blocks do not add up to n, or the files kept are damaged.
+    """
+    if not directory.is_dir():
+        plan = make_plan()
+        with published(directory) as scratch:
+            _write(scratch, plan)
+    with reading(directory, "a cache of decoded images", "remove it, so that it is made again"):
+        images = np.load(directory / "images.npy", mmap_mode="r")
+        labels = np.load(directory / "labels.npy")
+        if len(images) != len(labels):
+            raise ValueError(f"{len(images)} images, {len(labels)} labels")
+    return images, labels
+
+
+def _write(directory: Path, plan: Plan) -> None:
+    images = np.lib.format.open_memmap(
+        directory / "images.npy", "w+", np.uint8, (plan.num_examples, *plan.image_shape)
+    )
+    labels, count = [], 0
+    for block_images, block_labels in plan.blocks:
+        stop = count + len(block_images)
+        images[count:stop] = block_images
+        labels.append(np.asarray(block_labels, np.int32))
+        count = stop
+        _report(count, plan.num_examples)
+    if count != plan.num_examples:
+        raise ValueError(f"{count} images where {plan.num_examples} were announced")
+    images.flush()
+    np.save(directory / "labels.npy", np.concatenate(labels))
+
+
+def _report(count: int, total: int) -> None:
+    """Progress on a terminal: large sets take minutes to hours."""
+    if sys.stderr.isatty() and total >= 10 * BLOCK:
+        end = "\n" if count == total else ""
+        print(f"\rdecoding {count:,} of {total:,} images", end=end, file=sys.stderr, flush=True)
+
+
+def decoded_blocks(
+    sources: Iterable, decode: Callable[[object], np.ndarray]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Blocks of unlabelled images, `decode(source)` for each source, in order, on all cores.
+
+    Pillow lets go of the interpreter lock while it decodes and resizes, so threads are enough.
+    At most two blocks per core are under way, so that memory does not grow with the data set.
+    """
+    workers = os.cpu_count() or 1
+    remaining = iter(sources)
+    pending = collections.deque()
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        while block := list(itertools.islice(remaining, BLOCK)):
+            pending.append(pool.submit(lambda block=block: np.stack([decode(s) for s in block])))
+            if len(pending) == 2 * workers:
+                yield _unlabelled(pending.popleft().result())
+        while pending:
+            yield _unlabelled(pending.popleft().result())
+
+
+def _unlabelled(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return images, np.zeros(len(images), np.int32)
+
+
+def crop_and_resize(image: Image.Image, box: tuple[int, int, int, int], size: int) -> np.ndarray:
+    """Crop to `box` (left, top, right, bottom) and resize to `size` x `size` with antialiasing.
+
+    The filter is a triangle as wide as the reduction asks for, as in
+    `jax.image.resize(..., method='linear', antialias=True)`. Returns uint8 `[size, size, 3]`.
+    """
+    cropped = image.convert("RGB").crop(box)
+    return np.asarray(cropped.resize((size, size), Image.Resampling.BILINEAR))
