@@ -84,6 +84,11 @@ class MdsmResNet(nn.Module):
         """(height, width, channels) of one input."""
         return self.image_size, self.image_size, self.channels
 
+    @property
+    def last_size(self) -> int:
+        """Height and width of the features under the head, which ties the weights to one size."""
+        return self.image_size // 2 ** len(self.multipliers)
+
     @nn.compact
     def __call__(self, x: jax.Array, condition: None = None) -> jax.Array:
         """Energies [batch], float32, of images x [batch, image_size, image_size, channels]."""
