@@ -1,0 +1,224 @@
+"""Pictures of samples and densities, as PNG files.
+
+Grids are plain uint8 arrays, put together with NumPy; lettering and files by Pillow; curves and
+densities by matplotlib without a display and without its global state. Both are imported where they
+are used, so that importing this module costs nothing.
+"""
+
+import io
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ebm_jax.provenance import write_atomically
+
+_MIN_TILE = 48  # pixels; a digit of 8 x 8 is then legible
+_BACKGROUND = 255
+_MARGIN = 16  # pixels around labelled grids
+
+
+def image_grid(
+    images: np.ndarray,
+    columns: int | None = None,
+    padding: int = 2,
+    *,
+    min_tile: int = _MIN_TILE,
+) -> np.ndarray:
+    """Puts images side by side, row by row, on white.
+
+    Small images are enlarged by a whole factor, each pixel becoming a square, until the shorter
+    side has at least `min_tile` pixels.
+
+    Args:
+      images: uint8 [n, height, width, channels], channels 1 or 3.
+      columns: images per row; about as many as rows if None.
+      padding: pixels between images and around them.
+      min_tile: least side of an image in the grid, in pixels; 1 keeps the size.
+
+    Returns:
+      uint8 [grid height, grid width, channels].
+
+    Raises:
+      ValueError: for another shape or type, or no images.
+    """
+    images = np.asarray(images)
+    if images.ndim != 4 or images.shape[-1] not in (1, 3) or len(images) == 0:
+        raise ValueError(
+            f"images have shape {images.shape}; give [n, height, width, 1 or 3], at least one"
+        )
+    if images.dtype != np.uint8:
+        raise ValueError(f"images are {images.dtype}; give uint8, 0 to 255")
+    number, height, width, channels = images.shape
+    columns = math.ceil(math.sqrt(number)) if columns is None else columns
+    if columns < 1 or padding < 0:
+        raise ValueError(f"columns is {columns} and padding {padding}; give at least 1 and 0")
+    factor = max(1, math.ceil(min_tile / min(height, width)))
+    images = images.repeat(factor, axis=1).repeat(factor, axis=2)
+    cell_height, cell_width = height * factor + padding, width * factor + padding
+    rows, columns = math.ceil(number / columns), min(columns, number)
+    shape = (rows * cell_height + padding, columns * cell_width + padding, channels)
+    grid = np.full(shape, _BACKGROUND, np.uint8)
+    for i, image in enumerate(images):
+        top = (i // columns) * cell_height + padding
+        left = (i % columns) * cell_width + padding
+        grid[top : top + height * factor, left : left + width * factor] = image
+    return grid
+
+
+def save_image(path: str | os.PathLike, image: np.ndarray) -> None:
+    """Writes uint8 [height, width, 1 or 3] to a PNG, replacing the file in one step."""
+    write_atomically(path, _png(image))
+
+
+def side_by_side(
+    generated: np.ndarray, real: np.ndarray, titles: tuple[str, str] = ("generated", "real")
+) -> np.ndarray:
+    """Two grids (from `image_grid`) beside each other on white, each under its title.
+
+    Returns:
+      uint8 [height, width, 3].
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    grids = [np.broadcast_to(grid, (*grid.shape[:2], 3)) for grid in (generated, real)]
+    font = ImageFont.load_default(size=18)
+    title_height = 30
+    widths = [
+        max(grid.shape[1], math.ceil(font.getlength(title)))
+        for grid, title in zip(grids, titles, strict=True)
+    ]
+    height = max(grid.shape[0] for grid in grids) + title_height + 2 * _MARGIN
+    picture = Image.new("RGB", (sum(widths) + 3 * _MARGIN, height), (_BACKGROUND,) * 3)
+    draw = ImageDraw.Draw(picture)
+    left = _MARGIN
+    for grid, title, width in zip(grids, titles, widths, strict=True):
+        draw.text((left, _MARGIN), title, fill=(0, 0, 0), font=font)
+        picture.paste(Image.fromarray(np.ascontiguousarray(grid)), (left, _MARGIN + title_height))
+        left += width + _MARGIN
+    return np.asarray(picture)
+
+
+def density_figure(
+    path: str | os.PathLike,
+    log_density: np.ndarray,
+    true_log_density: np.ndarray | None = None,
+    samples: np.ndarray | None = None,
+    *,
+    extent: tuple[float, float, float, float],
+) -> None:
+    """Draws a learned density in the plane, the true one and samples, beside each other.
+
+    Both densities are normalised over the grid by their sum, and share one colour scale.
+
+    Args:
+      path: of the PNG.
+      log_density: learned log p up to a constant, [ny, nx]; row i at the i-th y, from below.
+      true_log_density: [ny, nx] as well, or None.
+      samples: [n, 2], or None.
+      extent: (x from, x to, y from, y to) of the grid.
+    """
+    panels: list[tuple[str, np.ndarray]] = [("learned density", _normalized(log_density))]
+    if true_log_density is not None:
+        panels.append(("true density", _normalized(true_log_density)))
+    highest = max(float(density.max()) for _, density in panels)
+    count = len(panels) + (samples is not None)
+    figure, axes = _figure(count)
+    for axis, (title, density) in zip(axes, panels, strict=False):
+        axis.imshow(density, origin="lower", extent=extent, vmin=0.0, vmax=highest, cmap="viridis")
+        axis.set_title(title)
+    if samples is not None:
+        samples = np.asarray(samples)
+        axes[-1].plot(samples[:, 0], samples[:, 1], ".", markersize=1.5, color="black")
+        axes[-1].set_title(f"{len(samples)} samples")
+        axes[-1].set_aspect("equal")
+    for axis in axes:
+        axis.set_xlim(extent[:2])
+        axis.set_ylim(extent[2:])
+    _save_figure(path, figure)
+
+
+def line_figure(
+    path: str | os.PathLike,
+    x: Sequence[float] | np.ndarray,
+    lines: Mapping[str, Sequence[float] | np.ndarray],
+    *,
+    x_label: str,
+    y_label: str,
+    log_y: bool = False,
+) -> None:
+    """Draws named curves over one x axis to a PNG."""
+    figure, (axis,) = _figure(1)
+    for name, values in lines.items():
+        axis.plot(np.asarray(x), np.asarray(values), label=name)
+    if log_y:
+        axis.set_yscale("log")
+    _label(axis, x_label, y_label, legend=len(lines) > 1)
+    _save_figure(path, figure)
+
+
+def histogram_figure(
+    path: str | os.PathLike,
+    values: Mapping[str, Sequence[float] | np.ndarray],
+    *,
+    x_label: str,
+    bins: int = 60,
+) -> None:
+    """Draws histograms of named values over common bins, each as a density, to a PNG.
+
+    Non-finite values are left out; the legend gives the numbers that are drawn.
+    """
+    finite = {
+        name: np.asarray(v, np.float64)[np.isfinite(np.asarray(v, np.float64))]
+        for name, v in values.items()
+    }
+    edges = np.histogram_bin_edges(np.concatenate(list(finite.values())), bins)
+    figure, (axis,) = _figure(1)
+    for name, v in finite.items():
+        axis.hist(v, edges, density=True, alpha=0.5, label=f"{name} ({len(v)})")
+    _label(axis, x_label, "density", legend=True)
+    _save_figure(path, figure)
+
+
+def _normalized(log_density: np.ndarray) -> np.ndarray:
+    log_density = np.asarray(log_density, np.float64)
+    density = np.exp(log_density - log_density.max())
+    return density / density.sum()
+
+
+def _figure(panels: int) -> tuple[Any, list[Any]]:
+    from matplotlib.figure import Figure  # without pyplot: no display, no global state
+
+    figure = Figure(figsize=(4.6 * panels, 4.4), dpi=120, layout="constrained")
+    return figure, list(figure.subplots(1, panels, squeeze=False)[0])
+
+
+def _label(axis: Any, x_label: str, y_label: str, *, legend: bool) -> None:
+    axis.set_xlabel(x_label)
+    axis.set_ylabel(y_label)
+    axis.grid(alpha=0.3)
+    if legend:
+        axis.legend()
+
+
+def _save_figure(path: str | os.PathLike, figure: Any) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    content = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(content)
+    write_atomically(path, content.getvalue())
+
+
+def _png(image: np.ndarray) -> bytes:
+    from PIL import Image
+
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] not in (1, 3):
+        raise ValueError(
+            f"image is {image.dtype} {image.shape}; give uint8 [height, width, 1 or 3]"
+        )
+    content = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(content, "PNG")
+    return content.getvalue()

@@ -1,0 +1,141 @@
+"""Pictures: where each pixel ends up, and files that other programs read."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ebm_jax import pictures
+
+
+def numbered(number, height=8, width=8, channels=1):
+    """Image i is filled with the value i."""
+    fill = np.arange(number, dtype=np.uint8)[:, None, None, None]
+    return np.broadcast_to(fill, (number, height, width, channels)).copy()
+
+
+def test_grid_places_every_image_row_by_row_and_enlarges_small_ones():
+    grid = pictures.image_grid(numbered(7), columns=3, padding=2)
+    assert grid.shape == (3 * 50 + 2, 3 * 50 + 2, 1)  # 8 x 8 enlarged six times to 48
+    for i in range(7):
+        top, left = 2 + 50 * (i // 3), 2 + 50 * (i % 3)
+        np.testing.assert_array_equal(grid[top : top + 48, left : left + 48], i)
+    assert (grid == 255).sum() == grid.size - 7 * 48 * 48
+
+
+def test_enlarging_repeats_pixels_exactly():
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (1, 8, 12, 3), dtype=np.uint8)
+    grid = pictures.image_grid(image, padding=0)
+    assert grid.shape == (48, 72, 3)
+    np.testing.assert_array_equal(grid[::6, ::6], image[0])
+    np.testing.assert_array_equal(grid[5::6, 5::6], image[0])
+
+
+@pytest.mark.parametrize(("size", "factor"), [(8, 6), (28, 2), (32, 2), (48, 1), (64, 1)])
+def test_whole_factors(size, factor):
+    grid = pictures.image_grid(numbered(1, size, size), padding=0)
+    assert grid.shape == (size * factor, size * factor, 1)
+
+
+def test_default_columns_are_about_square_and_few_images_make_no_empty_columns():
+    assert pictures.image_grid(numbered(100), padding=0).shape == (480, 480, 1)
+    assert pictures.image_grid(numbered(3), columns=8, padding=0).shape == (48, 144, 1)
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match=r"shape \(8, 8, 1\)"):
+        pictures.image_grid(numbered(1)[0])
+    with pytest.raises(ValueError, match=r"shape \(0, 8, 8, 1\)"):
+        pictures.image_grid(numbered(0))
+    with pytest.raises(ValueError, match="images are float32; give uint8"):
+        pictures.image_grid(np.zeros((1, 8, 8, 1), np.float32))
+    with pytest.raises(ValueError, match="columns is 0"):
+        pictures.image_grid(numbered(4), columns=0)
+    with pytest.raises(ValueError, match=r"image is uint8 \(4, 4\)"):
+        pictures.save_image("x.png", np.zeros((4, 4), np.uint8))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_png_round_trip(tmp_path, channels):
+    image = np.random.default_rng(1).integers(0, 256, (20, 30, channels), dtype=np.uint8)
+    pictures.save_image(tmp_path / "new" / "a.png", image)
+    found = np.asarray(Image.open(tmp_path / "new" / "a.png"))
+    np.testing.assert_array_equal(found.reshape(image.shape), image)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.png"]
+
+
+def test_side_by_side_holds_both_grids_unchanged_and_a_title_over_each():
+    left = pictures.image_grid(numbered(4))
+    right = pictures.image_grid(200 + numbered(9, 32, 32, 3))
+    picture = pictures.side_by_side(left, right, ("generated at step 500", "real"))
+    top = 16 + 30
+    np.testing.assert_array_equal(
+        picture[top : top + left.shape[0], 16 : 16 + left.shape[1]],
+        np.broadcast_to(left, (*left.shape[:2], 3)),
+    )
+    np.testing.assert_array_equal(
+        picture[top : top + right.shape[0], -16 - right.shape[1] : -16], right
+    )
+    titles = picture[:top].min(axis=(0, 2)) < 128  # columns with ink
+    assert titles[16 : 16 + left.shape[1]].any()
+    assert titles[-16 - right.shape[1] :].any()
+    assert not titles[:16].any()
+
+
+def panel_centroid(picture, panel, panels):
+    """Centre of the bright (yellow) colour of one panel, as fractions of the panel from below."""
+    width = picture.shape[1] // panels
+    part = picture[:, panel * width : (panel + 1) * width].astype(float)
+    bright = (part[..., 0] > 200) & (part[..., 1] > 200) & (part[..., 2] < 120)
+    rows, columns = np.nonzero(bright)
+    return columns.mean() / width, 1 - rows.mean() / picture.shape[0]
+
+
+def test_density_figure_shows_the_peak_where_it_is(tmp_path):
+    x, y = np.meshgrid(np.linspace(-4, 4, 81), np.linspace(-4, 4, 81))
+    lower_right = -((x - 2) ** 2 + (y + 2) ** 2) / 0.5
+    upper_left = -((x + 2) ** 2 + (y - 2) ** 2) / 0.5 + 1000.0  # constants do not matter
+    samples = np.random.default_rng(0).normal(size=(500, 2))
+    path = tmp_path / "density.png"
+    pictures.density_figure(path, lower_right, upper_left, samples, extent=(-4, 4, -4, 4))
+    picture = np.asarray(Image.open(path).convert("RGB"))
+    learned, true = panel_centroid(picture, 0, 3), panel_centroid(picture, 1, 3)
+    assert learned[0] > 0.6
+    assert learned[1] < 0.4
+    assert true[0] < 0.4
+    assert true[1] > 0.6
+    pictures.density_figure(path, lower_right, extent=(-4, 4, -4, 4))
+    assert Image.open(path).width < picture.shape[1] / 2
+
+
+def test_curves_and_histograms_are_drawn(tmp_path):
+    steps = np.arange(1, 50)
+    pictures.line_figure(
+        tmp_path / "a.png",
+        steps,
+        {"energy": 1.0 / steps, "gap": 1.0 / steps**2},
+        x_label="step",
+        y_label="energy",
+        log_y=True,
+    )
+    pictures.histogram_figure(
+        tmp_path / "b.png",
+        {"in": np.append(np.zeros(10), np.nan), "out": np.ones(5)},
+        x_label="energy",
+    )
+    for name in ("a.png", "b.png"):
+        picture = np.asarray(Image.open(tmp_path / name).convert("RGB"))
+        assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 10
+
+
+def test_importing_brings_in_neither_matplotlib_nor_pillow():
+    code = (
+        "import sys, ebm_jax.pictures;print([m for m in ('matplotlib', 'PIL') if m in sys.modules])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"
