@@ -13,8 +13,7 @@ from ebm_jax.samplers.base import Kernel
 from ebm_jax.samplers.positions import PyTree, distance
 
 
-def positions(state: Any) -> PyTree:
-    """`state.x`: what `run_chain` keeps unless told otherwise."""
+def _positions(state):
     return state.x
 
 
@@ -25,7 +24,7 @@ def run_chain(
     num_steps: int,
     *,
     keep_every: int | None = None,
-    keep: Callable[[Any], PyTree] = positions,
+    keep: Callable[[Any], PyTree] = _positions,
     unroll: int = 1,
     first_step: Any = 0,
     first_chain: Any = None,
@@ -62,18 +61,15 @@ def run_chain(
     Raises ValueError for a `num_steps`, `keep_every` or `unroll` that is no positive int, a
     `keep_every` that does not divide `num_steps`, and a `first_chain` together with a state.
     """
-    for name, value in (("num_steps", num_steps), ("unroll", unroll), ("keep_every", keep_every)):
-        if value is None and name == "keep_every":
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"{name} is {value}: give a Python int of at least 1")
+    check_count(num_steps, "num_steps")
+    check_count(unroll, "unroll")
+    if keep_every is not None:
+        check_count(keep_every, "keep_every")
     if keep_every is not None and num_steps % keep_every:
         raise ValueError(
             f"keep_every={keep_every} does not divide num_steps={num_steps}: "
             f"run {num_steps - num_steps % keep_every or keep_every} steps"
         )
-    if is_state(x) and first_chain is not None:
-        raise ValueError("first_chain numbers fresh positions: a state carries its own indices")
     first_step = jnp.asarray(first_step, jnp.int32)
     if first_chain is not None:
         first_chain = jnp.asarray(first_chain, jnp.int32)
@@ -87,14 +83,25 @@ def run_chain(
     )
 
 
+def check_count(value: Any, name: str) -> None:
+    """Raise ValueError unless `value` is a Python int of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name} is {value}: give a Python int of at least 1")
+
+
 def is_state(x: Any) -> bool:
     """Whether `x` is a kernel's state (a NamedTuple with x, energy and chain), not positions."""
     return all(hasattr(x, name) for name in ("x", "energy", "chain"))
 
 
 def start(kernel: Kernel, x: PyTree, first_chain: Any) -> Any:
-    """`x` itself if it is a state, else the kernel's state at `x` numbered from `first_chain`."""
+    """`x` itself if it is a state, else the kernel's state at `x` numbered from `first_chain`.
+
+    Raises ValueError if `x` is a state and `first_chain` is given.
+    """
     if is_state(x):
+        if first_chain is not None:
+            raise ValueError("first_chain numbers fresh positions: a state has its own indices")
         return x
     state = kernel.init(x)
     if first_chain is None:
@@ -104,44 +111,55 @@ def start(kernel: Kernel, x: PyTree, first_chain: Any) -> Any:
 
 def _run(rng_key, kernel, x, first_step, first_chain, *, num_steps, keep_every, keep, unroll):
     carry = start(kernel, x, first_chain), first_step
-    one_step = functools.partial(_step, rng_key, kernel)
     if keep_every is None:
-        (state, _), info = _block(one_step, carry, num_steps, unroll)
+        (state, _), info = run_steps(rng_key, kernel, carry, num_steps, unroll)
         return state, info
 
-    def block(carry, _):
-        carry, info = _block(one_step, carry, keep_every, unroll)
+    def block(carry):
+        carry, info = run_steps(rng_key, kernel, carry, keep_every, unroll)
         return carry, info._replace(kept=keep(carry[0]))
 
-    # The last block stands outside, so that a last gradient nobody reads can be dropped.
+    def body(loop, row):
+        carry, rows = loop
+        carry, info = block(carry)
+        return (carry, _write(rows, info, row)), None
+
+    # As in run_steps the last block stands outside the loop. Rows are written in place.
     num_blocks = num_steps // keep_every
-    infos = None
+    rows = jax.tree.map(
+        lambda s: jnp.zeros((num_blocks, *s.shape), s.dtype), jax.eval_shape(block, carry)[1]
+    )
     if num_blocks > 1:
-        loop_unroll = unroll if keep_every == 1 else 1
-        carry, infos = jax.lax.scan(block, carry, None, num_blocks - 1, unroll=loop_unroll)
-    (state, _), last = block(carry, None)
-    last = jax.tree.map(lambda a: a[None], last)
-    if infos is None:
-        return state, last
-    return state, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), infos, last)
+        row_unroll = unroll if keep_every == 1 else 1
+        indices = jnp.arange(num_blocks - 1)
+        (carry, rows), _ = jax.lax.scan(body, (carry, rows), indices, unroll=row_unroll)
+    (state, _), info = block(carry)
+    return state, _write(rows, info, num_blocks - 1)
 
 
-def _step(rng_key, kernel, carry):
-    state, n = carry
-    state, info = kernel.step(random.fold_in(rng_key, n), state)
-    return (state, n + 1), info
+def _write(rows, info, row):
+    return jax.tree.map(lambda a, b: a.at[row].set(b), rows, info)
 
 
-def _block(one_step, carry, num_steps, unroll):
-    """`num_steps` steps and their summary; the last stands outside the loop.
+def run_steps(
+    rng_key: jax.Array, kernel: Kernel, carry: tuple[Any, jax.Array], num_steps: int, unroll: int
+) -> tuple[tuple[Any, jax.Array], Any]:
+    """`num_steps` steps from `carry = (state, number of the next step)`, and their summary.
 
-    The loop body computes a new gradient for the step that follows it. Outside the loop the
-    last gradient is dead code unless the caller reads it.
+    The last step stands outside the loop: its new gradient, which in the loop serves the step that
+    follows, is there dead code unless the caller reads it.
     """
+
+    @jax.jit  # traced once for its three uses
+    def one_step(carry):
+        state, n = carry
+        state, info = kernel.step(random.fold_in(rng_key, n), state)
+        return (state, n + 1), info
+
     start_x = carry[0].x
     sums = None
     if num_steps > 1:
-        shapes = jax.eval_shape(lambda c: _accumulable(one_step(c)[1]), carry)
+        shapes = _accumulable(jax.eval_shape(one_step, carry)[1])
         zeros = jax.tree.map(lambda s: jnp.full(s.shape, s.dtype == bool, s.dtype), shapes)
 
         def body(loop, _):

@@ -19,7 +19,8 @@ def metropolis(
     normal noise of the positions' shape for the same key (`random.uniform`).
     """
     log_ratio = jnp.where(jnp.isnan(log_ratio), -jnp.inf, log_ratio)
-    u = random.uniform(rng_key, state.chain, state.x, log_ratio.dtype)
+    dtype = jnp.promote_types(log_ratio.dtype, jnp.float32)
+    u = random.uniform(rng_key, state.chain, state.x, dtype)
     acceptance = jnp.exp(jnp.minimum(log_ratio, 0))
     new = select(u < acceptance, proposal, state)
     info = Info(
