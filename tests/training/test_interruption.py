@@ -77,7 +77,7 @@ with Checkpoints(directory, keep_latest=2, pin_every=4) as checkpoints, Interrup
         np.testing.assert_array_equal(found[1]["x"], state(first)["x"])
     print("from", first, flush=True)
     for step in range(first + 1, 10_000):
-        time.sleep(0.05)
+        time.sleep(0.02)
         if stop.requested(step):
             checkpoints.save(step, state(step))
             print("saved", step, flush=True)
