@@ -244,11 +244,9 @@ class Checkpoints:
 
     def _describe_newest(self) -> str:
         steps = [step for step in self.steps() if step not in self._damaged]
-        return (
-            f"the last good checkpoint is {self.directory / str(steps[-1])}"
-            if steps
-            else ("there is no checkpoint yet")
-        )
+        if not steps:
+            return "there is no checkpoint yet"
+        return f"the last good checkpoint is {self.directory / str(steps[-1])}"
 
     def _open_writer(self) -> ocp.CheckpointManager:
         """The Orbax manager, made by the first save so that reading never changes the folder."""
