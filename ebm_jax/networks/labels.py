@@ -27,15 +27,16 @@ def class_weights(condition: jax.Array | None, num_classes: int | None) -> jax.A
             f"the network is conditional on {num_classes} classes and got no labels: "
             "give condition=label, int [batch]"
         )
-    condition = jnp.asarray(condition)
+    if not isinstance(condition, jax.core.Tracer):
+        condition = np.asarray(condition)
     if jnp.issubdtype(condition.dtype, jnp.integer) and condition.ndim <= 1:
-        if not isinstance(condition, jax.core.Tracer):
+        if isinstance(condition, np.ndarray):
             check_classes(condition, num_classes)
         label = jnp.atleast_1d(condition)
         is_class = (label >= 0) & (label < num_classes)
         return jnp.where(is_class[:, None], jax.nn.one_hot(label, num_classes), jnp.nan)
     if jnp.issubdtype(condition.dtype, jnp.floating) and condition.shape[1:] == (num_classes,):
-        return condition.astype(jnp.float32)
+        return jnp.asarray(condition, jnp.float32)
     raise ValueError(
         f"labels are {condition.dtype}{list(condition.shape)}: give classes, int [batch], "
         f"or weights, float [batch, {num_classes}]"

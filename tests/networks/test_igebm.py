@@ -1,0 +1,188 @@
+import jax
+import jax.numpy as jnp
+import networks_in_numpy as plain
+import numpy as np
+import pytest
+from networks_in_numpy import as_float64, power_state, random_params
+
+from ebm_jax import energy
+from ebm_jax.networks import igebm
+
+
+def num_parameters(module, condition=None):
+    x = jnp.zeros((1, *module.input_shape))
+    shapes = jax.eval_shape(module.init, jax.random.key(0), x, condition)
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
+
+
+def energies(module, params, label, x, **inputs):
+    """Everything applied, under one jit; the label is a constant there, so it is checked."""
+
+    u = power_state(module, params)
+
+    def evaluate(params, x):
+        normalized, _ = energy.normalize_params(module, params, u)
+        return energy.bind(module, normalized, label, **inputs)(x)
+
+    return jax.jit(evaluate)(params, x)
+
+
+def images(module, batch=3, seed=1):
+    x = np.random.default_rng(seed).uniform(size=(batch, *module.input_shape)).astype(np.float32)
+    x[:, :5, :5] = 0.0  # a black patch: exact zeros behind the first convolution
+    return x
+
+
+SMALL = {"image_size": 8, "channels": 2, "width": 3, "multipliers": (1, 2), "num_blocks": (2, 1)}
+
+
+@pytest.mark.parametrize("num_classes", [None, 4])
+@pytest.mark.parametrize("activation", ["leaky_relu", "swish"])
+def test_residual_network_is_its_equations(num_classes, activation):
+    module = igebm.IgebmResNet(
+        **SMALL, num_classes=num_classes, activation=activation, final_activation="leaky_relu"
+    )
+    label = None if num_classes is None else np.array([2, 0, 2])
+    params, x = random_params(module, label), images(module)
+    wanted = plain.igebm_resnet(
+        as_float64(params),
+        x,
+        stages=SMALL["num_blocks"],
+        act=getattr(plain, activation),
+        final_act=plain.leaky_relu,
+        label=label,
+    )
+    np.testing.assert_allclose(energies(module, params, label, x), wanted, rtol=1e-4)
+
+
+@pytest.mark.parametrize("num_classes", [None, 3])
+def test_strided_network_is_its_equations_also_for_odd_sizes(num_classes):
+    module = igebm.IgebmConvNet(
+        image_size=13,
+        width=2,
+        first_width=5,
+        multipliers=(1, 3),
+        num_classes=num_classes,
+        gain_layer=1,
+        activation="swish",
+    )
+    label = None if num_classes is None else np.array([0, 2, 1])
+    params, x = random_params(module, label), images(module)
+    wanted = plain.igebm_conv_net(
+        as_float64(params), x, num_convs=2, act=plain.swish, label=label, gain_layer=1
+    )
+    np.testing.assert_allclose(energies(module, params, label, x), wanted, rtol=1e-4)
+
+
+def test_gradient_at_exact_zeros_takes_the_slope_below():
+    # Behind the first convolution, which has no bias, black is exactly 0: the derivative there is
+    # the left one, so it agrees with a one-sided difference that makes the activation's input fall.
+    module = igebm.IgebmResNet(image_size=4, channels=1, width=1, multipliers=(), num_blocks=())
+    params = {
+        "conv_in": {"kernel": jnp.zeros((3, 3, 1, 1)).at[1, 1].set(1.0)},
+        "head": {"kernel": jnp.ones((1, 1)), "bias": jnp.zeros(1)},
+    }
+    module = module.clone(final_activation="leaky_relu")
+    gradient = jax.jit(jax.grad(lambda x: energies(module, params, None, x).sum()))(
+        jnp.zeros((1, 4, 4, 1))
+    )
+    np.testing.assert_allclose(gradient, np.full((1, 4, 4, 1), 0.2 * 0.2), rtol=1e-6)
+
+
+def test_dropout_masks_act_on_the_first_convolution_of_every_block():
+    module = igebm.IgebmResNet(**SMALL)
+    params, x = random_params(module), images(module)
+    rng = np.random.default_rng(3)
+    masks = [rng.integers(0, 2, (3, *shape)) for shape in module.mask_shapes]
+    assert module.mask_shapes == [(8, 8, 3), (4, 4, 3), (4, 4, 6)]
+    wanted = plain.igebm_resnet(
+        as_float64(params),
+        x,
+        stages=SMALL["num_blocks"],
+        act=plain.leaky_relu,
+        final_act=plain.relu,
+        masks=masks,
+    )
+    masks = [jnp.asarray(mask) for mask in masks]
+    actual = energies(module, params, None, x, keep_masks=masks)
+    np.testing.assert_allclose(actual, wanted, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("module", "conditional", "millions"),
+    [(igebm.resnet32_large(), False, 18.6), (igebm.resnet32(10), True, 5.3)],
+)
+def test_published_sizes(module, conditional, millions):
+    condition = jnp.zeros(1, int) if conditional else None
+    assert num_parameters(module, condition) / 1e6 == pytest.approx(millions, rel=0.01)
+
+
+def test_presets_have_the_widths_of_the_papers_rows():
+    assert igebm.imagenet32().mask_shapes[-1] == (4, 4, 256)
+    assert len(igebm.imagenet32().mask_shapes) == 9
+    shapes = igebm.imagenet128().mask_shapes
+    assert [shape[-1] for shape in shapes] == [64, 128, 256, 512, 512, 512]
+    assert shapes[-1][0] == 4
+    # quirk: the last activation of the large network depends on whether there is a label
+    assert igebm.resnet32_large().final_activation == "relu"
+    assert igebm.resnet32_large(10).final_activation == "leaky_relu"
+    assert igebm.resnet32(10).final_activation == "relu"
+
+
+def test_initialisation_starts_blocks_as_their_shortcuts():
+    module = igebm.IgebmResNet(**{**SMALL, "multipliers": (1,), "num_blocks": (1,)}, num_classes=2)
+    label = jnp.array([0])
+    x = jnp.zeros((1, *module.input_shape))
+    params = jax.jit(module.init)(jax.random.key(0), x, label)["params"]
+    block = params["stage_0_block_0"]
+    assert 0 < np.abs(block["conv2"]["kernel"]).max() < 1e-9
+    assert np.std(params["conv_in"]["kernel"]) == pytest.approx(1.0, abs=0.3)
+    np.testing.assert_array_equal(block["gain"] + block["gain_offset"], np.ones((2, 3)))
+    for name in ("in_bias_1", "in_bias_2"):
+        np.testing.assert_array_equal(block[name], np.zeros((2, 3)))
+
+
+def test_one_hot_labels_and_classes_are_the_same_label():
+    module = igebm.IgebmConvNet(image_size=4, width=2, multipliers=(1,), num_classes=4)
+    label = np.array([3, 0, 1])
+    params, x = random_params(module, label), images(module)
+    wanted = energies(module, params, label, x)
+    one_hot = np.eye(4, dtype=np.float32)[label]
+    np.testing.assert_allclose(energies(module, params, one_hot, x), wanted, rtol=1e-6)
+    np.testing.assert_allclose(energies(module, params, 3, x[:1]), wanted[:1], rtol=1e-5)
+
+
+def test_labels_that_do_not_fit_are_refused():
+    conditional = igebm.IgebmResNet(**SMALL, num_classes=4)
+    params, x = random_params(conditional, jnp.zeros(1, int)), images(conditional)
+    for label, message in [
+        (None, "conditional on 4 classes and got no labels: give"),
+        (np.array([1, 4, 0]), "label 4 is out of range: write classes 0 to 3"),
+        (-1, "label -1 is out of range"),
+        (np.zeros((3, 5), np.float32), r"labels are float32\[3, 5\]: give classes"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            energies(conditional, params, label, x)
+    unconditional = igebm.IgebmResNet(**SMALL)
+    with pytest.raises(ValueError, match="the network is unconditional"):
+        energies(unconditional, params, np.array([0, 0, 0]), x)
+
+
+def test_a_traced_class_out_of_range_gives_nan_not_another_class():
+    module = igebm.IgebmResNet(**SMALL, num_classes=4)
+    params, x = random_params(module, jnp.zeros(1, int)), images(module)
+    actual = jax.jit(lambda label: energies(module, params, label, x))(jnp.array([0, 7, 3]))
+    np.testing.assert_array_equal(np.isnan(actual), [False, True, False])
+
+
+def test_fields_that_do_not_fit_are_refused():
+    def init(**fields):
+        module = igebm.IgebmResNet(**{**SMALL, **fields})
+        jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, *module.input_shape)))
+
+    with pytest.raises(ValueError, match="image_size 10 cannot be halved 2 times"):
+        init(image_size=10)
+    with pytest.raises(ValueError, match="activation is 'gelu': write one of leaky_relu"):
+        init(activation="gelu")
+    with pytest.raises(ValueError, match="2 multipliers and 3 num_blocks: write one of each"):
+        init(num_blocks=(1, 1, 1))
