@@ -1,8 +1,8 @@
-"""Large image sets: decoded once to uint8, kept on disk, mapped into memory.
+"""Image sets decoded once to uint8, kept on disk, and mapped into memory.
 
-Batches then come from one mechanism for all sets, an index into an array, and there is no iterator
-whose state would have to be saved. The disk space is `n * height * width * channels` bytes; what is
-resident is what the system chooses to keep of it:
+Batches then come from one mechanism for small and large sets, an index into an array, and there is
+no iterator whose state would have to be saved. An image takes `height * width * channels` bytes of
+disk; what is in memory is what the system chooses to keep of the file:
 
     dSprites       737,280 x 64x64x1      3.0 GB     CelebA 64        162,770 x 64x64x3      2.0 GB
     ImageNet32   1,281,167 x 32x32x3      3.9 GB     LSUN church 64   126,227 x 64x64x3      1.6 GB
@@ -15,6 +15,7 @@ Random access to a map wants an SSD, or memory that holds the whole.
 import collections
 import concurrent.futures
 import itertools
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -24,9 +25,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from ebm_jax.data.storage import published, reading
+from ebm_jax.data.storage import make_dir, published, reading
 
 BLOCK = 512  # examples decoded and written together
+_MEMORY_LIMIT = 2**30  # bytes
 
 
 class Plan(NamedTuple):
@@ -47,20 +49,34 @@ class Plan(NamedTuple):
 def cached_arrays(directory: Path, make_plan: Callable[[], Plan]) -> tuple[np.ndarray, np.ndarray]:
     """Images and labels of one split, decoded on the first call and mapped on later ones.
 
+    Where `directory` cannot be made, sets of up to 1 GB are decoded into memory instead.
+
     Args:
         directory: where `images.npy` and `labels.npy` are kept.
         make_plan: called on the first call only; later ones do not need the archives.
 
     Returns:
-        Read-only images uint8 `[n, height, width, channels]` and labels int32 `[n, ...]`.
+        Images uint8 `[n, height, width, channels]`, read-only if mapped, and labels int32
+        `[n, ...]`.
 
     Raises:
+        OSError: if `directory` cannot be made and the set is larger than 1 GB.
         ValueError: if the blocks do not add up to n, or the files kept are damaged.
     """
     if not directory.is_dir():
         plan = make_plan()
+        shape = (plan.num_examples, *plan.image_shape)
+        try:
+            make_dir(directory.parent)
+        except OSError:
+            if math.prod(shape) > _MEMORY_LIMIT:
+                raise
+            images = np.empty(shape, np.uint8)
+            return images, _fill(images, plan)
         with published(directory) as scratch:
-            _write(scratch, plan)
+            images = np.lib.format.open_memmap(scratch / "images.npy", "w+", np.uint8, shape)
+            np.save(scratch / "labels.npy", _fill(images, plan))
+            images.flush()
     with reading(directory, "a cache of decoded images", "remove it, so that it is made again"):
         images = np.load(directory / "images.npy", mmap_mode="r")
         labels = np.load(directory / "labels.npy")
@@ -69,10 +85,8 @@ def cached_arrays(directory: Path, make_plan: Callable[[], Plan]) -> tuple[np.nd
     return images, labels
 
 
-def _write(directory: Path, plan: Plan) -> None:
-    images = np.lib.format.open_memmap(
-        directory / "images.npy", "w+", np.uint8, (plan.num_examples, *plan.image_shape)
-    )
+def _fill(images: np.ndarray, plan: Plan) -> np.ndarray:
+    """Write the plan's images into `images`; return its labels."""
     labels, count = [], 0
     for block_images, block_labels in plan.blocks:
         stop = count + len(block_images)
@@ -82,8 +96,7 @@ def _write(directory: Path, plan: Plan) -> None:
         _report(count, plan.num_examples)
     if count != plan.num_examples:
         raise ValueError(f"{count} images where {plan.num_examples} were announced")
-    images.flush()
-    np.save(directory / "labels.npy", np.concatenate(labels))
+    return np.concatenate(labels)
 
 
 def _report(count: int, total: int) -> None:

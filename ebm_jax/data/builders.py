@@ -99,6 +99,7 @@ with registered.skip_registration():
         of split and key, so that the order here is the one of TFDS.
         """
 
+        SHOW_PROGRESS = True
         SHAPE: tuple[int, int, int]
         HOMEPAGE: str
 
@@ -177,6 +178,7 @@ with registered.skip_registration():
         """
 
         VERSION = tfds.core.Version("1.0.0")
+        SHOW_PROGRESS = False  # it takes a second
 
         def _info(self):
             return _info(

@@ -7,24 +7,24 @@ PNG files, and `tfds.load` would take one for the other.
 
 import contextlib
 import io
+import itertools
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from ebm_jax.data.dataset import Dataset
+from ebm_jax.data.array_cache import BLOCK, Plan
 from ebm_jax.data.storage import OWN_FOLDER, published, reading
 from ebm_jax.data.tfrecord import read_records
 
 
-def prepare_once(builder_class, data_dir: Path, *, quiet: bool = False) -> Path:
+def prepare_once(builder_class, data_dir: Path) -> Path:
     """Prepare `builder_class` as array_record unless that was done before; return its directory.
 
     Args:
-        builder_class: a `tfds.core.GeneratorBasedBuilder` whose preparation needs no TensorFlow.
+        builder_class: one of `ebm_jax.data.builders`.
         data_dir: directory of all data; downloads are kept in `<data_dir>/downloads`.
-        quiet: hide TFDS's progress bars.
     """
     name, version = builder_class.name, str(builder_class.VERSION)
     target = data_dir / OWN_FOLDER / name / version
@@ -34,7 +34,7 @@ def prepare_once(builder_class, data_dir: Path, *, quiet: bool = False) -> Path:
         builder = builder_class(data_dir=str(scratch), file_format="array_record")
         # TFDS announces every preparation on stdout, as a download of "Unknown size".
         stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
-        if quiet:
+        if not builder_class.SHOW_PROGRESS:
             stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
         builder.download_and_prepare(download_dir=str(data_dir / "downloads"))
         for file in (scratch / name / version).iterdir():
@@ -53,25 +53,13 @@ def find_prepared(data_dir: Path, tfds_name: str) -> Path | None:
     return max(found, key=lambda path: [int(n) for n in path.name.split(".")], default=None)
 
 
-def _examples(builder, split: str) -> Iterator[dict]:
-    """Decoded examples of a prepared split, in stored order."""
-    if builder.info.file_format.value == "array_record":
-        source = builder.as_data_source(split)
-        for start in range(0, len(source), 1024):
-            yield from source.__getitems__(range(start, min(start + 1024, len(source))))
-    else:
-        for path in builder.info.splits[split].filepaths:
-            for record in read_records(path):
-                yield builder.info.features.deserialize_example_np(record)
-
-
-def read_prepared(directory: Path, name: str, split: str) -> Dataset:
-    """Decode one split of a prepared TFDS directory into memory, in stored order.
+def prepared_plan(directory: Path, name: str, split: str) -> Plan:
+    """How to decode one split of a prepared TFDS directory, in stored order.
 
     Args:
         directory: holds `dataset_info.json`, `features.json` and array_record or tfrecord files of
             examples with an `image` (`Image` or uint8 `Tensor`) and a `label` (`ClassLabel`).
-        name: name that the result bears.
+        name: name of the data set in messages.
         split: name of a split.
 
     Raises:
@@ -79,8 +67,7 @@ def read_prepared(directory: Path, name: str, split: str) -> Dataset:
     """
     import tensorflow_datasets as tfds
 
-    what, remedy = "a prepared data set", "remove it, so that it is prepared again"
-    with reading(directory, what, remedy):
+    with _reading(directory):
         builder = tfds.builder_from_directory(directory)
         splits, file_format = builder.info.splits, builder.info.file_format.value
     if split not in splits:
@@ -89,13 +76,30 @@ def read_prepared(directory: Path, name: str, split: str) -> Dataset:
         raise ValueError(
             f"{directory} is in format {file_format}; array_record or tfrecord is read"
         )
-    with reading(directory, what, remedy):
-        features, num_examples = builder.info.features, splits[split].num_examples
-        images = np.empty((num_examples, *features["image"].shape), np.uint8)
-        labels = np.empty(num_examples, np.int32)
-        count = 0
-        for count, example in enumerate(_examples(builder, split), start=1):
-            images[count - 1], labels[count - 1] = example["image"], example["label"]
-        if count != num_examples:
-            raise ValueError(f"{count} of {num_examples} examples of {split!r}")
-    return Dataset(name, split, images, labels, features["label"].num_classes, (0.0, 255.0))
+    with _reading(directory):
+        shape = builder.info.features["image"].shape
+    return Plan(splits[split].num_examples, shape, _blocks(builder, directory, split))
+
+
+def _reading(directory: Path):
+    return reading(directory, "a prepared data set", "remove it, so that it is prepared again")
+
+
+def _blocks(builder, directory: Path, split: str) -> Iterator[tuple[np.ndarray, list[int]]]:
+    """Images and labels of the examples, a few hundred at a time."""
+    with _reading(directory):
+        remaining = _examples(builder, split)
+        while block := list(itertools.islice(remaining, BLOCK)):
+            yield np.stack([e["image"] for e in block]), [int(e["label"]) for e in block]
+
+
+def _examples(builder, split: str) -> Iterator[dict]:
+    """Decoded examples of a prepared split, in stored order."""
+    if builder.info.file_format.value == "array_record":
+        source = builder.as_data_source(split)
+        for start in range(0, len(source), BLOCK):
+            yield from source.__getitems__(range(start, min(start + BLOCK, len(source))))
+    else:
+        for path in builder.info.splits[split].filepaths:
+            for record in read_records(path):
+                yield builder.info.features.deserialize_example_np(record)

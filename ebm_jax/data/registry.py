@@ -8,14 +8,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ebm_jax.data.array_cache import cached_arrays
 from ebm_jax.data.celeba import load_celeba
 from ebm_jax.data.dataset import Dataset
 from ebm_jax.data.dsprites import load_dsprites
 from ebm_jax.data.imagenet32 import load_imagenet32
 from ebm_jax.data.lsun import load_lsun
-from ebm_jax.data.prepare import find_prepared, prepare_once, read_prepared
+from ebm_jax.data.prepare import find_prepared, prepare_once, prepared_plan
 from ebm_jax.data.preprocess import pad_images
-from ebm_jax.data.storage import resolve_data_dir
+from ebm_jax.data.storage import OWN_FOLDER, resolve_data_dir
 from ebm_jax.data.toy2d import TOY_DENSITIES, toy_density
 
 TOY_EXAMPLES = 100_000
@@ -28,22 +29,23 @@ class _Entry(NamedTuple):
     options: tuple[str, ...] = ()
 
 
-def _digits(split: str, data_dir: Path) -> Dataset:
-    from ebm_jax.data.builders import Digits
+def _prepared(name: str, class_name: str, *, tfds_name: str | None = None) -> _Entry:
+    """A set of ten classes with a TFDS builder of ours.
 
-    return read_prepared(prepare_once(Digits, data_dir, quiet=True), "digits", split)
-
-
-def _from_archives(name: str, class_name: str, tfds_name: str) -> _Entry:
-    """A set with a builder of ours, or in a directory that TFDS prepared itself."""
+    Where TFDS itself has prepared the set, as `tfds_name`, that is read instead.
+    """
 
     def load(split: str, data_dir: Path) -> Dataset:
-        directory = find_prepared(data_dir, tfds_name)
+        directory = find_prepared(data_dir, tfds_name) if tfds_name else None
         if directory is None:
             from ebm_jax.data import builders
 
             directory = prepare_once(getattr(builders, class_name), data_dir)
-        return read_prepared(directory, name, split)
+        images, labels = cached_arrays(
+            data_dir / OWN_FOLDER / name / "arrays" / directory.name / split,
+            lambda: prepared_plan(directory, name, split),
+        )
+        return Dataset(name, split, images, labels, 10, (0.0, 255.0))
 
     return _Entry(load)
 
@@ -70,11 +72,11 @@ def _toy(name: str) -> _Entry:
 
 
 _ENTRIES = {
-    "digits": _Entry(_digits),
-    "mnist": _from_archives("mnist", "Mnist", "mnist"),
-    "fashion_mnist": _from_archives("fashion_mnist", "FashionMnist", "fashion_mnist"),
-    "cifar10": _from_archives("cifar10", "Cifar10", "cifar10"),
-    "svhn": _from_archives("svhn", "Svhn", "svhn_cropped"),
+    "digits": _prepared("digits", "Digits"),
+    "mnist": _prepared("mnist", "Mnist", tfds_name="mnist"),
+    "fashion_mnist": _prepared("fashion_mnist", "FashionMnist", tfds_name="fashion_mnist"),
+    "cifar10": _prepared("cifar10", "Cifar10", tfds_name="cifar10"),
+    "svhn": _prepared("svhn", "Svhn", tfds_name="svhn_cropped"),
     "celeba": _Entry(load_celeba, ("image_size",)),
     "lsun_church": _lsun("lsun_church"),
     "lsun_bedroom": _lsun("lsun_bedroom"),
