@@ -15,6 +15,7 @@ import numpy as np
 from jax import Array
 from jax.tree_util import Partial
 
+from ebm_jax.samplers import random
 from ebm_jax.samplers.base import EnergyFn, Info, Kernel, check_energy
 from ebm_jax.samplers.chains import compiled, run_chain, start
 from ebm_jax.samplers.positions import PyTree, check_positions
@@ -220,9 +221,11 @@ def bootstrap_standard_error(
         num_resamples: number of resampled sets.
     """
     num_chains = log_weights.shape[0]
+    chain = jnp.arange(num_chains, dtype=jnp.int32)
 
-    def resampled(key):
-        chosen = jax.random.randint(key, (num_chains,), 0, num_chains)
-        return jax.nn.logsumexp(log_weights[chosen]) - np.log(num_chains)
+    def resampled(n):
+        place = random.uniform(random.fold_in(rng_key, n), chain, log_weights) * num_chains
+        chosen = jnp.minimum(place.astype(jnp.int32), num_chains - 1)
+        return jax.nn.logsumexp(log_weights[chosen])
 
-    return jnp.std(jax.lax.map(resampled, jax.random.split(rng_key, num_resamples), batch_size=100))
+    return jnp.std(jax.lax.map(resampled, jnp.arange(num_resamples), batch_size=100))

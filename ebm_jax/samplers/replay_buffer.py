@@ -13,12 +13,15 @@ and the chains are the same on 1, 2, 4 or 8 devices.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+
+from ebm_jax.samplers import random
 
 
 class ReplayState(NamedTuple):
@@ -202,22 +205,25 @@ def _draw(
     grouped = _by_shard(fresh, state)
     num_shards, per_shard = grouped.shape[:2]
     size = jnp.repeat(state.size, per_shard)
-
-    def choose(chain, size):
-        keys = jax.random.split(jax.random.fold_in(rng_key, chain), 3)
-        coin = jax.random.uniform(keys[0])
-        slot = jax.random.randint(keys[1], (), 0, jnp.maximum(size, 1))
-        if codec.dtype is None:
-            return coin, slot, None
-        return coin, slot, jax.random.uniform(keys[2], fresh.shape[1:], fresh.dtype)
-
     chain = first_chain + jnp.arange(fresh.shape[0], dtype=jnp.int32)
-    coin, slot, uniform = jax.vmap(choose)(chain, size)
+    num_codes = 0 if codec.dtype is None else math.prod(fresh.shape[1:])
+    uniform = _uniform(rng_key, chain, 2 + num_codes)
+    coin, place, for_codes = uniform[:, 0], uniform[:, 1], uniform[:, 2:]
+    slot = jnp.minimum((place * size).astype(jnp.int32), jnp.maximum(size - 1, 0))
     pick = jax.vmap(lambda entries, slot: entries[slot])
     code = pick(state.storage, slot.reshape(num_shards, per_shard)).reshape(fresh.shape)
+    replayed = codec.decode(code, for_codes.reshape(fresh.shape) if num_codes else None)
     is_replayed = (coin < replay_probability) & (size >= max(min_size, 1))
     mask = is_replayed.reshape(-1, *(1,) * (fresh.ndim - 1))
-    return jnp.where(mask, codec.decode(code, uniform), fresh), is_replayed
+    return jnp.where(mask, replayed.astype(fresh.dtype), fresh), is_replayed
+
+
+def _uniform(rng_key, chain, count):
+    """Uniform numbers in [0, 1) by key, chain and place alone, float32 [chains, count]."""
+    place = jnp.arange(count, dtype=jnp.uint32)[None, :]
+    counter = chain.astype(jnp.uint32)[:, None]
+    words, _ = random.threefry2x32(*random.key_words(rng_key), counter, place, rounds=20)
+    return (words >> 8).astype(jnp.float32) * 2.0**-24
 
 
 def _push(state, x, *, ring, overshoot, codec):
