@@ -53,9 +53,9 @@ def make_schedule(num_pairs: int) -> NoiseSchedule:
     """The paper's schedule with T = num_pairs, cut from 1,000 fine steps.
 
     Fine steps: beta = linspace(1e-4, .02, 1000), then one more beta = 1. For T <= 501 the levels
-    are the fine steps 0, s, 2s, .. (T of them, s = 1000 // (2 (T - 1))) and 999, as published; T = 1000
-    keeps every fine step (T1k). The published index formula has s = 0 from T = 502 on, so sizes in
-    between are refused.
+    are the fine steps 0, s, 2s, .. (T of them, s = 1000 // (2 (T - 1))) and 999, as published;
+    T = 1000 keeps every fine step (T1k). The published index formula has s = 0 from T = 502 on, so
+    sizes in between are refused.
 
     Args:
       num_pairs: T, 1..501 or 1000.

@@ -1,7 +1,7 @@
 """One convolution, three ways to compute it, the same parameters and the same values.
 
 'native':  XLA's own convolution, forwards and backwards. Best on accelerators.
-'flipped': XLA's forward convolution, and for the gradient in x a forward one with the kernel flipped
+'flipped': XLA's forward convolution, and for the gradient in x a forward one, its kernel flipped
            beforehand. On CPU XLA's backward-input convolution runs at a fifth of its speed
            inside a loop; a forward one does not.
 'dense':   one matrix product with the convolution written out as a [H W C, H' W' C'] matrix. On CPU

@@ -15,7 +15,9 @@ class Objective(NamedTuple):
         batch holds 'image' [batch, ...] in model units, 'label' [batch] and, where the batch is a
         part of a larger one, 'index' [batch], each example's place in the whole; draws are keyed by
         (rng_key, index). metrics maps names to `Mean`.
-    sample: (rng_key, params, num_samples) -> x [num_samples, ...] from the parameters alone.
+    sample: (rng_key, params, num_samples, *, first_sample=0) -> x [num_samples, ...] from the
+        parameters alone. Sample i is a function of (rng_key, first_sample + i), so that batches and
+        devices can each make a part of one set.
     """
 
     init: Callable[..., Any]
@@ -35,7 +37,7 @@ class ObjectiveState(NamedTuple):
 
 
 class Mean(NamedTuple):
-    """A metric as a sum and a count, so that shards of a batch combine exactly. Any equal shapes."""
+    """A metric as a sum and a count of equal shapes, so that shards of a batch add up."""
 
     total: jax.Array
     count: jax.Array

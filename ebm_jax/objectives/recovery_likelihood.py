@@ -17,7 +17,6 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ebm_jax import energy, samplers, spectral_norm
-from ebm_jax.data.preprocess import example_keys
 from ebm_jax.diffusion import NoiseSchedule, q_sample_pairs
 from ebm_jax.objectives.base import (
     Objective,
@@ -25,6 +24,7 @@ from ebm_jax.objectives.base import (
     example_index,
     mean_per_level,
 )
+from ebm_jax.samplers import random
 
 LevelEnergy = Callable[[jax.Array], energy.EnergyFn]  # level t -> marginal energy of y_t
 LevelKernel = Callable[[energy.EnergyFn, jax.Array], samplers.Kernel]  # (energy, level t) -> kernel
@@ -142,9 +142,9 @@ def recovery_likelihood(
       num_steps: K. step_scale: b^2; fixes the model's energy scale 1 / s_t^2 too.
       noise_scale, sampling_noise_scale: nu of the chain in training and in `sample`.
     Returns:
-      Objective. Metrics, each per level: 'level_loss', 'energy_pos', 'energy_neg', 'displacement' (L2
-      distance between a chain's ends), 'grad_norm' (of the conditional energy in y, at the chain's
-      last step).
+      Objective. Metrics, each per level: 'level_loss', 'energy_pos', 'energy_neg', 'displacement'
+      (L2 distance between a chain's ends), 'chain_grad_norm' (of the conditional energy in y, at
+      the chain's last step).
     Raises:
       ValueError: for num_steps < 1 or step_scale <= 0.
     """
@@ -170,15 +170,10 @@ def recovery_likelihood(
     def draw_pairs(rng_key, x, index):
         """Levels and pairs, each a function of (rng_key, place in the global batch)."""
 
-        def noises(key):
-            level_key, key, next_key = jax.random.split(key, 3)
-            return (
-                jax.random.randint(level_key, (), 0, num_levels),
-                jax.random.normal(key, x.shape[1:]),
-                jax.random.normal(next_key, x.shape[1:]),
-            )
-
-        level, noise, next_noise = jax.vmap(noises)(example_keys(rng_key, index))
+        keys = jax.random.split(rng_key, 3)
+        uniform = random.uniform(keys[0], index, ())
+        level = jnp.floor(num_levels * uniform).astype(jnp.int32)
+        noise, next_noise = (random.normal(key, index, x) for key in keys[1:])
         return level, *q_sample_pairs(schedule, x, level, noise, next_noise)
 
     def loss(params, objective_state, batch, rng_key):
@@ -213,16 +208,16 @@ def recovery_likelihood(
             "energy_pos": energy_pos,
             "energy_neg": energy_neg,
             "displacement": displacement,
-            "grad_norm": info.grad_norm,
+            "chain_grad_norm": info.grad_norm,
         }
         metrics = {k: mean_per_level(v, level, num_levels) for k, v in figures.items()}
         new_state = objective_state._replace(power_state=power_state)
         return jnp.mean(losses), (new_state, jax.lax.stop_gradient(metrics))
 
-    def sample(rng_key, params, num_samples, *, keep_trajectory: bool = False):
+    def sample(rng_key, params, num_samples, *, first_sample=0, keep_trajectory=False):
         start_key, chain_key = jax.random.split(rng_key)
-        keys = example_keys(start_key, jnp.arange(num_samples))
-        x = jax.vmap(lambda key: jax.random.normal(key, module.input_shape))(keys)
+        like = jnp.zeros((num_samples, *module.input_shape))
+        x = random.normal(start_key, first_sample + jnp.arange(num_samples), like)
         return progressive_sample(
             chain_key,
             network_level_energy(module, params, energy_scale),
@@ -231,6 +226,7 @@ def recovery_likelihood(
             make_kernel=sample_kernel,
             num_steps=num_steps,
             keep_trajectory=keep_trajectory,
+            first_chain=first_sample,
         )
 
     return Objective(init, loss, sample)

@@ -9,6 +9,7 @@ import optax
 
 from ebm_jax.data.preprocess import example_keys
 from ebm_jax.objectives.base import Mean, Objective
+from ebm_jax.training import guard
 
 Preprocess = Callable[[jax.Array, jax.Array], jax.Array]  # (key, [batch, ...]) -> [batch, ...]
 
@@ -18,6 +19,7 @@ class TrainState(NamedTuple):
 
     step: updates done, int32. params, ema_params: of the network, float32.
     opt_state: optax's. objective_state: spectral-norm vectors, replay buffer.
+    attempt: how often the run went back to a checkpoint after diverging, int32; part of the key.
     """
 
     step: jax.Array
@@ -25,6 +27,7 @@ class TrainState(NamedTuple):
     ema_params: Any
     opt_state: Any
     objective_state: Any
+    attempt: jax.Array
 
 
 def init_train_state(
@@ -41,6 +44,7 @@ def init_train_state(
         ema_params=jax.tree.map(jnp.copy, params),  # a copy, as both are donated
         opt_state=optimizer.init(params),
         objective_state=objective.init(rng_key, params, example_batch),
+        attempt=jnp.zeros((), jnp.int32),
     )
 
 
@@ -69,7 +73,7 @@ def make_train_step(
     """
 
     def train_step(state: TrainState, batch: dict[str, jax.Array], *, axis_name=None):
-        step_key = jax.random.fold_in(rng_key, state.step)
+        step_key = jax.random.fold_in(guard.retry_key(rng_key, state.attempt), state.step)
         preprocess_key, loss_key = jax.random.split(step_key)
         size = batch["image"].shape[0]
         first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * size
@@ -95,6 +99,9 @@ def make_train_step(
             "update_norm": optax.global_norm(updates),
             "param_norm": optax.global_norm(params),
         }
-        return TrainState(state.step + 1, params, ema_params, opt_state, objective_state), metrics
+        state = TrainState(
+            state.step + 1, params, ema_params, opt_state, objective_state, state.attempt
+        )
+        return state, metrics
 
     return train_step

@@ -1,0 +1,76 @@
+"""What main.py does around a mode: flags and errors in one line, and XLA's compilation cache."""
+
+import contextlib
+import os
+import pathlib
+import sys
+from collections.abc import Iterator
+from typing import NoReturn
+
+import jax
+from absl import flags, logging
+
+from ebm_jax.experiment import ConfigError
+from ebm_jax.training.checkpoints import CheckpointError
+from ebm_jax.training.guard import DIVERGED_EXIT_CODE, DivergenceError
+
+USAGE_EXIT_CODE = 2
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """absl's parser, with errors as one line on stderr and exit code 2."""
+    try:
+        rest = flags.FLAGS(argv)
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.WARNING)  # Orbax says a great deal
+        _ = flags.FLAGS.config  # a file that cannot be read fails here, not while parsing
+        return rest
+    except (AttributeError, KeyError) as error:  # config_flags, for an override of no field
+        return _leave(f"no config field {_text(error)}")
+    except OSError as error:
+        return _leave(_text(error).partition("Attempted")[0] + f"(--config={_named(argv)})")
+    except (flags.Error, ValueError, TypeError, ImportError) as error:
+        return _leave(_cause(error))
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turns the errors that a person can put right into one line on stderr and an exit code."""
+    try:
+        yield
+    except DivergenceError as error:
+        _leave(_text(error), DIVERGED_EXIT_CODE)
+    except (ConfigError, CheckpointError) as error:
+        _leave(_text(error))
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs in $JAX_COMPILATION_CACHE_DIR, by default ~/.cache/ebm_jax/xla."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
+        jax.config.update("jax_compilation_cache_dir", str(cache / "ebm_jax" / "xla"))
+
+
+def _named(argv: list[str]) -> str:
+    return next((a.partition("=")[2] for a in argv if a.startswith("--config=")), "")
+
+
+def _cause(error: BaseException) -> str:
+    """The message that a config file raised, without the traceback around it."""
+    head, _, trace = str(error).partition("Traceback (most recent call last):")
+    if not trace:
+        return _text(error)
+    last = trace.strip().splitlines()[-1]
+    if "get_config() takes" in last:
+        last = "this config has no variants: write the path alone"
+    return " ".join(f"{head.partition(': Error')[0]}: {last}".split())
+
+
+def _text(error: BaseException) -> str:
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return " ".join(text.split()) or type(error).__name__
+
+
+def _leave(text: str, code: int = USAGE_EXIT_CODE) -> NoReturn:
+    print(f"main.py: {text}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,270 @@
+"""From a config to what a run is made of. Below this file no function sees a config."""
+
+import difflib
+import json
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+from flax import linen as nn
+
+from ebm_jax import data, parallel, pictures
+from ebm_jax.diffusion import make_schedule
+from ebm_jax.networks.mlp import EnergyMLP
+from ebm_jax.networks.recovery_resnet import RecoveryResNet
+from ebm_jax.objectives.base import Objective
+from ebm_jax.objectives.recovery_likelihood import recovery_likelihood
+from ebm_jax.training import optimizers
+from ebm_jax.training.checkpoints import Checkpoints
+from ebm_jax.training.train_step import Preprocess, TrainState, init_train_state, make_train_step
+
+
+class ConfigError(ValueError):
+    """Something that the person who wrote the command can put right; its text is one line."""
+
+
+class Experiment(NamedTuple):
+    """A run's parts: see the fields' types. dataset: the training split."""
+
+    dataset: data.Dataset
+    module: nn.Module
+    objective: Objective
+    optimizer: optax.GradientTransformation
+    preprocess: Preprocess
+
+
+def _image_network(network: type[nn.Module]) -> Callable[..., nn.Module]:
+    def make(example_shape: tuple[int, ...], **fields: Any) -> nn.Module:
+        height, width, channels = example_shape
+        if height != width:
+            raise ConfigError(
+                f"images are {height} x {width}: write data.pad_to to make them square"
+            )
+        return network(image_size=height, channels=channels, **fields)
+
+    return make
+
+
+def _mlp(example_shape: tuple[int, ...], **fields: Any) -> nn.Module:
+    (input_size,) = example_shape
+    return EnergyMLP(input_size=input_size, **fields)
+
+
+def _recovery_likelihood(module: nn.Module, *, num_pairs: int, **fields: Any) -> Objective:
+    return recovery_likelihood(module, make_schedule(num_pairs), **fields)
+
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "recovery_resnet": _image_network(RecoveryResNet),
+    "mlp": _mlp,
+}
+OBJECTIVES: dict[str, Callable[..., Objective]] = {"recovery_likelihood": _recovery_likelihood}
+
+
+def build(config: ml_collections.ConfigDict) -> Experiment:
+    """Loads the data and makes the parts of a run; touches no workdir.
+
+    Raises:
+      ConfigError: with one line for whatever the config asks that cannot be had.
+    """
+    check(config)
+    try:
+        dataset = data.load_dataset(
+            config.data.name,
+            config.data.split,
+            data_dir=config.data.data_dir or None,
+            pad_to=config.data.pad_to or None,
+        )
+        module = make_module(config, dataset.example_shape)
+        objective = _make(OBJECTIVES, "objective", config.objective, module)
+        experiment = Experiment(
+            dataset, module, objective, make_optimizer(config), make_preprocess(config, dataset)
+        )
+        jax.eval_shape(
+            lambda: init_state(config, experiment)
+        )  # a network that does not fit says so
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        raise ConfigError(str(error)) from error
+    return experiment
+
+
+def make_module(config: ml_collections.ConfigDict, example_shape: tuple[int, ...]) -> nn.Module:
+    """The network of a config for examples of one shape."""
+    fields = dict(config.model)
+    if "dtype" in fields:
+        fields["dtype"] = jnp.dtype(fields["dtype"])
+    return _make(NETWORKS, "model", fields, example_shape)
+
+
+def make_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
+    """The optimiser of a config, with its learning-rate schedule."""
+    fields = dict(config.optimizer)
+    schedule = optimizers.learning_rate_schedule(
+        num_steps=config.training.num_steps,
+        **{
+            name: fields.pop(name)
+            for name in ("learning_rate", "schedule", "final_learning_rate", "warmup_steps")
+        },
+    )
+    return _make(optimizers.OPTIMIZERS, "optimizer", fields, schedule)
+
+
+def make_preprocess(config: ml_collections.ConfigDict, dataset: data.Dataset) -> Preprocess:
+    """(keys, stored examples) -> examples in model units, on the device."""
+    low, high = config.data.low, config.data.high
+    stored_low, stored_high = dataset.value_range
+
+    def preprocess(keys: jax.Array, x: jax.Array) -> jax.Array:
+        if x.dtype != jnp.uint8:  # points of the plane
+            return low + (high - low) * (x - stored_low) / (stored_high - stored_low)
+        if config.data.dequantise:
+            x = data.dequantise(keys, x, low, high)
+        else:
+            x = data.scale_images(x, low, high)
+        return data.random_flip(jax.vmap(jax.random.fold_in, (0, None))(keys, 1), x) if flip else x
+
+    flip = config.data.random_flip
+    return preprocess
+
+
+def init_state(config: ml_collections.ConfigDict, experiment: Experiment) -> TrainState:
+    """The host state before the first step."""
+    module, dataset = experiment.module, experiment.dataset
+    params_key, state_key = jax.random.split(run_keys(config)["init"])
+    per_device = config.training.batch_size // jax.device_count()
+    example_batch = {
+        "image": jnp.zeros((per_device, *dataset.example_shape)),
+        "label": jnp.zeros((per_device,), jnp.int32),
+    }
+    condition = jnp.zeros((1,), jnp.int32)
+
+    @jax.jit
+    def init(rng_key: jax.Array) -> TrainState:
+        params = module.init(params_key, example_batch["image"][:1], condition)["params"]
+        return init_train_state(
+            rng_key, params, experiment.objective, experiment.optimizer, example_batch
+        )
+
+    return parallel.init_shards(init, state_key)
+
+
+def train_step(config: ml_collections.ConfigDict, experiment: Experiment) -> Callable[..., Any]:
+    """The pure train step of a config."""
+    return make_train_step(
+        experiment.objective,
+        experiment.optimizer,
+        rng_key=run_keys(config)["train"],
+        ema_decay=config.training.ema_decay,
+        preprocess=experiment.preprocess,
+    )
+
+
+def run_keys(config: ml_collections.ConfigDict) -> dict[str, jax.Array]:
+    """The keys of a run: 'init', 'train', 'sample'."""
+    init, train = jax.random.split(jax.random.key(config.seed))
+    return {"init": init, "train": train, "sample": jax.random.key(config.sampling.seed)}
+
+
+def open_checkpoints(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> Checkpoints:
+    """The checkpoints of a workdir."""
+    return Checkpoints(
+        pathlib.Path(workdir) / "checkpoints",
+        keep_latest=config.training.keep_checkpoints,
+        pin_every=config.training.pin_every or None,
+        config=config.to_dict(),
+    )
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Raises ConfigError for numbers that no run can have."""
+    positive = [
+        "training.batch_size", "training.num_steps", "training.log_every",
+        "training.checkpoint_every", "training.keep_checkpoints",
+        "sampling.num_samples", "sampling.batch_size", "evaluation.num_samples",
+        "optimizer.learning_rate",
+    ]  # fmt: skip
+    for name in positive:
+        if get_field(config, name) <= 0:
+            raise ConfigError(f"{name} is {get_field(config, name)}: write a positive number")
+    if not 0 <= config.training.ema_decay < 1:
+        raise ConfigError(f"training.ema_decay is {config.training.ema_decay}: write 0 <= d < 1")
+    if config.data.low >= config.data.high:
+        raise ConfigError(f"data.low {config.data.low} is not below data.high {config.data.high}")
+    devices, batch = jax.device_count(), config.training.batch_size
+    if batch % devices:
+        nearest = max(1, round(batch / devices)) * devices
+        raise ConfigError(
+            f"training.batch_size {batch} does not divide among {devices} devices: "
+            f"write {nearest}, the nearest that does"
+        )
+
+
+def picture(
+    config: ml_collections.ConfigDict, parts: Experiment, samples: np.ndarray
+) -> np.ndarray:
+    """Samples, in model units, beside as many real examples: a picture, uint8 [H, W, 3]."""
+    low, high = config.data.low, config.data.high
+    real = parts.dataset.images[data.batch_indices(parts.dataset.num_examples, len(samples), 0, 0)]
+    generated = np.asarray(data.unscale_images(samples, low, high))
+    grids = pictures.image_grid(generated), pictures.image_grid(real)
+    return pictures.side_by_side(*grids, ("generated", f"real: {parts.dataset.name}"))
+
+
+def get_field(config: Mapping[str, Any], name: str) -> Any:
+    """The value of a dotted field name."""
+    for part in name.split("."):
+        config = config[part]
+    return config
+
+
+# Fields that a resumed run may change: where and how often it writes, and what is done afterwards.
+_FREE = (
+    "data.data_dir", "training.log_every", "training.sample_every", "training.checkpoint_every",
+    "training.keep_checkpoints", "training.pin_every", "training.max_abs_energy", "sampling.",
+    "evaluation.", "data.held_out_split",
+)  # fmt: skip
+
+
+def differences(saved: Mapping[str, Any], config: ml_collections.ConfigDict) -> list[str]:
+    """'field: saved -> new' for every field that matters and differs from a saved config.
+
+    training.num_steps may grow, unless the learning rate's schedule depends on it.
+    """
+    old, new = (_flat(json.loads(json.dumps(c))) for c in (dict(saved), config.to_dict()))
+    free = _FREE
+    if new.get("optimizer.schedule") == "constant":
+        free = (*free, "training.num_steps")
+    return [
+        f"{name}: {old.get(name, 'absent')} -> {new.get(name, 'absent')}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name) and not name.startswith(free)
+    ]
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _make(makers: Mapping[str, Callable[..., Any]], section: str, fields: Any, *args: Any) -> Any:
+    """makers[fields.name](*args, **the other fields), with one-line errors."""
+    fields = dict(fields)
+    name = fields.pop("name")
+    if name not in makers:
+        close = difflib.get_close_matches(name, makers, n=1, cutoff=0)[0]
+        raise ConfigError(f"{section}.name is {name!r}: did you mean {close!r}? "
+                          f"known are {', '.join(makers)}")  # fmt: skip
+    try:
+        return makers[name](*args, **fields)
+    except TypeError as error:
+        raise ConfigError(f"{section} {name!r} does not take these fields: {error}") from error

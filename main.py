@@ -1,0 +1,36 @@
+"""Train, sample and judge energy-based models.
+
+    python main.py --config=configs/digits.py --workdir=runs/digits
+    python main.py --config=configs/digits.py --workdir=runs/digits --mode=sample
+    python main.py --config=configs/cifar10.py:small --config.training.batch_size=8 --workdir=...
+
+Exit codes: 0 done; 2 a command that cannot be run; 3 training diverged; 130, 143 interrupted.
+"""
+
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from ebm_jax import tasks
+from ebm_jax.command_line import one_line_errors, parse_flags, use_compilation_cache
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Config file, `path.py` or `path.py:variant`; override with --config.a.b=v."
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of this run alone.")
+_MODE = flags.DEFINE_enum("mode", "train", tasks.names(), "What to do.")
+flags.mark_flags_as_required(["config", "workdir"])
+
+
+def main(argv: list[str]) -> None:
+    """Runs one mode."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}: write flags as --name=value")
+    use_compilation_cache()
+    with one_line_errors():
+        sys.exit(tasks.load(_MODE.value).run(_CONFIG.value, _WORKDIR.value))
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse_flags)
