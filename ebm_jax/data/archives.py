@@ -3,7 +3,6 @@
 import gzip
 import hashlib
 import tarfile
-import urllib.request
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,10 +37,11 @@ def fetch(dl_manager, name: str, archive: Archive) -> Path:
     by_hand = directory / archive.filename
     if by_hand.exists():
         return by_hand
+    import requests  # TFDS downloads with it
+
     try:
         # One quick look before TFDS, which would retry for minutes where there is no network.
-        request = urllib.request.Request(archive.url, method="HEAD")
-        urllib.request.urlopen(request, timeout=10).close()
+        requests.head(archive.url, timeout=10)
         path = Path(dl_manager.download(archive.url))
     except Exception as error:  # the network fails in many ways, and TFDS raises its own errors
         reason = " ".join(str(error).split())

@@ -35,12 +35,14 @@ class Plan(NamedTuple):
     """What is to be decoded.
 
     Attributes:
+        source: the file or directory that the examples come from, for messages.
         num_examples: number of examples n.
         image_shape: `(height, width, channels)`.
         blocks: the examples in order: images uint8 `[m, height, width, channels]` with integer
             labels `[m]` or `[m, factors]`, m as it likes.
     """
 
+    source: Path
     num_examples: int
     image_shape: tuple[int, int, int]
     blocks: Iterable[tuple[np.ndarray, np.ndarray]]
@@ -89,13 +91,18 @@ def _fill(images: np.ndarray, plan: Plan) -> np.ndarray:
     """Write the plan's images into `images`; return its labels."""
     labels, count = [], 0
     for block_images, block_labels in plan.blocks:
-        stop = count + len(block_images)
-        images[count:stop] = block_images
+        start, count = count, count + len(block_images)
+        if count > plan.num_examples:
+            break
+        images[start:count] = block_images
         labels.append(np.asarray(block_labels, np.int32))
-        count = stop
         _report(count, plan.num_examples)
     if count != plan.num_examples:
-        raise ValueError(f"{count} images where {plan.num_examples} were announced")
+        more = "or more " if count > plan.num_examples else ""
+        raise ValueError(
+            f"{plan.source} holds {count} {more}images where {plan.num_examples} were announced; "
+            "remove it and fetch or prepare it again"
+        )
     return np.concatenate(labels)
 
 

@@ -64,7 +64,7 @@ def _plan(directory: Path, split: str, image_size: int) -> Plan:
                 raise ValueError(f"its size is {image.size[0]} x {image.size[1]}")
             return crop_and_resize(image, _BOX, image_size)
 
-    return Plan(len(names), (image_size, image_size, 3), decoded_blocks(names, decode))
+    return Plan(directory, len(names), (image_size, image_size, 3), decoded_blocks(names, decode))
 
 
 def _image_reader(directory: Path) -> Callable[[str], bytes]:

@@ -55,4 +55,4 @@ def _plan(directory: Path) -> Plan:
         (images[start : start + BLOCK, ..., None] * np.uint8(255), factors[start : start + BLOCK])
         for start in range(0, len(images), BLOCK)
     )
-    return Plan(len(images), (64, 64, 1), blocks)
+    return Plan(path, len(images), (64, 64, 1), blocks)

@@ -52,7 +52,7 @@ def _plan(directory: Path, split: str) -> Plan:
             raise missing("imagenet32", directory, f"{name} or {name}.npz")
         paths.append(found[0])
     num_examples = sum(len(_read(path)[1]) for path in paths)
-    return Plan(num_examples, (32, 32, 3), _blocks(paths))
+    return Plan(directory, num_examples, (32, 32, 3), _blocks(paths))
 
 
 def _blocks(paths: list[Path]) -> Iterator[tuple[np.ndarray, np.ndarray]]:

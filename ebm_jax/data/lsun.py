@@ -62,7 +62,7 @@ def _plan(name: str, directory: Path, folder: str, image_size: int) -> Plan:
             return crop_and_resize(image, (left, top, left + side, top + side), image_size)
 
     blocks = decoded_blocks(_items(path), decode)
-    return Plan(num_examples, (image_size, image_size, 3), blocks)
+    return Plan(path, num_examples, (image_size, image_size, 3), blocks)
 
 
 def _items(path: Path) -> Iterator[tuple[bytes, bytes]]:

@@ -78,7 +78,7 @@ def prepared_plan(directory: Path, name: str, split: str) -> Plan:
         )
     with _reading(directory):
         shape = builder.info.features["image"].shape
-    return Plan(splits[split].num_examples, shape, _blocks(builder, directory, split))
+    return Plan(directory, splits[split].num_examples, shape, _blocks(builder, directory, split))
 
 
 def _reading(directory: Path):

@@ -135,6 +135,8 @@ def load_dataset(
         if option not in entry.options:
             has = ", ".join(entry.options) or "none"
             raise ValueError(f"{name} has no option {option!r}; of these options it has {has}")
+    if image_size is not None and image_size < 1:
+        raise ValueError(f"image_size is {image_size}; it must be at least 1")
     parts = [entry.load(part, resolve_data_dir(data_dir), **given) for part in split.split("+")]
     dataset = parts[0]._replace(split=split)
     if len(parts) > 1:

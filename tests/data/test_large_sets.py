@@ -1,0 +1,262 @@
+"""CelebA, LSUN, ImageNet32 and dSprites from tiny archives in their published formats."""
+
+import io
+import pickle
+import zipfile
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from ebm_jax.data import load_dataset
+
+ONE_LINE = r"^[^\n]*$"
+
+
+def smooth_image(rng, width, height):
+    """A photograph-like image: coarse noise made large, so that lossy formats keep it."""
+    coarse = rng.integers(0, 256, (9, 7, 3)).astype(np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def encoded(image, kind, **options):
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, kind, **options)
+    return file.getvalue()
+
+
+def antialiased(image, size):
+    """The reference for the resize: jax's antialiased triangle filter, in float."""
+    shape = (size, size, image.shape[-1])
+    return jax.image.resize(image.astype(np.float32), shape, "linear", antialias=True)
+
+
+# ---------------------------------------------------------------------------------------- CelebA
+
+PARTITION = ["000003.jpg 0", "000001.jpg 0", "000002.jpg 1", "000004.jpg 2", "000005.jpg 0"]
+
+
+@pytest.fixture(params=["zip", "folder"])
+def celeba(archives, request):
+    """Five photographs, as the zip file or unpacked; returns what the JPEG files decode to."""
+    folder = archives.folder("celeba")
+    (folder / "list_eval_partition.txt").write_text("\n".join(PARTITION) + "\n")
+    files = {}
+    for line in PARTITION:
+        image = smooth_image(archives.rng, 178, 218)
+        files[line.split()[0]] = encoded(image, "JPEG", quality=95)
+    if request.param == "zip":
+        with zipfile.ZipFile(folder / "img_align_celeba.zip", "w") as content:
+            for name, data in files.items():
+                content.writestr(f"img_align_celeba/{name}", data)
+    else:
+        (folder / "img_align_celeba").mkdir()
+        for name, data in files.items():
+            (folder / "img_align_celeba" / name).write_bytes(data)
+    return {name: np.asarray(Image.open(io.BytesIO(data))) for name, data in files.items()}
+
+
+def test_celeba(archives, celeba):
+    splits = {
+        "train": ["000003.jpg", "000001.jpg", "000005.jpg"],
+        "validation": ["000002.jpg"],
+        "test": ["000004.jpg"],
+    }
+    for split, names in splits.items():
+        dataset = load_dataset("celeba", split, data_dir=archives.data_dir)
+        assert dataset.images.shape == (len(names), 64, 64, 3)
+        assert isinstance(dataset.images, np.memmap)
+        assert dataset.labels.tolist() == [0] * len(names)
+        assert dataset.num_classes == 1
+        for image, name in zip(dataset.images, names, strict=True):
+            expected = antialiased(celeba[name][20:198], 64)  # 20 px off top and bottom
+            # Pillow rounds to bytes after each of the two directions: at most 1 grey level.
+            np.testing.assert_allclose(image, expected, atol=1.01)
+
+
+def test_celeba_at_another_size_and_without_archives(archives, celeba):
+    small = load_dataset("celeba", data_dir=archives.data_dir, image_size=32)
+    assert small.images.shape == (3, 32, 32, 3)
+    np.testing.assert_allclose(
+        small.images[0], antialiased(celeba["000003.jpg"][20:198], 32), atol=1.01
+    )
+    (archives.folder("celeba") / "list_eval_partition.txt").unlink()
+    again = load_dataset("celeba", data_dir=archives.data_dir, image_size=32)
+    np.testing.assert_array_equal(again.images, small.images)
+
+
+def test_celeba_damaged(archives, celeba):
+    folder = archives.folder("celeba")
+    partition = folder / "list_eval_partition.txt"
+    partition.write_text("\n".join([*PARTITION, "000006.jpg 0"]))
+    with pytest.raises(ValueError, match=ONE_LINE) as caught:
+        load_dataset("celeba", data_dir=archives.data_dir)
+    assert "000006.jpg is not an aligned CelebA photograph, or is damaged" in str(caught.value)
+    partition.write_text("000001.jpg\n")
+    with pytest.raises(ValueError, match=r"partition.*is damaged"):
+        load_dataset("celeba", data_dir=archives.data_dir)
+    partition.unlink()
+    with pytest.raises(FileNotFoundError, match=ONE_LINE) as caught:
+        load_dataset("celeba", data_dir=archives.data_dir)
+    assert str(caught.value) == f"celeba: found no {partition.name} in {folder}; put it there"
+    assert not list(archives.data_dir.rglob("images.npy"))
+
+
+def test_celeba_of_another_size(archives):
+    folder = archives.folder("celeba")
+    (folder / "list_eval_partition.txt").write_text("000001.jpg 0\n")
+    with pytest.raises(FileNotFoundError, match=r"no img_align_celeba\.zip nor folder"):
+        load_dataset("celeba", data_dir=archives.data_dir)
+    (folder / "img_align_celeba").mkdir()
+    Image.new("RGB", (64, 64)).save(folder / "img_align_celeba" / "000001.jpg")
+    with pytest.raises(ValueError, match="its size is 64 x 64"):
+        load_dataset("celeba", data_dir=archives.data_dir)
+
+
+# ------------------------------------------------------------------------------------------ LSUN
+
+
+@pytest.fixture
+def lsun(archives):
+    """An LMDB of landscape and portrait WebP images; returns them in the order of the keys."""
+    lmdb = pytest.importorskip("lmdb")
+    path = archives.folder("lsun") / "church_outdoor_train_lmdb"
+    images = {}
+    with lmdb.open(str(path), map_size=2**24) as environment, environment.begin(write=True) as t:
+        for key, size in ((b"fe", (341, 256)), (b"0a", (256, 301)), (b"7c", (256, 256))):
+            data = encoded(smooth_image(archives.rng, *size), "WEBP", quality=90)
+            t.put(key, data)
+            images[key] = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    return [images[key] for key in sorted(images)]
+
+
+@pytest.mark.parametrize("size", [64, 128])
+def test_lsun(archives, lsun, size):
+    dataset = load_dataset("lsun_church", data_dir=archives.data_dir, image_size=size)
+    assert dataset.images.shape == (3, size, size, 3)
+    portrait, square, landscape = lsun
+    crops = [portrait[22:278], square, landscape[:, 42:298]]
+    for image, crop in zip(dataset.images, crops, strict=True):
+        np.testing.assert_allclose(image, antialiased(crop, size), atol=1.01)
+
+
+def test_lsun_missing_and_damaged(archives, lsun):
+    folder = archives.folder("lsun")
+    with pytest.raises(FileNotFoundError, match=ONE_LINE) as caught:
+        load_dataset("lsun_bedroom", "validation", data_dir=archives.data_dir)
+    assert str(caught.value).startswith("lsun_bedroom: found no bedroom_val_lmdb/data.mdb")
+    assert str(folder) in str(caught.value)
+    path = folder / "church_outdoor_train_lmdb" / "data.mdb"
+    path.write_bytes(b"\0" * 10_000)
+    with pytest.raises(ValueError, match=r"^[^\n]*church_outdoor_train_lmdb is not an LMDB"):
+        load_dataset("lsun_church", data_dir=archives.data_dir)
+
+
+def test_lsun_without_lmdb(archives, lsun, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "lmdb", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'ebm_jax\[lsun\]'"):
+        load_dataset("lsun_church", data_dir=archives.data_dir)
+
+
+# ------------------------------------------------------------------------------------ ImageNet32
+
+
+def imagenet_files(archives, kind):
+    """Ten training batches of 3 and 4 validation images; returns images and labels in order."""
+    folder = archives.folder("imagenet32")
+    arrays = {}
+    for name, n in [(f"train_data_batch_{i}", 3) for i in range(1, 11)] + [("val_data", 4)]:
+        images = archives.pixels(n, 32, 32, 3)
+        labels = archives.rng.integers(1, 1001, n)
+        labels[:2] = 1, 1000
+        rows = images.transpose(0, 3, 1, 2).reshape(n, 3072)
+        if kind == "npz":
+            np.savez(folder / f"{name}.npz", data=rows, labels=labels)
+        else:
+            mean = rows.mean(axis=0)
+            content = {"data": rows, "labels": labels.tolist(), "mean": mean}
+            (folder / name).write_bytes(pickle.dumps(content, protocol=2 if n == 3 else 4))
+        pair = arrays.setdefault("validation" if name == "val_data" else "train", ([], []))
+        pair[0].append(images)
+        pair[1].append(labels - 1)
+    return {k: (np.concatenate(x), np.concatenate(y)) for k, (x, y) in arrays.items()}
+
+
+@pytest.mark.parametrize("kind", ["pickle", "npz"])
+def test_imagenet32(archives, kind):
+    arrays = imagenet_files(archives, kind)
+    for split, (images, labels) in arrays.items():
+        dataset = load_dataset("imagenet32", split, data_dir=archives.data_dir)
+        np.testing.assert_array_equal(dataset.images, images)
+        np.testing.assert_array_equal(dataset.labels, labels)
+        assert dataset.num_classes == 1000
+
+
+class Harmful:
+    """A pickle of this runs a command when it is loaded."""
+
+    def __reduce__(self):
+        return exit, (3,)
+
+
+def test_imagenet32_damaged(archives):
+    imagenet_files(archives, "pickle")
+    folder = archives.folder("imagenet32")
+
+    def check(content, message):
+        (folder / "val_data").write_bytes(content)
+        with pytest.raises(ValueError, match=ONE_LINE) as caught:
+            load_dataset("imagenet32", "validation", data_dir=archives.data_dir)
+        assert str(caught.value).startswith(f"{folder / 'val_data'} is not a file of ImageNet32")
+        assert message in str(caught.value)
+
+    rows = np.zeros((2, 3072), np.uint8)
+    check(pickle.dumps(Harmful()), "it asks for")
+    check(pickle.dumps({"data": rows, "labels": [0, 5]}), "labels from 0 to 5, not 1 to 1000")
+    check(pickle.dumps({"data": rows, "labels": [1]}), "(2, 3072), uint8; 1 labels")
+    check(pickle.dumps({"data": rows}), "'labels'")
+    check((folder / "train_data_batch_1").read_bytes()[:500], "damaged")
+    (folder / "train_data_batch_7").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no train_data_batch_7 or train_data_batch_7.npz"):
+        load_dataset("imagenet32", data_dir=archives.data_dir)
+
+
+# -------------------------------------------------------------------------------------- dSprites
+
+
+def test_dsprites(archives):
+    n = 11
+    images = archives.rng.integers(0, 2, (n, 64, 64)).astype(np.uint8)
+    sizes = {"shape": 3, "scale": 6, "orientation": 40, "x_position": 32, "y_position": 32}
+    factors = {name: archives.rng.integers(0, size, n) for name, size in sizes.items()}
+    path = archives.folder("dsprites") / "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
+    np.savez_compressed(
+        path,
+        imgs=images,
+        latents_classes=np.stack([np.zeros(n, int), *factors.values()], axis=1),
+        latents_values=np.zeros((n, 6)),
+        metadata=np.array({"title": "dSprites"}, dtype=object),  # pickled, as in the original
+    )
+    for name, size in sizes.items():
+        dataset = load_dataset("dsprites", data_dir=archives.data_dir, label=name)
+        np.testing.assert_array_equal(dataset.images, images[..., None] * 255)
+        np.testing.assert_array_equal(dataset.labels, factors[name])
+        assert dataset.num_classes == size
+    default = load_dataset("dsprites", data_dir=archives.data_dir)
+    np.testing.assert_array_equal(default.labels, factors["shape"])
+    with pytest.raises(ValueError, match="no factor 'colour'; it has shape, scale, orientation"):
+        load_dataset("dsprites", data_dir=archives.data_dir, label="colour")
+
+
+def test_dsprites_damaged(archives):
+    path = archives.folder("dsprites") / "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
+    with pytest.raises(FileNotFoundError, match=f"found no {path.name} in"):
+        load_dataset("dsprites", data_dir=archives.data_dir)
+    np.savez(path, imgs=np.zeros((2, 64, 64), np.uint8), latents_classes=np.zeros((3, 6), int))
+    with pytest.raises(ValueError, match=ONE_LINE) as caught:
+        load_dataset("dsprites", data_dir=archives.data_dir)
+    assert str(caught.value).startswith(f"{path} is not the dSprites archive, or is damaged")
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="is not the dSprites archive, or is damaged"):
+        load_dataset("dsprites", data_dir=archives.data_dir)

@@ -1,0 +1,97 @@
+"""Scaling, dequantisation, flips and padding against their definitions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ebm_jax.data import (
+    dequantise,
+    example_keys,
+    pad_images,
+    random_flip,
+    scale_images,
+    unscale_images,
+)
+
+ALL_GREYS = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(-1.0, 1.0, ALL_GREYS / 127.5 - 1.0), (0.0, 1.0, ALL_GREYS / 255.0)],
+)
+def test_scaling_is_the_papers_and_inverts(low, high, expected):
+    scaled = jax.jit(lambda x: scale_images(x, low, high))(ALL_GREYS)
+    assert scaled.dtype == jnp.float32
+    # XLA multiplies by a rounded reciprocal: two roundings of numbers up to 2.
+    np.testing.assert_allclose(scaled, expected, rtol=0, atol=2.5e-7)
+    np.testing.assert_array_equal(unscale_images(scaled, low, high), ALL_GREYS)
+
+
+def test_unscaling_clips_and_rounds():
+    values = jnp.array([-7.0, -1.0, 0.0, 0.499 / 127.5, 0.501 / 127.5, 1.0, 3.0])
+    # 0 is grey 127.5: rounding to even gives 128.
+    expected = [0, 0, 128, 128, 128, 255, 255]
+    np.testing.assert_array_equal(unscale_images(values, -1.0, 1.0), expected)
+    np.testing.assert_array_equal(unscale_images(jnp.array([0.501 / 255]), 0.0, 1.0), [1])
+
+
+def test_dequantised_values_are_uniform_in_their_bin():
+    grey, n = 200, 4000
+    images = np.full((n, 1, 1, 1), grey, np.uint8)
+    keys = example_keys(jax.random.key(0), jnp.arange(n))
+    for low, high in ((0.0, 1.0), (-1.0, 1.0)):
+        values = np.asarray(dequantise(keys, images, low, high)).ravel()
+        width = (high - low) / 256
+        unit = (values - low) / width - grey
+        assert unit.min() >= 0.0
+        assert unit.max() <= 1.0
+        # Largest distance between the empirical and the uniform distribution: 1.95 / sqrt(n) has
+        # probability .001.
+        distance = np.abs(np.sort(unit) - (np.arange(n) + 0.5) / n).max()
+        assert distance < 1.95 / np.sqrt(n)
+    # The quantised grey value can be read back.
+    np.testing.assert_array_equal(np.floor(values / width + 128 + 1e-4), grey)
+
+
+def test_flips_mirror_half_of_the_images():
+    n = 2000
+    images = np.arange(n * 6, dtype=np.int32).reshape(n, 2, 3, 1)
+    keys = example_keys(jax.random.key(1), jnp.arange(n))
+    flipped = np.asarray(random_flip(keys, images))
+    mirrored = (flipped == images[:, :, ::-1]).all(axis=(1, 2, 3))
+    kept = (flipped == images).all(axis=(1, 2, 3))
+    assert (mirrored ^ kept).all()
+    assert abs(mirrored.mean() - 0.5) < 4 * 0.5 / np.sqrt(n)
+
+
+@pytest.mark.parametrize("function", [random_flip, lambda k, x: dequantise(k, x, -1.0, 1.0)])
+def test_draws_do_not_depend_on_the_number_of_devices(function):
+    images = np.random.default_rng(0).integers(0, 256, (16, 4, 5, 3)).astype(np.uint8)
+    rng_key = jax.random.key(7)
+    whole = function(example_keys(rng_key, jnp.arange(16)), images)
+
+    def on_device(part):
+        first = jax.lax.axis_index("batch") * part.shape[0]
+        return function(example_keys(rng_key, first + jnp.arange(part.shape[0])), part)
+
+    parts = jax.pmap(on_device, axis_name="batch")(images.reshape(8, -1, 4, 5, 3))
+    np.testing.assert_array_equal(np.asarray(parts).reshape(whole.shape), whole)
+
+
+def test_padding_centres_the_image():
+    images = np.random.default_rng(0).integers(1, 256, (2, 28, 27, 1)).astype(np.uint8)
+    padded = pad_images(images, 32)
+    assert isinstance(padded, np.ndarray)
+    assert padded.dtype == np.uint8
+    np.testing.assert_array_equal(padded[:, 2:30, 2:29], images)
+    assert padded.sum() == images.sum()
+    on_device = jax.jit(lambda x: pad_images(x, 32, -1.0))(images.astype(np.float32))
+    np.testing.assert_array_equal(on_device[:, 2:30, 2:29], images)
+    assert on_device[0, 0, 0, 0] == -1.0
+
+
+def test_padding_refuses_larger_images():
+    with pytest.raises(ValueError, match="28x27 cannot be padded to 24x24"):
+        pad_images(np.zeros((1, 28, 27, 1), np.uint8), 24)
