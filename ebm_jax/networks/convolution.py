@@ -35,16 +35,18 @@ class PreparedKernel(NamedTuple):
 def choose_formulation(
     formulation: str, kernel_size: int, image_shape: tuple[int, int], stride: int
 ) -> str:
-    """'auto' resolved for this platform and size; any other name is returned as it is.
+    """'auto' resolved for this platform and size; 'native' for a 'flipped' that does not apply.
+
+    A strided convolution, or one with an even kernel, cannot be flipped. Other names stay.
 
     Raises:
-      ValueError: for a name that is not in FORMULATIONS, or 'flipped' where it does not apply.
+      ValueError: for a name that is not in FORMULATIONS.
     """
     if formulation not in FORMULATIONS:
         raise ValueError(f"convolution is {formulation!r}: write one of {', '.join(FORMULATIONS)}")
     can_flip = stride == 1 and kernel_size % 2 == 1
     if formulation == "flipped" and not can_flip:
-        formulation = "native"  # a strided layer of a network that asks for 'flipped' elsewhere
+        formulation = "native"  # one such layer in a network that asks for 'flipped' elsewhere
     if formulation != "auto":
         return formulation
     if jax.default_backend() != "cpu":

@@ -1,0 +1,184 @@
+"""Three formulations of one convolution: values and all derivatives, alone and inside loops."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ebm_jax.networks import convolution, preparation
+
+WAYS = ("native", "flipped", "dense")
+CASES = {  # batch, height, width, c_in, c_out, kernel size, stride
+    "odd image": (2, 3, 5, 2, 3, 3, 1),
+    "two pixels": (3, 2, 2, 2, 4, 3, 1),
+    "wide kernel": (2, 4, 4, 3, 2, 5, 1),
+    "pointwise": (2, 3, 3, 2, 3, 1, 1),
+    "stride 2": (2, 4, 6, 2, 3, 3, 2),
+    "stride 2, odd image": (2, 5, 5, 1, 2, 3, 2),
+    "stride 2, even kernel": (2, 4, 4, 2, 2, 4, 2),
+    "stride 2, pointwise": (2, 5, 4, 2, 3, 1, 2),
+}
+
+
+def by_definition(x, kernel, stride):
+    """float64: y[p] = sum over taps k of W[k] x[stride p + k - before], zero outside."""
+    size = kernel.shape[0]
+    out, pads = [], []
+    for n in x.shape[1:3]:
+        out.append(-(-n // stride))
+        total = max((out[-1] - 1) * stride + size - n, 0)
+        pads.append((total // 2, total - total // 2))
+    padded = np.pad(x.astype(np.float64), ((0, 0), *pads, (0, 0)))
+    y = np.zeros((len(x), *out, kernel.shape[-1]))
+    for i, j in np.ndindex(size, size):
+        rows, columns = (slice(k, k + (n - 1) * stride + 1, stride)
+                         for k, n in zip((i, j), out, strict=True))  # fmt: skip
+        y += padded[:, rows, columns] @ kernel[i, j].astype(np.float64)
+    return y
+
+
+def arrays(case):
+    batch, height, width, c_in, c_out, size, stride = CASES[case]
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(batch, height, width, c_in)).astype(np.float32)
+    kernel = rng.normal(size=(size, size, c_in, c_out)).astype(np.float32)
+    return x, kernel, stride
+
+
+def conv(way, x, kernel, stride=1):
+    weights = convolution.prepare_kernel(kernel, x.shape[1:3], formulation=way, stride=stride)
+    return convolution.convolve(x, weights, stride=stride)
+
+
+def derivatives(way, stride):
+    """First and second derivatives of a loss that is no linear or quadratic form of either."""
+
+    def loss(x, kernel):
+        return jnp.sum(jnp.sin(conv(way, x, kernel, stride)))
+
+    def slope(x, kernel):  # as in score matching: a loss made of the gradient in x
+        return jnp.sum(jnp.cos(jax.grad(loss)(x, kernel)))
+
+    def all_of_them(x, kernel):
+        return jax.grad(loss, (0, 1))(x, kernel), jax.grad(slope, (0, 1))(x, kernel)
+
+    return all_of_them
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_values_are_those_of_the_definition(case):
+    x, kernel, stride = arrays(case)
+    wanted = by_definition(x, kernel, stride)
+    for way in WAYS:
+        np.testing.assert_allclose(conv(way, x, kernel, stride), wanted, atol=2e-5, err_msg=way)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_first_and_second_derivatives_agree(case):
+    x, kernel, stride = arrays(case)
+    both = jax.jit(lambda x, k: {way: derivatives(way, stride)(x, k) for way in WAYS})(x, kernel)
+    for way in ("flipped", "dense"):
+        pairs = zip(jax.tree.leaves(both[way]), jax.tree.leaves(both["native"]), strict=True)
+        for actual, wanted in pairs:
+            np.testing.assert_allclose(actual, wanted, atol=1e-4 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_same_numbers_inside_scan_and_vmap(way):
+    """Five gradient steps on sum(sin(W * x)) for two kernels at once, in a loop and unrolled."""
+    x, kernel, _ = arrays("odd image")
+    kernels = np.stack([kernel, -0.5 * kernel])
+
+    def descend(way, kernel, loop):
+        weights = convolution.prepare_kernel(kernel, x.shape[1:3], formulation=way)
+        step = jax.grad(lambda x: jnp.sum(jnp.sin(convolution.convolve(x, weights))))
+        if loop:
+            return jax.lax.scan(lambda y, _: (y - 0.1 * step(y), None), x, None, 5)[0]
+        y = x
+        for _ in range(5):
+            y = y - 0.1 * step(y)
+        return y
+
+    looped = jax.jit(jax.vmap(lambda k: descend(way, k, loop=True)))(kernels)
+    for actual, k in zip(looped, kernels, strict=True):
+        wanted = jax.jit(lambda k: descend("native", k, loop=False))(k)
+        np.testing.assert_allclose(actual, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_gradients_through_a_loop_reach_the_kernel(way):
+    x, kernel, _ = arrays("two pixels")
+
+    def end(kernel):
+        weights = convolution.prepare_kernel(kernel[..., :2], x.shape[1:3], formulation=way)
+
+        def step(y, _):
+            return jnp.tanh(convolution.convolve(y, weights)), None
+
+        return jnp.sum(jax.lax.scan(step, jnp.asarray(x), None, 4)[0])
+
+    def plainly(kernel):
+        y = x
+        for _ in range(4):
+            y = jnp.tanh(conv("native", y, kernel[..., :2]))
+        return jnp.sum(y)
+
+    np.testing.assert_allclose(
+        jax.jit(jax.grad(end))(kernel), jax.jit(jax.grad(plainly))(kernel), atol=1e-5
+    )
+
+
+def test_choice_by_size_on_cpu():
+    choose = convolution.choose_formulation
+    assert choose("auto", 3, (2, 2), 1) == "dense"
+    assert choose("auto", 3, (8, 8), 1) == "flipped"
+    assert choose("auto", 3, (8, 8), 2) == "native"
+    assert choose("auto", 4, (8, 8), 1) == "native"  # an even kernel is not centred when flipped
+    assert choose("dense", 3, (8, 8), 1) == "dense"
+    assert choose("flipped", 3, (8, 8), 2) == "native"  # one strided layer among others
+
+
+def test_choice_on_an_accelerator_is_xlas_own(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert convolution.choose_formulation("auto", 3, (2, 2), 1) == "native"
+    assert convolution.choose_formulation("flipped", 3, (8, 8), 1) == "flipped"
+
+
+def test_unknown_formulation_is_refused():
+    with pytest.raises(ValueError, match="convolution is 'fft': write one of auto, native"):
+        convolution.choose_formulation("fft", 3, (8, 8), 1)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_layer_is_gain_times_convolution_plus_bias(way):
+    x, kernel, stride = arrays("odd image")
+    bias, gain = np.array([1.0, -2, 3]), np.array([0.5, 2, -1])
+    layer = convolution.Conv(3, use_gain=True, formulation=way)
+    params = {"kernel": kernel, "bias": bias, "gain": gain}
+    wanted = gain * (by_definition(x, kernel, stride) + bias)
+    np.testing.assert_allclose(layer.apply({"params": params}, x), wanted, atol=5e-5)
+
+    _, stored = layer.apply({"params": params}, x[:1], mutable=[preparation.COLLECTION])
+    used = {"params": {**params, "kernel": np.nan * kernel}, **stored}
+    np.testing.assert_allclose(layer.apply(used, x), wanted, atol=5e-5)  # the stored one is read
+
+
+def test_plain_layer_has_a_kernel_alone_and_starts_with_unit_gain_and_no_bias():
+    x = jnp.zeros((1, 4, 4, 2))
+    zeros = jax.nn.initializers.zeros
+    plain = convolution.Conv(3, use_bias=False, kernel_init=zeros).init(jax.random.key(0), x)
+    assert plain["params"].keys() == {"kernel"}
+    full = convolution.Conv(3, use_gain=True, kernel_init=zeros).init(jax.random.key(0), x)
+    full = full["params"]
+    np.testing.assert_array_equal(full["gain"], np.ones(3))
+    np.testing.assert_array_equal(full["bias"], np.zeros(3))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_half_precision_computes_in_it(way):
+    x, kernel, stride = arrays("odd image")
+    layer = convolution.Conv(3, use_bias=False, dtype=jnp.bfloat16, formulation=way)
+    y = layer.apply({"params": {"kernel": kernel}}, x)
+    assert y.dtype == jnp.bfloat16
+    wanted = by_definition(x, kernel, stride)
+    np.testing.assert_allclose(y.astype(np.float32), wanted, atol=0.03 * np.abs(wanted).max())
