@@ -7,9 +7,58 @@ constant (the vectors of the power iteration) is computed from real parts.
 
 import math
 
+import jax
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 _STEP = 1e-30
+
+
+def shapes(module):
+    """The parameters of a network, as shapes alone."""
+    x = jax.ShapeDtypeStruct((1, *module.input_shape), np.float32)
+    level = jax.ShapeDtypeStruct((1,), np.int32)
+    return jax.eval_shape(module.init, jax.random.key(0), x, level)["params"]
+
+
+def as_flat(params) -> dict[str, np.ndarray]:
+    """A parameter tree as 'path/of/the/leaf' -> array."""
+    return {name: np.asarray(leaf) for name, leaf in flatten_dict(params, sep="/").items()}
+
+
+def as_tree(weights: dict[str, np.ndarray]):
+    """The parameter tree of flat weights."""
+    return unflatten_dict(weights, sep="/")
+
+
+def random_weights(module, seed: int = 0) -> dict[str, np.ndarray]:
+    """Flat float32 weights, none at its initial value, so that every one of them matters.
+
+    The 'conv2' kernels of the first resolution have a norm above 1, the others one below.
+    """
+    rng = np.random.default_rng(seed)
+    weights = {}
+    for name, leaf in sorted(flatten_dict(shapes(module), sep="/").items()):
+        value = rng.normal(size=leaf.shape)
+        if name.endswith("/kernel"):
+            value /= math.sqrt(math.prod(leaf.shape[:-1]))
+        if name.endswith("/conv2/kernel") and "resolution_0" not in name:
+            value /= 5
+        weights[name] = (1 + 0.3 * value if name.endswith("/gain") else value).astype(np.float32)
+    return weights
+
+
+def normalized_names(weights: dict[str, np.ndarray]) -> list[str]:
+    """The kernels with a spectral norm: all but the head's."""
+    return [name for name in weights if name.endswith("/kernel") and "temb_dense_2" not in name]
+
+
+def singular_vectors(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The converged u of every normalised kernel."""
+    return {
+        name: np.linalg.svd(weights[name].reshape(-1, weights[name].shape[-1]))[2][0]
+        for name in normalized_names(weights)
+    }
 
 
 def schedule(num_pairs: int = 6) -> dict[str, np.ndarray]:
@@ -140,3 +189,14 @@ def recovery_loss(marginal, levels, y_pos, y_neg, level):
     """mean (sigma_1 / sigma_{t+1}) (E(y_pos) - E(y_neg))."""
     weight = levels["sigma"][1] / levels["sigma"][1:][level]
     return np.mean(weight * (marginal(y_pos, level) - marginal(y_neg, level)))
+
+
+def assert_same_slopes(grads, fn, weights, fraction: float) -> None:
+    """Each leaf of grads against the derivative of fn(weights) along a random direction."""
+    rng = np.random.default_rng(5)
+    assert grads.keys() == weights.keys()
+    for name, grad in grads.items():
+        direction = rng.normal(size=grad.shape)
+        slope = directional_derivative(fn, weights, name, direction)
+        error = abs(np.sum(grad * direction) - slope)
+        assert error <= fraction * np.linalg.norm(grad), f"{name}: {error} off {slope}"
