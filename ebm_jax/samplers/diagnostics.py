@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.scipy.special import betainc, ndtri
 
@@ -217,20 +218,24 @@ def _jitted_mcse_quantile(samples: Any, prob: float) -> Any:
 
 def _per_component(figure: Callable[[Array], Array], samples: Any) -> Any:
     """Applies `figure: [chains, draws] -> scalar` to each component of each leaf."""
-
-    def on_leaf(leaf: Array) -> Array:
-        shape = jnp.shape(leaf)
+    leaves, structure = jax.tree.flatten(samples)
+    shapes = [jnp.shape(leaf) for leaf in leaves]
+    for shape in shapes:
         if len(shape) < 2 or shape[0] < 4 or shape[1] < 1:
             raise ValueError(
                 f"samples have shape {shape}: pass [draws, chains, ...] with at least 4 draws"
             )
-        draws = jnp.asarray(leaf, jnp.promote_types(jnp.result_type(leaf), jnp.result_type(float)))
-        by_component = jnp.moveaxis(draws.reshape(*shape[:2], -1), (2, 1), (0, 1))
-        figures = jax.vmap(figure)(by_component)
-        has_nan = jnp.isnan(by_component).any(axis=(1, 2))
-        return jnp.where(has_nan, jnp.nan, figures).reshape(shape[2:])
-
-    return jax.tree.map(on_leaf, samples)
+    if len({shape[:2] for shape in shapes}) != 1:
+        raise ValueError(f"leaves have shapes {shapes}: pass [draws, chains, ...], the same in all")
+    dtype = jnp.promote_types(jnp.result_type(*leaves), jnp.result_type(float))
+    flat = [jnp.asarray(leaf, dtype).reshape(*shapes[0][:2], -1) for leaf in leaves]
+    draws = jnp.moveaxis(jnp.concatenate(flat, axis=2), (2, 1), (0, 1))
+    figures = jnp.where(jnp.isnan(draws).any(axis=(1, 2)), jnp.nan, jax.vmap(figure)(draws))
+    ends = np.cumsum([leaf.shape[2] for leaf in flat])[:-1]
+    parts = jnp.split(figures, ends)
+    return structure.unflatten(
+        part.reshape(shape[2:]) for part, shape in zip(parts, shapes, strict=True)
+    )
 
 
 def _check_prob(prob: float) -> float:
@@ -262,15 +267,19 @@ def _classic_r_hat(draws: Array) -> Array:
     num_draws = draws.shape[1]
     between = jnp.var(draws.mean(axis=1), ddof=1)  # of the chain means: B / num_draws
     within = jnp.var(draws, axis=1, ddof=1).mean()
-    return jnp.sqrt(between / within + (num_draws - 1) / num_draws)
+    r_hat = jnp.sqrt(between / within + (num_draws - 1) / num_draws)
+    return jnp.where(_is_constant(draws), jnp.nan, r_hat)
+
+
+def _is_constant(draws: Array) -> Array:
+    return jnp.max(draws) == jnp.min(draws)
 
 
 def _r_hat_of(draws: Array) -> Array:
     split = _split(draws)
     folded = jnp.abs(split - jnp.median(split))
-    return jnp.maximum(
-        _classic_r_hat(_normal_scores(split)), _classic_r_hat(_normal_scores(folded))
-    )
+    bulk, tails = (_classic_r_hat(_normal_scores(values)) for values in (split, folded))
+    return jnp.fmax(bulk, tails)  # the tails of two equally frequent values say nothing: NaN
 
 
 def _mean_autocovariance(draws: Array) -> Array:
@@ -309,7 +318,7 @@ def _ess(draws: Array) -> Array:
     even = rho[2 * end]
     tau = -1.0 + 2.0 * head + jnp.where((even > 0.0) | (pairs[end] >= 0.0), even, 0.0)
     ess = total / jnp.maximum(tau, 1.0 / math.log10(total))
-    return jnp.where(jnp.max(draws) == jnp.min(draws), float(total), ess)
+    return jnp.where(_is_constant(draws), float(total), ess)
 
 
 def _quantile(values: Array, prob: float) -> Array:
@@ -340,9 +349,7 @@ def _mcse_mean_of(draws: Array) -> Array:
 
 def _mcse_sd_of(draws: Array) -> Array:
     squares = (draws - draws.mean()) ** 2
-    variance = squares.mean()
-    variance_of_squares = (squares**2).mean() - variance**2
-    return jnp.sqrt(variance_of_squares / _ess(_split(squares)) / variance / 4.0)
+    return jnp.sqrt(jnp.var(squares) / _ess(_split(squares)) / jnp.mean(squares) / 4.0)
 
 
 def _mcse_quantile_of(draws: Array, prob: float) -> Array:

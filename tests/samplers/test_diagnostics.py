@@ -1,0 +1,175 @@
+"""Diagnostics against ArviZ's figures, and against what an AR(1) process has in theory."""
+
+import functools
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ebm_jax.samplers import (
+    acceptance_rate,
+    ess_bulk,
+    ess_mean,
+    ess_quantile,
+    ess_tail,
+    mcse_mean,
+    mcse_quantile,
+    mcse_sd,
+    split_r_hat,
+    summarize,
+)
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # ArviZ announces its next version on import
+    import arviz
+
+
+def autoregression(num_chains, num_draws, coefficient, seed=0, offset=0.0):
+    """x_t = coefficient x_{t-1} + e_t, [chains, draws]; chain i is shifted by i offset."""
+    rng = np.random.default_rng(seed)
+    noise = rng.standard_normal((num_chains, num_draws))
+    x = noise.copy()
+    x[:, 0] /= np.sqrt(1 - coefficient**2)
+    for t in range(1, num_draws):
+        x[:, t] = coefficient * x[:, t - 1] + noise[:, t]
+    return x + offset * np.arange(num_chains)[:, None]
+
+
+LONG = {
+    "independent": autoregression(4, 301, 0.0),
+    "correlated": autoregression(4, 301, 0.9),
+    "antithetic": autoregression(4, 301, -0.7),
+    "chains that disagree": autoregression(4, 301, 0.5, offset=1.0),
+    "ties": np.round(autoregression(4, 301, 0.8)),
+    "two values, equally often": np.random.default_rng(1).permuted(
+        np.tile([1.0, -1.0], (4, 151)), axis=1
+    )[:, :301],
+    "heavy tails": np.random.default_rng(1).standard_cauchy((4, 301)),
+    "not mixed at all": autoregression(4, 301, 0.999),
+}
+SHORT = {
+    "four draws": autoregression(2, 4, 0.0),
+    "one chain": autoregression(1, 30, 0.5),
+}
+
+
+OURS = {
+    "r_hat": split_r_hat,
+    "ess bulk": ess_bulk,
+    "ess tail": ess_tail,
+    "ess mean": ess_mean,
+    "ess quantile": lambda samples: ess_quantile(samples, 0.3),
+    "mcse mean": mcse_mean,
+    "mcse sd": mcse_sd,
+    "mcse quantile": lambda samples: mcse_quantile(samples, 0.05),
+}
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def our_figures(samples, names=tuple(OURS)):
+    return {name: OURS[name](samples) for name in names}
+
+
+def figures_of_arviz(x):
+    figures = {"r_hat": arviz.rhat(x)}
+    for method in ("bulk", "tail", "mean"):
+        figures[f"ess {method}"] = arviz.ess(x, method=method)
+    figures["ess quantile"] = arviz.ess(x, method="quantile", prob=0.3)
+    for method in ("mean", "sd"):
+        figures[f"mcse {method}"] = arviz.mcse(x, method=method)
+    figures["mcse quantile"] = arviz.mcse(x, method="quantile", prob=0.05)
+    return figures
+
+
+@pytest.mark.parametrize("x64", [True, False])
+def test_figures_are_those_of_arviz(x64):
+    """To 1e-10 in float64 and 1e-5 in float32; draws with the axes swapped."""
+    kind, tolerance = (np.float64, 1e-10) if x64 else (np.float32, 1e-5)
+    with jax.enable_x64(x64):
+        long = np.stack(list(LONG.values())).astype(kind)
+        ours = our_figures(jnp.asarray(long.transpose(2, 1, 0)))
+        for i, name in enumerate(LONG):
+            for figure, expected in figures_of_arviz(long[i]).items():
+                np.testing.assert_allclose(
+                    ours[figure][i], expected, rtol=tolerance, err_msg=f"{figure}, {name}"
+                )
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_figures_of_few_draws_are_those_of_arviz(name):
+    with jax.enable_x64(True):
+        names = ("r_hat", "ess bulk", "mcse sd")
+        ours = our_figures(jnp.asarray(SHORT[name].T), names)
+        expected = figures_of_arviz(SHORT[name])
+        for figure in names:
+            if np.isnan(expected[figure]):
+                assert (name, figure) == ("one chain", "r_hat")  # compared with itself here
+            else:
+                np.testing.assert_allclose(ours[figure], expected[figure], 1e-10, err_msg=figure)
+
+
+def test_one_chain_is_compared_with_itself():
+    steady = jnp.asarray(autoregression(1, 400, 0.0).T)
+    assert split_r_hat(steady) < 1.02
+    assert split_r_hat(steady + jnp.linspace(0, 3, 400)[:, None]) > 1.2
+
+
+def test_effective_sample_size_of_an_autoregression():
+    """For x_t = a x_{t-1} + e the mean of S draws has the error of S (1 - a) / (1 + a)."""
+    a, num_chains, num_draws = 0.8, 64, 1000
+    samples = jnp.asarray(autoregression(num_chains, num_draws, a, seed=2).T)
+    expected = num_chains * num_draws * (1 - a) / (1 + a)
+    assert ess_bulk(samples) == pytest.approx(expected, rel=0.05)
+    error = mcse_mean(samples)
+    assert error == pytest.approx(1 / np.sqrt((1 - a**2) * expected), rel=0.05)
+    assert abs(jnp.mean(samples)) < 4 * error
+
+
+def test_chains_that_have_not_met_are_seen_in_mean_or_in_spread():
+    x = np.random.default_rng(3).standard_normal((500, 4))
+    assert split_r_hat(jnp.asarray(x)) < 1.01
+    assert split_r_hat(jnp.asarray(x + np.array([0, 0, 0, 1.5]))) > 1.1
+    assert split_r_hat(jnp.asarray(x * np.array([1, 1, 1, 4.0]))) > 1.1  # same mean: the tails
+
+
+def test_summary_of_a_pytree_of_components_constants_and_nans():
+    rng = np.random.default_rng(4)
+    tree = {
+        "real": rng.standard_normal((50, 4, 2, 3)).astype(np.float32),
+        "count": rng.integers(0, 9, (50, 4)),
+        "constant": np.full((50, 4, 1), 0.1, np.float32),
+    }
+    tree["broken"] = np.where(np.arange(200).reshape(50, 4) == 77, np.nan, tree["constant"][..., 0])
+    summary = summarize(tree)
+    for figure in summary:
+        assert figure["real"].shape == (2, 3)
+        assert figure["count"].shape == ()
+        assert jnp.isnan(figure["broken"])
+    one, count = tree["real"][:, :, 1, 2].T, tree["count"].T
+    np.testing.assert_allclose(summary.mean["real"][1, 2], one.mean(), rtol=1e-5)
+    np.testing.assert_allclose(summary.sd["real"][1, 2], one.std(ddof=1), rtol=1e-5)
+    np.testing.assert_allclose(summary.ess_bulk["real"][1, 2], arviz.ess(one), rtol=1e-5)
+    np.testing.assert_allclose(summary.r_hat["count"], arviz.rhat(count), rtol=1e-5)
+    np.testing.assert_allclose(summary.mcse_sd["count"], arviz.mcse(count, method="sd"), rtol=1e-5)
+    assert summary.ess_bulk["constant"] == 200
+    assert jnp.isnan(summary.r_hat["constant"])
+
+
+def test_acceptance_counts_a_nan_as_a_rejection():
+    acceptance = jnp.array([[1.0, 0.5], [jnp.nan, 0.5], [0.5, 0.5], [0.5, 1.0]])
+    np.testing.assert_allclose(acceptance_rate(acceptance), [0.5, 0.625])
+
+
+def test_bad_input_is_refused_in_one_line():
+    with pytest.raises(ValueError, match="at least 4 draws"):
+        ess_bulk(jnp.zeros((3, 4)))
+    with pytest.raises(ValueError, match="the same in all"):
+        ess_bulk([jnp.zeros((5, 4)), jnp.zeros((5, 3))])
+    with pytest.raises(ValueError, match=r"\[draws, chains, ...\]"):
+        split_r_hat(jnp.zeros(100))
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        mcse_quantile(jnp.zeros((10, 2)), 95)
+    with pytest.raises(ValueError, match=r"\[steps, chains\]"):
+        acceptance_rate(jnp.zeros(3))
