@@ -13,7 +13,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from ebm_jax import tasks
-from ebm_jax.command_line import one_line_errors, parse_flags, use_compilation_cache
+from ebm_jax.command_line import one_line_errors, parse_flags, split_cpu, use_compilation_cache
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, `path.py` or `path.py:variant`; override with --config.a.b=v."
@@ -28,6 +28,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}: write flags as --name=value")
     use_compilation_cache()
+    split_cpu(_CONFIG.value.cpu_devices)
     with one_line_errors():
         sys.exit(tasks.load(_MODE.value).run(_CONFIG.value, _WORKDIR.value))
 

@@ -12,6 +12,8 @@ def get_config() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.seed = 0  # of everything: initialisation, order of the data, every draw
 
+    config.cpu_devices = 1  # devices to split the CPU into; of no effect on accelerators
+
     config.data = data = ml_collections.ConfigDict()
     data.name = "cifar10"  # one of ebm_jax.data.dataset_names()
     data.split = "train"  # trained on

@@ -24,6 +24,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_steps = 100
     config.optimizer.max_grad_norm = 1.0
+    config.cpu_devices = 2
     config.training.batch_size = 64
     config.training.num_steps = 2_500
     config.training.ema_decay = 0.995

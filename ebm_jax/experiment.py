@@ -73,13 +73,8 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
       ConfigError: with one line for whatever the config asks that cannot be had.
     """
     check(config)
+    dataset = load_split(config, config.data.split)
     try:
-        dataset = data.load_dataset(
-            config.data.name,
-            config.data.split,
-            data_dir=config.data.data_dir or None,
-            pad_to=config.data.pad_to or None,
-        )
         module = make_module(config, dataset.example_shape)
         objective = _make(OBJECTIVES, "objective", config.objective, module)
         experiment = Experiment(
@@ -91,6 +86,23 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
     except (ValueError, TypeError, OSError, ImportError) as error:
         raise ConfigError(str(error)) from error
     return experiment
+
+
+def load_split(config: ml_collections.ConfigDict, split: str) -> data.Dataset:
+    """One split of a config's data set.
+
+    Raises:
+      ConfigError: with one line, for what is not there or damaged.
+    """
+    try:
+        return data.load_dataset(
+            config.data.name,
+            split,
+            data_dir=config.data.data_dir or None,
+            pad_to=config.data.pad_to or None,
+        )
+    except (ValueError, OSError, ImportError) as error:
+        raise ConfigError(str(error)) from error
 
 
 def make_module(config: ml_collections.ConfigDict, example_shape: tuple[int, ...]) -> nn.Module:
@@ -183,6 +195,7 @@ def open_checkpoints(config: ml_collections.ConfigDict, workdir: str | pathlib.P
 def check(config: ml_collections.ConfigDict) -> None:
     """Raises ConfigError for numbers that no run can have."""
     positive = [
+        "cpu_devices",
         "training.batch_size", "training.num_steps", "training.log_every",
         "training.checkpoint_every", "training.keep_checkpoints",
         "sampling.num_samples", "sampling.batch_size", "evaluation.num_samples",
@@ -224,6 +237,7 @@ def get_field(config: Mapping[str, Any], name: str) -> Any:
 
 # Fields that a resumed run may change: where and how often it writes, and what is done afterwards.
 _FREE = (
+    "cpu_devices",
     "data.data_dir", "training.log_every", "training.sample_every", "training.checkpoint_every",
     "training.keep_checkpoints", "training.pin_every", "training.max_abs_energy", "sampling.",
     "evaluation.", "data.held_out_split",

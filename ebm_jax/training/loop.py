@@ -1,5 +1,6 @@
 """The training loop: batches in; checkpoints, metrics and pictures out."""
 
+import collections
 import functools
 import pathlib
 from typing import Any
@@ -90,9 +91,15 @@ class Run:
             writer.rewind(first_step)
             if first_step:
                 progress.note(f"going on from step {first_step}")
+            # Not further ahead of the devices: on CPU their collectives can starve each other.
+            in_flight = collections.deque(maxlen=1 if jax.default_backend() == "cpu" else 2)
             logged = None  # (step, metrics) on the device; read when the next step is on its way
             for step in range(first_step + 1, config.num_steps + 1):
-                state, metrics = self.train_step(state, next(batches))
+                batch = next(batches)
+                if len(in_flight) == in_flight.maxlen:
+                    jax.block_until_ready(in_flight[0])
+                state, metrics = self.train_step(state, batch)
+                in_flight.append(metrics)
                 last = step == config.num_steps
                 saves = last or step % config.checkpoint_every == 0
                 draws = last or (config.sample_every and step % config.sample_every == 0)
