@@ -71,24 +71,6 @@ def _info(builder, *, shape, num_classes, description, homepage, ordered=False):
     )
 
 
-def _mnist_archives(url, *sha256):
-    """The four files of an MNIST-like set: `{split: (images, labels)}`."""
-    files = [
-        archives.Archive(name, url + name, digest)
-        for name, digest in zip(
-            (
-                "train-images-idx3-ubyte.gz",
-                "train-labels-idx1-ubyte.gz",
-                "t10k-images-idx3-ubyte.gz",
-                "t10k-labels-idx1-ubyte.gz",
-            ),
-            sha256,
-            strict=True,
-        )
-    ]
-    return {"train": tuple(files[:2]), "test": tuple(files[2:])}
-
-
 # TFDS finds builders by the name of their class; these would hide its own of the same names.
 with registered.skip_registration():
 
