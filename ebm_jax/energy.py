@@ -24,6 +24,15 @@ def has_spectral_norm(module: nn.Module) -> bool:
     return hasattr(module, "spectral_norm_mode")
 
 
+def init_power_state(
+    rng_key: jax.Array, module: nn.Module, params: Params
+) -> spectral_norm.PowerState | tuple[()]:
+    """Random vectors u for the spectral norm of a network in training; () where it has none."""
+    if not has_spectral_norm(module):
+        return ()
+    return spectral_norm.init_power_state(rng_key, params, module.spectral_norm_mode)
+
+
 def normalize_params(
     module: nn.Module, params: Params, power_state: spectral_norm.PowerState | None = None
 ) -> tuple[Params, spectral_norm.PowerState]:
@@ -118,7 +127,7 @@ def sum_energies(
 
 def mean_energy(energy_fns: Sequence[EnergyFn]) -> EnergyFn:
     """The mean of energies: the geometric mean of the densities (an ensemble of checkpoints)."""
-    return sum_energies(energy_fns, [1 / len(energy_fns)] * len(energy_fns))
+    return temper(sum_energies(energy_fns), len(energy_fns))
 
 
 def mixture_energy(
