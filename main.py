@@ -13,7 +13,13 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from ebm_jax import tasks
-from ebm_jax.command_line import one_line_errors, parse_flags, split_cpu, use_compilation_cache
+from ebm_jax.command_line import (
+    join_processes,
+    one_line_errors,
+    parse_flags,
+    split_cpu,
+    use_compilation_cache,
+)
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, `path.py` or `path.py:variant`; override with --config.a.b=v."
@@ -27,10 +33,13 @@ def main(argv: list[str]) -> None:
     """Runs one mode."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}: write flags as --name=value")
-    use_compilation_cache()
-    split_cpu(_CONFIG.value.cpu_devices)
+    config = _CONFIG.value
     with one_line_errors():
-        sys.exit(tasks.load(_MODE.value).run(_CONFIG.value, _WORKDIR.value))
+        use_compilation_cache()
+        split_cpu(config.cpu_devices)
+        if config.distributed:
+            join_processes()
+        sys.exit(tasks.load(_MODE.value).run(config, _WORKDIR.value))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ def get_config() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.seed = 0  # of everything: initialisation, order of the data, every draw
 
+    config.distributed = False  # several processes: a TPU pod, or a cluster; see the README
     config.cpu_devices = 1  # devices to split the CPU into; of no effect on accelerators
 
     config.data = data = ml_collections.ConfigDict()

@@ -53,6 +53,25 @@ def split_cpu(num_devices: int) -> None:
         jax.config.update("jax_num_cpu_devices", num_devices)
 
 
+def join_processes() -> None:
+    """Joins the processes of a TPU pod or cluster, which jax.distributed finds by itself.
+
+    Elsewhere the environment says: JAX_COORDINATOR_ADDRESS (host:port of process 0),
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+
+    Raises:
+      ConfigError: where neither is the case.
+    """
+    names = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+    numbers = [int(os.environ[name]) if name in os.environ else None for name in names]
+    try:
+        jax.distributed.initialize(num_processes=numbers[0], process_id=numbers[1])
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"config.distributed: {error} (set JAX_COORDINATOR_ADDRESS, {' and '.join(names)})"
+        ) from error
+
+
 def use_compilation_cache() -> None:
     """Keeps compiled programs in $JAX_COMPILATION_CACHE_DIR, by default ~/.cache/ebm_jax/xla."""
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:

@@ -237,7 +237,7 @@ def get_field(config: Mapping[str, Any], name: str) -> Any:
 
 # Fields that a resumed run may change: where and how often it writes, and what is done afterwards.
 _FREE = (
-    "cpu_devices",
+    "cpu_devices", "distributed",
     "data.data_dir", "training.log_every", "training.sample_every", "training.checkpoint_every",
     "training.keep_checkpoints", "training.pin_every", "training.max_abs_energy", "sampling.",
     "evaluation.", "data.held_out_split",
