@@ -68,8 +68,8 @@ def from_log_density(logdensity_fn: Callable[[PyTree], jax.Array]) -> EnergyFn:
     """Return the energy `E(x) = -logdensity_fn(x)` of a log density of ONE position.
 
     `logdensity_fn` maps a single position (no chain axis) to a scalar, as is usual elsewhere; the
-    energy maps [chains, ...] to [chains]. Additive constants do not matter. The result compares
-    equal for the same `logdensity_fn`, so kernels made from it share their compilations.
+    energy maps [chains, ...] to [chains]. Additive constants do not matter. Kernels made from the
+    same `logdensity_fn` share their compilations.
     """
     return jax.tree_util.Partial(_negated, logdensity_fn)
 

@@ -1,0 +1,116 @@
+"""Unadjusted Langevin: its exact law on quadratics, its options, and what it costs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from ebm_jax import samplers
+
+NUM_CHAINS = 20_000
+CURVATURE, CENTRE = 2.0, 0.7
+
+
+def quadratic(x):
+    return 0.5 * CURVATURE * jnp.sum((x - CENTRE) ** 2, axis=1)
+
+
+def assert_gaussian(x, mean, variance, num_errors=4.0):
+    """Mean, variance and the median of independent draws `x` [n] of N(mean, variance)."""
+    n = x.size
+    assert abs(x.mean() - mean) < num_errors * np.sqrt(variance / n)
+    assert abs(x.var() - variance) < num_errors * variance * np.sqrt(2 / n)
+    assert stats.kstest(x, stats.norm(mean, np.sqrt(variance)).cdf).pvalue > 1e-4
+
+
+def law_of_steps(num_steps, h, temperature, start_mean, start_variance):
+    """Mean and variance after K steps on the quadratic above, in closed form."""
+    a = 1 - h * CURVATURE
+    mean = CENTRE + a**num_steps * (start_mean - CENTRE)
+    added = 2 * h * temperature * (1 - a ** (2 * num_steps)) / (1 - a**2)
+    return mean, a ** (2 * num_steps) * start_variance + added
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 7, 200])
+def test_law_after_some_steps_from_any_start(num_steps):
+    h, temperature = 0.3, 0.6
+    rng = np.random.default_rng(0)
+    x0 = jnp.asarray(3.0 + 0.5 * rng.normal(size=(NUM_CHAINS, 1)), jnp.float32)
+    kernel = samplers.langevin(quadratic, h, temperature=temperature)
+    state, _ = samplers.run_chain(jax.random.key(num_steps), kernel, x0, num_steps)
+    assert_gaussian(np.asarray(state.x)[:, 0], *law_of_steps(num_steps, h, temperature, 3.0, 0.25))
+
+
+def test_stationary_variance_has_the_known_bias():
+    v = 1 / CURVATURE
+    h = jnp.repeat(jnp.array([0.1, 0.4, 0.8]), 8000)  # one step size per chain, up to 0.8 of 2v
+    kernel = samplers.langevin(quadratic, h)
+    x0 = jnp.full((h.size, 1), CENTRE)
+    state, _ = samplers.run_chain(jax.random.key(1), kernel, x0, 60)
+    for group, step in zip(np.split(np.asarray(state.x)[:, 0], 3), (0.1, 0.4, 0.8), strict=True):
+        assert_gaussian(group, CENTRE, v / (1 - step / (2 * v)))
+
+
+def test_update_with_given_noise_is_the_formula():
+    rng = np.random.default_rng(2)
+    x, g, noise = (jnp.asarray(rng.normal(size=(4, 3)), jnp.float32) for _ in range(3))
+    per_chain = jnp.array([0.1, 0.2, 0.3, 0.4])
+    got = samplers.langevin_update(x, g, noise, per_chain, 0.5)
+    h = np.asarray(per_chain)[:, None]
+    np.testing.assert_allclose(got, x - h * g + np.sqrt(2 * h * 0.5) * noise, rtol=1e-6)
+    per_dimension = jnp.array([[0.1, 0.2, 0.3]])
+    got = samplers.langevin_update({"a": x}, {"a": g}, {"a": noise}, {"a": per_dimension}, 0.0)
+    np.testing.assert_allclose(got["a"], x - per_dimension * g, rtol=1e-6)
+
+
+def test_a_bare_vector_of_dimensions_is_refused():
+    kernel = samplers.langevin(quadratic, jnp.ones(3))
+    with pytest.raises(ValueError, match=r"step_size has shape \(3,\).*\(1, 3\) per dimension"):
+        samplers.run_chain(jax.random.key(0), kernel, jnp.zeros((4, 3)), 1)
+
+
+def test_zero_temperature_is_gradient_descent():
+    kernel = samplers.langevin(quadratic, 0.25, temperature=0.0)
+    x0 = jnp.linspace(-2, 2, 6).reshape(3, 2)
+    state, info = samplers.run_chain(jax.random.key(0), kernel, x0, 3)
+    np.testing.assert_allclose(state.x, CENTRE + 0.5**3 * (x0 - CENTRE), rtol=1e-5)
+    np.testing.assert_allclose(info.energy, quadratic(CENTRE + 0.5**2 * (x0 - CENTRE)), rtol=1e-5)
+
+
+def test_gradient_clipping_and_projection():
+    kernel = samplers.langevin(
+        quadratic, 1.0, temperature=0.0, max_grad=0.1, project=lambda x: jnp.clip(x, 0.0, 1.0)
+    )
+    x0 = jnp.array([[5.0, 0.72], [-3.0, 0.95], [0.05, 0.7]])
+    state, info = samplers.run_chain(jax.random.key(0), kernel, x0, 1)
+    expected = np.clip(x0 - np.clip(CURVATURE * (x0 - CENTRE), -0.1, 0.1), 0, 1)
+    np.testing.assert_allclose(state.x, expected, atol=1e-6)
+    unclipped = np.linalg.norm(CURVATURE * (np.asarray(x0) - CENTRE), axis=1)
+    np.testing.assert_allclose(info.grad_norm, unclipped, rtol=1e-5)
+
+
+def test_info_and_state_say_what_they_claim():
+    x0 = jnp.asarray(np.random.default_rng(3).normal(size=(5, 4)), jnp.float32)
+    kernel = samplers.langevin(quadratic, 0.1)
+    state, info = samplers.run_chain(jax.random.key(4), kernel, x0, 1)
+    np.testing.assert_allclose(state.energy, quadratic(state.x), rtol=1e-6)
+    np.testing.assert_allclose(state.grad, CURVATURE * (state.x - CENTRE), rtol=1e-5)
+    np.testing.assert_allclose(info.energy, quadratic(x0), rtol=1e-6)
+    np.testing.assert_allclose(
+        info.grad_norm, CURVATURE * np.linalg.norm(x0 - CENTRE, axis=1), rtol=1e-5
+    )
+    np.testing.assert_allclose(info.displacement, np.linalg.norm(state.x - x0, axis=1), rtol=1e-5)
+    assert np.all(info.acceptance == 1) and np.all(info.is_finite)
+
+
+def test_pytree_positions_follow_the_same_law_leaf_by_leaf():
+    def energy_fn(x):
+        return quadratic(x["a"]) + 2 * jnp.sum(x["b"] ** 2, axis=(1, 2))
+
+    x0 = {"a": jnp.zeros((8000, 1)), "b": jnp.zeros((8000, 2, 1))}
+    h = {"a": 0.1, "b": 0.2}
+    state, _ = samplers.run_chain(jax.random.key(5), samplers.langevin(energy_fn, h), x0, 50)
+    assert_gaussian(np.asarray(state.x["a"])[:, 0], CENTRE, 0.5 / (1 - 0.1))
+    for k in range(2):
+        assert_gaussian(np.asarray(state.x["b"])[:, k, 0], 0.0, 0.25 / (1 - 0.4))
