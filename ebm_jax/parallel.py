@@ -18,14 +18,19 @@ from ebm_jax.objectives.base import Objective, ObjectiveState
 AXIS = "batch"
 
 
+# All with one axis name: it is part of where an array lies, and a state that the train step finds
+# elsewhere than it left it would be compiled for again.
+_on_each_device = functools.partial(jax.pmap, axis_name=AXIS)
+
+
 def pmap_train_step(train_step: Callable[..., Any]) -> Callable[..., Any]:
     """The train step on [local_devices, ...] states and batches; the state is donated."""
-    return jax.pmap(functools.partial(train_step, axis_name=AXIS), axis_name=AXIS, donate_argnums=0)
+    return _on_each_device(functools.partial(train_step, axis_name=AXIS), donate_argnums=0)
 
 
 def replicate(tree: Any) -> Any:
     """A host tree on every local device: leaves [local_devices, ...]."""
-    return jax.pmap(lambda leaf, _: leaf, in_axes=(None, 0))(
+    return _on_each_device(lambda leaf, _: leaf, in_axes=(None, 0))(
         tree, np.zeros(jax.local_device_count())
     )
 
@@ -49,7 +54,7 @@ def split_state(state: Any) -> Any:
         )
     start = jax.process_index() * jax.local_device_count()
     local = jax.tree.map(lambda leaf: leaf[start : start + jax.local_device_count()], buffer)
-    return _with_buffer(replicated, jax.pmap(lambda shard: shard)(local))
+    return _with_buffer(replicated, _on_each_device(lambda shard: shard)(local))
 
 
 def join_state(state: Any) -> Any:
@@ -96,7 +101,7 @@ def make_sampler(objective: Objective, batch_size: int) -> Callable[..., Any]:
         raise ValueError(f"{batch_size} samples do not divide among {num_devices} devices")
     per_device = batch_size // num_devices
 
-    @functools.partial(jax.pmap, axis_name=AXIS, in_axes=(None, None, 0))
+    @functools.partial(_on_each_device, in_axes=(None, None, 0))
     def on_each(rng_key, params, first_sample):
         return objective.sample(rng_key, params, per_device, first_sample=first_sample)
 
