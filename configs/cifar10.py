@@ -3,11 +3,10 @@
     python main.py --config=configs/cifar10.py --workdir=runs/cifar10
     python main.py --config=configs/cifar10.py:small --workdir=runs/cifar10_small
 
-Network: 34.83 M parameters, N = 8 blocks per resolution; T = 6, K = 30.
-Hardware: an accelerator with 16 GB per 64 images of a batch; the paper used 8 TPU-v3 cores.
-Figures of the paper (not of this code): FID 9.58, Inception score 8.30 after about 240k steps.
-Variant `small`: ch 32, one block per resolution, batch 16: the same method at a size that a CPU can
-step through.
+Network: N = 8 blocks per resolution, 34.83 M parameters; T = 6, K = 30; batch 256, 240k steps.
+Hardware: accelerators, for days; this code has not run it to its end.
+Figures of the paper, not of this code: FID 9.58, Inception score 8.30.
+Variant `small`: ch 32, N = 1, batch 16, 0.30 M parameters: a size that a CPU can step through.
 """
 
 import ml_collections

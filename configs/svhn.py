@@ -3,7 +3,7 @@
     python main.py --config=configs/svhn.py --workdir=runs/svhn
 
 The network and schedule of CIFAR-10, N = 8; images are not mirrored, as digits are not symmetric.
-Hardware as for configs/cifar10.py.
+Hardware as for configs/cifar10.py; no figure has been measured yet.
 """
 
 import ml_collections
