@@ -31,17 +31,21 @@ LevelKernel = Callable[[energy.EnergyFn, jax.Array], samplers.Kernel]  # (energy
 
 
 def langevin_per_level(
-    schedule: NoiseSchedule, *, step_scale: float = 2e-4, noise_scale: float = 1.0
+    schedule: NoiseSchedule,
+    *,
+    step_scale: float = 2e-4,
+    step_growth: float = 1.0,
+    noise_scale: float = 1.0,
 ) -> LevelKernel:
     """The paper's chain: y <- y - s_t^2 / 2 grad E(y | x_{t+1}) + nu s_t xi.
 
     Args:
-      schedule: the noise levels. step_scale: b^2 in s_t^2 = b^2 c_t^2 sigma_{t+1}^2.
+      schedule: the noise levels. step_scale, step_growth: of s_t^2, see `langevin_scale`.
       noise_scale: nu, 1 in training and .99 when sampling.
     Returns:
       (energy_fn, level [] or [batch]) -> Langevin kernel.
     """
-    scale = schedule.langevin_scale(step_scale)
+    scale = schedule.langevin_scale(step_scale, step_growth)
 
     def make_kernel(energy_fn: energy.EnergyFn, level: jax.Array) -> samplers.Kernel:
         return samplers.langevin(energy_fn, scale[level] / 2, temperature=noise_scale**2)
@@ -125,6 +129,7 @@ def recovery_likelihood(
     *,
     num_steps: int = 30,
     step_scale: float = 2e-4,
+    step_growth: float = 1.0,
     noise_scale: float = 1.0,
     sampling_noise_scale: float = 0.99,
 ) -> Objective:
@@ -140,11 +145,12 @@ def recovery_likelihood(
     Args:
       module: network called as module(y, t) -> [batch]. schedule: the levels.
       num_steps: K. step_scale: b^2; fixes the model's energy scale 1 / s_t^2 too.
+      step_growth: how s_t^2 grows with the level, see `NoiseSchedule.langevin_scale`.
       noise_scale, sampling_noise_scale: nu of the chain in training and in `sample`.
     Returns:
       Objective. Metrics, each per level: 'level_loss', 'energy_pos', 'energy_neg', 'displacement'
-      (L2 distance between a chain's ends), 'chain_grad_norm' (of the conditional energy in y, at
-      the chain's last step).
+      (L2 distance from a chain's start x_{t+1} to its end as x_t, as published), 'chain_grad_norm'
+      (of the conditional energy in y, at the chain's last step).
     Raises:
       ValueError: for num_steps < 1 or step_scale <= 0.
     """
@@ -154,9 +160,11 @@ def recovery_likelihood(
             "write at least 1 step and a positive scale"
         )
     num_levels = schedule.num_pairs
-    energy_scale = 1 / schedule.langevin_scale(step_scale)
+    energy_scale = 1 / schedule.langevin_scale(step_scale, step_growth)
     train_kernel, sample_kernel = (
-        langevin_per_level(schedule, step_scale=step_scale, noise_scale=nu)
+        langevin_per_level(
+            schedule, step_scale=step_scale, step_growth=step_growth, noise_scale=nu
+        )
         for nu in (noise_scale, sampling_noise_scale)
     )
 
@@ -180,8 +188,8 @@ def recovery_likelihood(
         pair_key, chain_key = jax.random.split(rng_key)
         index = example_index(batch)
         level, x_t, x_noisy = draw_pairs(pair_key, batch["image"], index)
-        per_example = (-1,) + (1,) * (x_t.ndim - 1)
-        y_pos = schedule.multiplier[level].reshape(per_example) * x_t
+        multiplier = schedule.multiplier[level].reshape((-1,) + (1,) * (x_t.ndim - 1))
+        y_pos = multiplier * x_t
 
         normalized, power_state = energy.normalize_params(
             module, params, objective_state.power_state
@@ -202,7 +210,8 @@ def recovery_likelihood(
         energy_pos, energy_neg = jnp.split(both_energy_fn(jnp.concatenate([y_pos, y_neg])), 2)
         level_weight = schedule.sigma[1] / schedule.sigma[1:][level]
         losses = level_weight * (energy_pos - energy_neg)
-        displacement = jnp.sqrt(jnp.sum((y_neg - x_noisy) ** 2, axis=tuple(range(1, y_neg.ndim))))
+        moved = y_neg / multiplier - x_noisy
+        displacement = jnp.sqrt(jnp.sum(moved**2, axis=tuple(range(1, moved.ndim))))
         figures = {
             "level_loss": losses,
             "energy_pos": energy_pos,

@@ -141,5 +141,5 @@ def uniform(rng_key: jax.Array, chain: jax.Array, like: PyTree, dtype=jnp.float3
     It is the entry that follows those of `like`, so it goes with noise of that shape.
     """
     words = _words(rng_key, chain, _num_entries(like), 1)[:, 0]
-    bits = 32 if dtype == jnp.float64 else 24
+    bits = 32 if dtype == jnp.float64 else 23  # with 24 the largest would round to 1
     return ((words >> np.uint32(32 - bits)).astype(dtype) + 0.5) * 2.0**-bits
