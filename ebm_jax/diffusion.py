@@ -44,9 +44,14 @@ class NoiseSchedule(NamedTuple):
         """[T] r_t: 1 where the pair is conditional, 0 for the last, which is a marginal density."""
         return jnp.ones_like(self.a[1:]).at[-1].set(0.0)
 
-    def langevin_scale(self, step_scale: float) -> jax.Array:
-        """[T] s_t^2 = b^2 c_t^2 sigma_{t+1}^2 with c_t^2 = sbar_t / sbar_0 and step_scale = b^2."""
-        return step_scale * self.sigma_bar[:-1] / self.sigma_bar[0] * self.sigma[1:] ** 2
+    def langevin_scale(self, step_scale: float, step_growth: float = 1.0) -> jax.Array:
+        """[T] s_t^2 = b^2 c_t^2 sigma_{t+1}^2 with c_t^2 = (sbar_t / sbar_0)^g, b^2 = step_scale.
+
+        step_growth: g. 1 is the paper's; with 0 every level's step is the same part of the variance
+        sigma_{t+1}^2 of its conditional, so that chains of one length settle at every level.
+        """
+        growth = (self.sigma_bar[:-1] / self.sigma_bar[0]) ** step_growth
+        return step_scale * growth * self.sigma[1:] ** 2
 
 
 def make_schedule(num_pairs: int) -> NoiseSchedule:

@@ -79,6 +79,23 @@ def test_langevin_scale_of_the_paper():
     )
 
 
+def test_langevin_scale_without_growth_is_a_part_of_each_conditionals_variance():
+    schedule, levels = t6_schedule(), plain.schedule(6)
+    flat = schedule.langevin_scale(0.2, 0.0)
+    np.testing.assert_allclose(flat, 0.2 * levels["sigma"][1:] ** 2, rtol=1e-5)
+    between = schedule.langevin_scale(0.2, 0.5)
+    np.testing.assert_allclose(between**2, flat * schedule.langevin_scale(0.2), rtol=1e-5)
+
+
+def test_langevin_scale_grows_as_told():
+    """With growth 0 the same part of sigma_{t+1}^2 at each level, with g a power of sbar_t."""
+    schedule, exact = t6_schedule(), plain.schedule(6)
+    sigma, ratio = exact["sigma"][1:], exact["sigma_bar"][:-1] / exact["sigma_bar"][0]
+    for growth in (0.0, 0.5, 1.0):
+        wanted = 3e-3 * ratio**growth * sigma**2
+        np.testing.assert_allclose(schedule.langevin_scale(3e-3, growth), wanted, rtol=1e-5)
+
+
 def test_pairs_are_the_reference_pairs():
     reference = load_reference("drl")
     x_t, x_next = jax.jit(q_sample_pairs)(
