@@ -12,7 +12,9 @@ from ebm_jax.data.preprocess import (
     pad_images,
     random_flip,
     scale_images,
+    scale_points,
     unscale_images,
+    unscale_points,
 )
 from ebm_jax.data.registry import dataset_names, load_dataset
 from ebm_jax.data.toy2d import TOY_DENSITIES, ToyDensity, toy_density
@@ -31,6 +33,8 @@ __all__ = [
     "prefetch",
     "random_flip",
     "scale_images",
+    "scale_points",
     "toy_density",
     "unscale_images",
+    "unscale_points",
 ]

@@ -1,4 +1,4 @@
-"""What is done to images on the device: scaling, dequantisation, flips, padding.
+"""What is done to examples on the device: scaling, dequantisation, flips, padding.
 
 All functions are pure and work under jit, vmap and pmap. Random ones take one key per example,
 from `example_keys`, so that an example's draw depends on its place in the global batch and not on
@@ -35,6 +35,17 @@ def unscale_images(images: jax.Array, low: float, high: float) -> jax.Array:
     """Inverse of `scale_images` for pictures: clip to `low..high`, round, return uint8."""
     unit = (jnp.clip(images, low, high) - low) / (high - low)
     return jnp.round(255.0 * unit).astype(jnp.uint8)
+
+
+def scale_points(points, value_range: tuple[float, float], low: float, high: float):
+    """Map points of the plane [..., 2] linearly, `value_range` to `[low, high]` on both axes."""
+    stored_low, stored_high = value_range
+    return low + (points - stored_low) * ((high - low) / (stored_high - stored_low))
+
+
+def unscale_points(points, value_range: tuple[float, float], low: float, high: float):
+    """Inverse of `scale_points`; nothing is clipped."""
+    return scale_points(points, (low, high), *value_range)
 
 
 def dequantise(keys: jax.Array, images: jax.Array, low: float, high: float) -> jax.Array:

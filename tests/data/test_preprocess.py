@@ -11,7 +11,9 @@ from ebm_jax.data import (
     pad_images,
     random_flip,
     scale_images,
+    scale_points,
     unscale_images,
+    unscale_points,
 )
 
 ALL_GREYS = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
@@ -35,6 +37,13 @@ def test_unscaling_clips_and_rounds():
     expected = [0, 0, 128, 128, 128, 255, 255]
     np.testing.assert_array_equal(unscale_images(values, -1.0, 1.0), expected)
     np.testing.assert_array_equal(unscale_images(jnp.array([0.501 / 255]), 0.0, 1.0), [1])
+
+
+def test_points_are_mapped_range_to_range_and_back():
+    points = np.array([[-8.0, 0.0], [8.0, 2.0], [20.0, -8.0]])
+    scaled = scale_points(points, (-8.0, 8.0), -1.0, 3.0)
+    np.testing.assert_allclose(scaled, [[-1.0, 1.0], [3.0, 1.5], [6.0, -1.0]], rtol=1e-15)
+    np.testing.assert_allclose(unscale_points(scaled, (-8.0, 8.0), -1.0, 3.0), points, atol=1e-14)
 
 
 def test_dequantised_values_are_uniform_in_their_bin():
