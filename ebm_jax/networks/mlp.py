@@ -11,13 +11,22 @@ from ebm_jax.networks.recovery_resnet import level_embedding
 class EnergyMLP(nn.Module):
     """E(x, t): dense layers with swish; the level's projection is added before each activation.
 
+    With num_frequencies > 0 the first layer sees x, sin(W x) and cos(W x), W learned from N(0,
+    frequency^2) (Tancik et al. 2020, arXiv 2006.10739): dense layers on x alone take many more
+    steps to find edges and holes that are small beside the range of x.
+
     Fields:
       input_size: dimensions of x. width: of the hidden layers. depth: their number.
+      num_frequencies: rows of W; 0 leaves x as it is.
+      frequency: standard deviation of W at the start, in radians per unit of x; about pi over the
+        width of what is to be resolved.
     """
 
     input_size: int = 2
     width: int = 128
     depth: int = 3
+    num_frequencies: int = 0
+    frequency: float = 1.0
 
     @property
     def input_shape(self) -> tuple[int]:
@@ -38,6 +47,14 @@ class EnergyMLP(nn.Module):
             embedding = level_embedding(jnp.atleast_1d(condition), self.width)
             return nn.Dense(self.width, name=f"level_{layer}")(embedding)
 
+        if self.num_frequencies:
+            angle = nn.Dense(
+                self.num_frequencies,
+                use_bias=False,
+                kernel_init=nn.initializers.normal(self.frequency),
+                name="frequencies",
+            )(x)
+            x = jnp.concatenate([x, jnp.sin(angle), jnp.cos(angle)], axis=-1)
         for i in range(self.depth):
             x = nn.Dense(self.width, name=f"hidden_{i}")(x)
             if condition is not None:
