@@ -99,9 +99,7 @@ def _keys(rng_key, chain):
 
 def _wrap(states, chain):
     if not hasattr(states, "position"):
-        raise TypeError(
-            f"{type(states).__name__} has no position: pass an MCMC algorithm"
-        )
+        raise TypeError(f"{type(states).__name__} has no position: pass an MCMC algorithm")
     x = states.position
     dtype = jax.tree.leaves(x)[0].dtype
     density = getattr(states, "logdensity", jnp.full(chain.shape, jnp.nan, dtype))
