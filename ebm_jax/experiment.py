@@ -1,6 +1,7 @@
 """From a config to what a run is made of. Below this file no function sees a config."""
 
 import difflib
+import functools
 import json
 import pathlib
 from collections.abc import Callable, Mapping
@@ -80,9 +81,8 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
         experiment = Experiment(
             dataset, module, objective, make_optimizer(config), make_preprocess(config, dataset)
         )
-        jax.eval_shape(
-            lambda: init_state(config, experiment)
-        )  # a network that does not fit says so
+        key = jax.random.key(0)
+        jax.eval_shape(_init_on_device(config, experiment), key, key)  # what does not fit says so
     except (ValueError, TypeError, OSError, ImportError) as error:
         raise ConfigError(str(error)) from error
     return experiment
@@ -146,8 +146,18 @@ def make_preprocess(config: ml_collections.ConfigDict, dataset: data.Dataset) ->
 
 def init_state(config: ml_collections.ConfigDict, experiment: Experiment) -> TrainState:
     """The host state before the first step."""
-    module, dataset = experiment.module, experiment.dataset
+    # A program that runs once: on CPU, XLA would optimise each draw of parameters for a second.
+    quick = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     params_key, state_key = jax.random.split(run_keys(config)["init"])
+    init = functools.partial(_init_on_device(config, experiment), params_key)
+    return parallel.init_shards(jax.jit(init, compiler_options=quick), state_key)
+
+
+def _init_on_device(
+    config: ml_collections.ConfigDict, experiment: Experiment
+) -> Callable[[jax.Array, jax.Array], TrainState]:
+    """(key of the parameters, key of the rest) -> one device's state before the first step."""
+    module, dataset = experiment.module, experiment.dataset
     per_device = config.training.batch_size // jax.device_count()
     example_batch = {
         "image": jnp.zeros((per_device, *dataset.example_shape)),
@@ -155,14 +165,13 @@ def init_state(config: ml_collections.ConfigDict, experiment: Experiment) -> Tra
     }
     condition = jnp.zeros((1,), jnp.int32)
 
-    @jax.jit
-    def init(rng_key: jax.Array) -> TrainState:
+    def init(params_key: jax.Array, rng_key: jax.Array) -> TrainState:
         params = module.init(params_key, example_batch["image"][:1], condition)["params"]
         return init_train_state(
             rng_key, params, experiment.objective, experiment.optimizer, example_batch
         )
 
-    return parallel.init_shards(init, state_key)
+    return init
 
 
 def train_step(config: ml_collections.ConfigDict, experiment: Experiment) -> Callable[..., Any]:
