@@ -21,13 +21,15 @@ def get_config() -> ml_collections.ConfigDict:
     data.held_out_split = "test"  # for --mode=evaluate
     data.data_dir = ""  # where data sets are; "" is $TFDS_DATA_DIR, else ~/tensorflow_datasets
     data.pad_to = 0  # pixels, height and width to pad images to with black; 0 leaves them
+    data.image_size = 0  # pixels, for sets that are resized (celeba, lsun); 0: the set's own size
+    data.label = ""  # the factor that is the label (dsprites); "": the set's own label
     data.low = -1.0  # model value of grey value 0
     data.high = 1.0  # model value of grey value 255
     data.random_flip = True  # mirror left to right with probability 1/2
     data.dequantise = False  # add uniform noise of one grey value
 
     config.model = model = ml_collections.ConfigDict()
-    model.name = "recovery_resnet"  # one of ebm_jax.experiment.NETWORKS; the rest are its fields
+    model.name = "recovery_resnet"  # one of ebm_jax.methods.NETWORKS; the rest are its fields
     model.width = 128  # channels of the first resolution, "ch"
     model.multipliers = (1, 2, 2, 2)  # of the width, per resolution
     model.num_blocks = 8  # residual blocks per resolution, "N"
@@ -35,10 +37,11 @@ def get_config() -> ml_collections.ConfigDict:
     model.dtype = "float32"  # of activations and kernels inside the network, or "bfloat16"
 
     config.objective = objective = ml_collections.ConfigDict()
-    objective.name = "recovery_likelihood"  # one of ebm_jax.experiment.OBJECTIVES; as above
+    objective.name = "recovery_likelihood"  # one of ebm_jax.methods.OBJECTIVES; as above
     objective.num_pairs = 6  # pairs of noise levels, "T"
     objective.num_steps = 30  # Langevin steps per level, "K"
     objective.step_scale = 2e-4  # "b^2": s_t^2 = b^2 c_t^2 sigma_{t+1}^2
+    objective.step_growth = 1.0  # g in c_t^2 = (sbar_t / sbar_0)^g; the paper's is 1
     objective.noise_scale = 1.0  # "nu" of the chains in training
     objective.sampling_noise_scale = 0.99  # "nu" of the chains when sampling
 

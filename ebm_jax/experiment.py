@@ -14,12 +14,11 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from ebm_jax import data, parallel, pictures
+from ebm_jax import data, methods, parallel, pictures
 from ebm_jax.diffusion import make_schedule
-from ebm_jax.networks.mlp import EnergyMLP
-from ebm_jax.networks.recovery_resnet import RecoveryResNet
+from ebm_jax.evaluation import plane
 from ebm_jax.objectives.base import Objective
-from ebm_jax.objectives.recovery_likelihood import recovery_likelihood
+from ebm_jax.objectives.recovery_likelihood import network_level_energy
 from ebm_jax.training import optimizers
 from ebm_jax.training.checkpoints import Checkpoints
 from ebm_jax.training.train_step import Preprocess, TrainState, init_train_state, make_train_step
@@ -39,34 +38,6 @@ class Experiment(NamedTuple):
     preprocess: Preprocess
 
 
-def _image_network(network: type[nn.Module]) -> Callable[..., nn.Module]:
-    def make(example_shape: tuple[int, ...], **fields: Any) -> nn.Module:
-        height, width, channels = example_shape
-        if height != width:
-            raise ConfigError(
-                f"images are {height} x {width}: write data.pad_to to make them square"
-            )
-        return network(image_size=height, channels=channels, **fields)
-
-    return make
-
-
-def _mlp(example_shape: tuple[int, ...], **fields: Any) -> nn.Module:
-    (input_size,) = example_shape
-    return EnergyMLP(input_size=input_size, **fields)
-
-
-def _recovery_likelihood(module: nn.Module, *, num_pairs: int, **fields: Any) -> Objective:
-    return recovery_likelihood(module, make_schedule(num_pairs), **fields)
-
-
-NETWORKS: dict[str, Callable[..., nn.Module]] = {
-    "recovery_resnet": _image_network(RecoveryResNet),
-    "mlp": _mlp,
-}
-OBJECTIVES: dict[str, Callable[..., Objective]] = {"recovery_likelihood": _recovery_likelihood}
-
-
 def build(config: ml_collections.ConfigDict) -> Experiment:
     """Loads the data and makes the parts of a run; touches no workdir.
 
@@ -77,7 +48,7 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
     dataset = load_split(config, config.data.split)
     try:
         module = make_module(config, dataset.example_shape)
-        objective = _make(OBJECTIVES, "objective", config.objective, module)
+        objective = make_objective(config, module, dataset)
         experiment = Experiment(
             dataset, module, objective, make_optimizer(config), make_preprocess(config, dataset)
         )
@@ -100,6 +71,8 @@ def load_split(config: ml_collections.ConfigDict, split: str) -> data.Dataset:
             split,
             data_dir=config.data.data_dir or None,
             pad_to=config.data.pad_to or None,
+            image_size=config.data.image_size or None,
+            label=config.data.label or None,
         )
     except (ValueError, OSError, ImportError) as error:
         raise ConfigError(str(error)) from error
@@ -110,7 +83,26 @@ def make_module(config: ml_collections.ConfigDict, example_shape: tuple[int, ...
     fields = dict(config.model)
     if "dtype" in fields:
         fields["dtype"] = jnp.dtype(fields["dtype"])
-    return _make(NETWORKS, "model", fields, example_shape)
+    return _make(methods.NETWORKS, "model", fields, example_shape)
+
+
+def make_objective(
+    config: ml_collections.ConfigDict, module: nn.Module, dataset: data.Dataset
+) -> Objective:
+    """The objective of a config for a network and a data set."""
+    num_classes = getattr(module, "num_classes", None)
+    if num_classes and num_classes != dataset.num_classes:
+        raise ConfigError(
+            f"model.num_classes is {num_classes} and {dataset.name} has {dataset.num_classes} "
+            f"classes: write {dataset.num_classes if dataset.num_classes > 1 else 0}"
+        )
+    batch = methods.Batch(
+        low=config.data.low,
+        high=config.data.high,
+        size=config.training.batch_size,
+        num_devices=jax.device_count(),
+    )
+    return _make(methods.OBJECTIVES, "objective", config.objective, module, batch)
 
 
 def make_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
@@ -129,11 +121,10 @@ def make_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransform
 def make_preprocess(config: ml_collections.ConfigDict, dataset: data.Dataset) -> Preprocess:
     """(keys, stored examples) -> examples in model units, on the device."""
     low, high = config.data.low, config.data.high
-    stored_low, stored_high = dataset.value_range
 
     def preprocess(keys: jax.Array, x: jax.Array) -> jax.Array:
         if x.dtype != jnp.uint8:  # points of the plane
-            return low + (high - low) * (x - stored_low) / (stored_high - stored_low)
+            return data.scale_points(x, dataset.value_range, low, high)
         if config.data.dequantise:
             x = data.dequantise(keys, x, low, high)
         else:
@@ -160,10 +151,12 @@ def _init_on_device(
     module, dataset = experiment.module, experiment.dataset
     per_device = config.training.batch_size // jax.device_count()
     example_batch = {
-        "image": jnp.zeros((per_device, *dataset.example_shape)),
+        "image": jnp.full((per_device, *dataset.example_shape), config.data.low),
         "label": jnp.zeros((per_device,), jnp.int32),
     }
-    condition = jnp.zeros((1,), jnp.int32)
+    levels = config.objective.name == "recovery_likelihood"
+    conditional = levels or getattr(module, "num_classes", None)
+    condition = jnp.zeros((1,), jnp.int32) if conditional else None
 
     def init(params_key: jax.Array, rng_key: jax.Array) -> TrainState:
         params = module.init(params_key, example_batch["image"][:1], condition)["params"]
@@ -227,14 +220,56 @@ def check(config: ml_collections.ConfigDict) -> None:
 
 
 def picture(
-    config: ml_collections.ConfigDict, parts: Experiment, samples: np.ndarray
+    config: ml_collections.ConfigDict, parts: Experiment, params: Any, samples: np.ndarray
 ) -> np.ndarray:
-    """Samples, in model units, beside as many real examples: a picture, uint8 [H, W, 3]."""
+    """What is drawn of samples, in model units, and of the parameters that made them.
+
+    Images: the samples beside as many real ones. Points of the plane: the learned density, the true
+    one, and the samples.
+
+    Returns:
+      uint8 [H, W, 3].
+    """
+    if len(parts.dataset.example_shape) == 1:
+        model, density = plane_model(config, parts, params), data.toy_density(parts.dataset.name)
+        return plane.picture(in_data_units(config, parts, samples), model, density)
     low, high = config.data.low, config.data.high
     real = parts.dataset.images[data.batch_indices(parts.dataset.num_examples, len(samples), 0, 0)]
     generated = np.asarray(data.unscale_images(samples, low, high))
     grids = pictures.image_grid(generated), pictures.image_grid(real)
     return pictures.side_by_side(*grids, ("generated", f"real: {parts.dataset.name}"))
+
+
+def in_data_units(
+    config: ml_collections.ConfigDict, parts: Experiment, points: np.ndarray
+) -> np.ndarray:
+    """Points of the plane [n, 2] from model units to those of the data."""
+    return data.unscale_points(points, parts.dataset.value_range, config.data.low, config.data.high)
+
+
+def plane_model(
+    config: ml_collections.ConfigDict, parts: Experiment, params: Any
+) -> plane.PlaneModel:
+    """The density of points of the plane that the energy of level 0 defines, in the data's units.
+
+    Its variable is y_0 = multiplier_0 (abar_0 x + sbar_0 eps), x the data in model units.
+    """
+    objective = config.objective
+    schedule = make_schedule(objective.num_pairs)
+    energy_scale = 1 / schedule.langevin_scale(objective.step_scale, objective.step_growth)
+    a_bar, sigma_bar, multiplier = (
+        float(levels[0]) for levels in (schedule.a_bar, schedule.sigma_bar, schedule.multiplier)
+    )
+    stored = parts.dataset.value_range
+    at_zero, at_one = (
+        data.scale_points(x, stored, config.data.low, config.data.high) for x in (0.0, 1.0)
+    )
+    return plane.PlaneModel(
+        network_level_energy(parts.module, params, energy_scale)(jnp.zeros((), jnp.int32)),
+        factor=multiplier * a_bar * (at_one - at_zero),
+        offset=multiplier * a_bar * at_zero,
+        noise_std=sigma_bar / a_bar / (at_one - at_zero),
+    )
 
 
 def get_field(config: Mapping[str, Any], name: str) -> Any:

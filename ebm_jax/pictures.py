@@ -101,24 +101,25 @@ def side_by_side(
     return np.asarray(picture)
 
 
-def density_figure(
-    path: str | os.PathLike,
+def density_picture(
     log_density: np.ndarray,
     true_log_density: np.ndarray | None = None,
     samples: np.ndarray | None = None,
     *,
     extent: tuple[float, float, float, float],
-) -> None:
-    """Draws a learned density in the plane, the true one and samples, beside each other.
+) -> np.ndarray:
+    """A learned density in the plane, the true one and samples, beside each other.
 
     Both densities are normalised over the grid by their sum, and share one colour scale.
 
     Args:
-      path: of the PNG.
       log_density: learned log p up to a constant, [ny, nx]; row i at the i-th y, from below.
       true_log_density: [ny, nx] as well, or None.
       samples: [n, 2], or None.
       extent: (x from, x to, y from, y to) of the grid.
+
+    Returns:
+      uint8 [height, width, 3], as `image_grid` and `side_by_side` give.
     """
     panels: list[tuple[str, np.ndarray]] = [("learned density", _normalized(log_density))]
     if true_log_density is not None:
@@ -137,7 +138,51 @@ def density_figure(
     for axis in axes:
         axis.set_xlim(extent[:2])
         axis.set_ylim(extent[2:])
-    _save_figure(path, figure)
+    return _rendered(figure)
+
+
+def grids_picture(
+    grids: Mapping[str, np.ndarray],
+    *,
+    bars: Mapping[str, Sequence[float] | np.ndarray] | None = None,
+    x_label: str = "",
+    y_label: str = "",
+    text: Sequence[str] = (),
+) -> np.ndarray:
+    """Titled grids of images (from `image_grid`) side by side, figures on them below.
+
+    Args:
+      grids: by title, uint8 [height, width, 1 or 3].
+      bars: by name, one bar per index 0, 1, ... under the grids; the same number for each name.
+      x_label, y_label: of the bars.
+      text: lines under all, in letters of one width.
+
+    Returns:
+      uint8 [height, width, 3].
+    """
+    from matplotlib.figure import Figure
+
+    size = 4.6  # inches, of one grid
+    heights = [size, *([2.2] if bars else []), *([0.17 * len(text) + 0.1] if text else [])]
+    figure = Figure(figsize=(size * len(grids), sum(heights)), dpi=120, layout="constrained")
+    rows = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    axes = rows[0].subplots(1, len(grids), squeeze=False)[0]
+    for axis, (title, grid) in zip(axes, grids.items(), strict=True):
+        axis.imshow(np.broadcast_to(grid, (*grid.shape[:2], 3)), interpolation="antialiased")
+        axis.set_title(title)
+        axis.set_axis_off()
+    if bars:
+        axis = rows[1].subplots()
+        width = 0.8 / len(bars)
+        for i, (name, values) in enumerate(bars.items()):
+            place = np.arange(len(values)) + (i - (len(bars) - 1) / 2) * width
+            axis.bar(place, np.asarray(values), width, label=name)
+            axis.set_xticks(np.arange(len(values)))
+        axis.set_ylim(top=1.3 * axis.get_ylim()[1])  # room for the legend
+        _label(axis, x_label, y_label, legend=True)
+    if text:
+        rows[-1].text(0.02, 0.98, "\n".join(text), va="top", family="monospace", fontsize=9)
+    return _rendered(figure)
 
 
 def line_figure(
@@ -204,11 +249,15 @@ def _label(axis: Any, x_label: str, y_label: str, *, legend: bool) -> None:
 
 
 def _save_figure(path: str | os.PathLike, figure: Any) -> None:
+    save_image(path, _rendered(figure))
+
+
+def _rendered(figure: Any) -> np.ndarray:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    content = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(content)
-    write_atomically(path, content.getvalue())
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.array(canvas.buffer_rgba())[..., :3]
 
 
 def _png(image: np.ndarray) -> bytes:

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from ebm_jax import energy, samplers
@@ -282,7 +283,8 @@ def _mean_where(values: jax.Array, member: jax.Array) -> Mean:
 
 
 def _check_box(x: jax.Array, low: float, high: float) -> None:
-    smallest, largest = float(jnp.min(x)), float(jnp.max(x))
+    values = np.asarray(x)
+    smallest, largest = values.min(), values.max()
     if smallest < low or largest > high:
         raise ValueError(
             f"the data lie in {smallest:g} to {largest:g}, outside the box {low:g} to {high:g}: "

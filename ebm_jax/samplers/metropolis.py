@@ -20,11 +20,11 @@ def metropolis(
     """
     log_ratio = jnp.where(jnp.isnan(log_ratio), -jnp.inf, log_ratio)
     dtype = jnp.promote_types(log_ratio.dtype, jnp.float32)
-    u = random.uniform(rng_key, state.chain, state.x, dtype)
-    acceptance = jnp.exp(jnp.minimum(log_ratio, 0))
-    new = select(u < acceptance, proposal, state)
+    # XLA keeps the result of a logarithm; a bare uniform it would draw again for every entry of x.
+    log_u = jnp.log(random.uniform(rng_key, state.chain, state.x, dtype))
+    new = select(log_u < log_ratio, proposal, state)
     info = Info(
-        acceptance=acceptance,
+        acceptance=jnp.exp(jnp.minimum(log_ratio, 0)),
         energy=state.energy,
         grad_norm=norm(state.grad),
         displacement=distance(new.x, state.x),

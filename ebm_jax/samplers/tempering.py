@@ -120,8 +120,8 @@ def _step(rng_key, state, *, energy_fn, temperatures, make_kernel):
 
     swap_key = random.fold_in(rng_key, 1)
     dtype = jnp.promote_types(moved.energy.dtype, jnp.float32)
-    u = random.uniform(swap_key, index.reshape(-1), (), dtype).reshape(index.shape)
-    source, swap_acceptance = exchange(moved.energy, temperatures, u, state.num_rounds)
+    log_u = jnp.log(random.uniform(swap_key, index.reshape(-1), (), dtype)).reshape(index.shape)
+    source, swap_acceptance = exchange(moved.energy, temperatures, log_u, state.num_rounds)
 
     def permute(a):
         return jnp.take_along_axis(a, source.reshape(source.shape + (1,) * (a.ndim - 2)), axis=1)
@@ -142,14 +142,15 @@ def _step(rng_key, state, *, energy_fn, temperatures, make_kernel):
 
 
 def exchange(
-    energy: jax.Array, temperatures: jax.Array, u: jax.Array, num_rounds: jax.Array
+    energy: jax.Array, temperatures: jax.Array, log_u: jax.Array, num_rounds: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Decide which neighbouring replicas exchange.
 
     Args:
         energy: E of each replica, [chains, replicas].
         temperatures: [replicas].
-        u: uniform numbers, [chains, replicas]; the one at r decides on the pair (r, r + 1).
+        log_u: logarithms of uniform numbers, [chains, replicas]; the one at r decides on the pair
+            (r, r + 1).
         num_rounds: [chains]; pairs with r of the same parity are proposed.
 
     Returns:
@@ -160,10 +161,9 @@ def exchange(
     inverse = (1 / temperatures).astype(energy.dtype)
     log_ratio = (inverse[:-1] - inverse[1:]) * (energy[:, :-1] - energy[:, 1:])
     log_ratio = jnp.where(jnp.isnan(log_ratio), -jnp.inf, log_ratio)
-    acceptance = jnp.exp(jnp.minimum(log_ratio, 0))
     lower = np.arange(num_replicas - 1)
     proposed = lower % 2 == num_rounds[:, None] % 2
-    swap = (proposed & (u[:, :-1] < acceptance)).astype(jnp.int32)
+    swap = (proposed & (log_u[:, :-1] < log_ratio)).astype(jnp.int32)
     no = jnp.zeros_like(swap[:, :1])
     up, down = jnp.concatenate([swap, no], axis=1), jnp.concatenate([no, swap], axis=1)
-    return np.arange(num_replicas, dtype=np.int32) + up - down, acceptance
+    return np.arange(num_replicas, dtype=np.int32) + up - down, jnp.exp(jnp.minimum(log_ratio, 0))

@@ -158,7 +158,7 @@ class Run:
         key = experiment.run_keys(self.config)["sample"]
         samples = self.sampler(key, ema_params)[: self.config.sampling.num_samples]
         if jax.process_index() == 0:
-            picture = experiment.picture(self.config, self.parts, np.asarray(samples))
+            picture = experiment.picture(self.config, self.parts, ema_params, np.asarray(samples))
             pictures.save_image(self.workdir / "samples" / f"step_{step:07d}.png", picture)
             writer.images(step, {"samples": picture})
 

@@ -1,0 +1,24 @@
+"""UCI digits with IGEBM, for two CPU cores.
+
+python main.py --config=configs/digits_igebm.py --workdir=runs/digits_igebm
+"""
+
+import ml_collections
+
+from configs import cifar10_igebm, digits
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """A narrow network, a short chain and a small buffer."""
+    config = cifar10_igebm.get_config()
+    config.data.name = "digits"
+    config.model.width = 32
+    config.model.multipliers = (1, 2)
+    config.model.num_blocks = (2, 2)
+    config.objective.num_steps = 20
+    config.objective.buffer_size = 2_000
+    config.optimizer.learning_rate = 1e-3
+    config.training = digits.get_config().training
+    config.cpu_devices = 2
+    config.evaluation.num_samples = 1_797
+    return config

@@ -1,0 +1,23 @@
+"""UCI digits with multiscale denoising score matching, for two CPU cores.
+
+python main.py --config=configs/digits_mdsm.py --workdir=runs/digits_mdsm
+"""
+
+import ml_collections
+
+from configs import cifar10_mdsm, digits
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """A narrow network of two stages, a larger learning rate and a shorter sampler."""
+    config = cifar10_mdsm.get_config()
+    config.data.name = "digits"
+    config.model.width = 16
+    config.model.multipliers = (2, 4)
+    config.model.num_blocks = 2
+    config.optimizer.learning_rate = 1e-3
+    config.training = digits.get_config().training
+    config.training.batch_size = 128
+    config.cpu_devices = 2
+    config.evaluation.num_samples = 1_797
+    return config

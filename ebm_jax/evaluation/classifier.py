@@ -1,0 +1,105 @@
+"""What a classifier trained on real images says of samples.
+
+Multinomial logistic regression on the radial basis functions exp(-gamma |x - c|^2) about training
+images c: all of them up to a thousand, then a fixed random choice (Nystroem). It trains in seconds,
+the same each time, and far from the training images its evidence fades, so that it is not confident
+of noise or of blends of two classes.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+_MAX_CENTRES = 1_000
+_MAX_TRAINING = 10_000
+_INVERSE_PENALTY = 10.0  # C of scikit-learn: held-out UCI digits get a median confidence near .95
+
+
+class Classifier(NamedTuple):
+    """scores: (x [n, ...]) -> [n, num_classes], float64: log p(class | x) minus its class mean.
+
+    They serve as features too: they are what the classifier knows of an image.
+    num_training: images that it was trained on.
+    """
+
+    scores: Callable[[np.ndarray], np.ndarray]
+    num_classes: int
+    num_training: int
+
+
+class Verdict(NamedTuple):
+    """What a classifier says of a set of images.
+
+    num_images: n. class_share: [num_classes], fraction of the images given to each class.
+    median_confidence: median over images of the highest p(class | image).
+    accuracy: fraction of the images given to their own class, None where that is not known.
+    """
+
+    num_images: int
+    class_share: np.ndarray
+    median_confidence: float
+    accuracy: float | None
+
+
+def train_classifier(x: np.ndarray, labels: np.ndarray, num_classes: int) -> Classifier:
+    """Trains on real images.
+
+    Args:
+      x: [n, ...] real numbers of a few units' range, the scale that is judged later.
+      labels: int [n], each of 0 .. num_classes - 1 among them.
+    Raises:
+      ValueError: for fewer than two classes, or a class without an image.
+    """
+    from sklearn.kernel_approximation import Nystroem
+    from sklearn.linear_model import LogisticRegression
+
+    absent = sorted(set(range(num_classes)) - set(np.unique(labels).tolist()))
+    if num_classes < 2 or absent:
+        raise ValueError(
+            f"a classifier of {num_classes} classes needs two or more, each with an image; "
+            f"there is none of {absent}"
+        )
+    x = _rows(x)
+    if len(x) > _MAX_TRAINING:
+        chosen = np.sort(np.random.default_rng(0).permutation(len(x))[:_MAX_TRAINING])
+        x, labels = x[chosen], labels[chosen]
+    basis = Nystroem(
+        gamma=1 / (x.shape[1] * x.var()),
+        n_components=min(len(x), _MAX_CENTRES),
+        random_state=0,
+    )
+    model = LogisticRegression(C=_INVERSE_PENALTY, max_iter=1_000)
+    model.fit(basis.fit_transform(x), labels)
+
+    def scores(images: np.ndarray) -> np.ndarray:
+        logits = model.decision_function(basis.transform(_rows(images)))
+        if num_classes == 2:  # scikit-learn gives log p_1 - log p_0 alone
+            logits = np.stack([-logits, logits], axis=1) / 2
+        return logits - logits.mean(1, keepdims=True)
+
+    return Classifier(scores, num_classes, len(x))
+
+
+def judge(classifier: Classifier, x: np.ndarray, labels: np.ndarray | None = None) -> Verdict:
+    """What the classifier says of images [n, ...] in the units that it was trained in.
+
+    Args:
+      labels: int [n], the images' classes where they are known.
+    """
+    scores = classifier.scores(x)
+    given = scores.argmax(1)
+    scores = np.exp(scores - scores.max(1, keepdims=True))
+    confidence = 1 / scores.sum(1)  # of the highest, whose exponent is now 0
+    counts = np.bincount(given, minlength=classifier.num_classes)
+    return Verdict(
+        num_images=len(scores),
+        class_share=counts / len(scores),
+        median_confidence=float(np.median(confidence)),
+        accuracy=None if labels is None else float(np.mean(given == labels)),
+    )
+
+
+def _rows(x: np.ndarray) -> np.ndarray:
+    x = np.asarray(x, np.float64)
+    return x.reshape(len(x), -1)

@@ -1,0 +1,97 @@
+"""Frechet distance of two Gaussians fitted to pixels or features.
+
+    distance = frechet_distance(fit_gaussian(samples), fit_gaussian(real))
+
+The measure behind FID (Heusel et al. 2017, arXiv 1706.08500, eq. 6): the squared 2-Wasserstein
+distance of N(m_1, C_1) and N(m_2, C_2) (Dowson & Landau 1982),
+
+    d = |m_1 - m_2|^2 + tr C_1 + tr C_2 - 2 tr (C_1^{1/2} C_2 C_1^{1/2})^{1/2}.
+
+It sees means and covariances alone, in the squared unit of its input, and is biased upwards by a
+finite number of examples: compare distances of equal numbers, and with a floor of real examples.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.linalg
+
+_BLOCK = 4096  # examples converted to float64 at once
+
+
+class GaussianFit(NamedTuple):
+    """mean [d]; covariance [d, d] (divisor n - 1); both float64. num_examples: n."""
+
+    mean: np.ndarray
+    covariance: np.ndarray
+    num_examples: int
+
+
+def fit_gaussian(x: np.ndarray, *, scale: float = 1.0, offset: float = 0.0) -> GaussianFit:
+    """Mean and covariance of scale * x + offset, in two passes over blocks of float64.
+
+    Args:
+      x: [n, ...] of any real type, memory-mapped or not; the other axes are flattened to d.
+    Raises:
+      ValueError: for non-finite values, or n <= d: the covariance has then at most rank n - 1, and
+        a distance from it says more of n than of x.
+    """
+    n, d = len(x), int(np.prod(x.shape[1:]))
+    if (reason := too_few(n, d)) is not None:
+        raise ValueError(reason)
+    blocks = range(0, n, _BLOCK)
+
+    def block(first: int) -> np.ndarray:
+        return np.asarray(x[first : first + _BLOCK]).reshape(-1, d).astype(np.float64)
+
+    mean = sum(block(first).sum(0) for first in blocks) / n
+    if not np.all(np.isfinite(mean)):
+        raise ValueError(f"{d - np.isfinite(mean).sum()} of {d} features have non-finite values")
+    scatter = np.zeros((d, d))
+    for first in blocks:
+        centred = block(first) - mean
+        scatter += centred.T @ centred
+    return GaussianFit(scale * mean + offset, scale**2 * scatter / (n - 1), n)
+
+
+def too_few(num_examples: int, num_features: int) -> str | None:
+    """Why so many examples make no Frechet distance over so many features; None where they do."""
+    if num_examples > num_features:
+        return None
+    return (
+        f"{num_examples} examples leave the covariance of {num_features} features singular, and a "
+        f"Frechet distance mostly bias: give more than {num_features}, better ten times as many"
+    )
+
+
+def frechet_distance(a: GaussianFit, b: GaussianFit) -> float:
+    """Frechet distance d of two Gaussians: see the module's equation.
+
+    With factors C_i = F_i F_i', the last trace is the sum of the singular values of F_1' F_2. So no
+    square root of a rounded zero is taken, and singular covariances, a point mass included, are as
+    exact as others: d(a, a) is 0 to rounding of tr C.
+
+    Raises:
+      ValueError: for different numbers of features, non-finite values, or a covariance that is not
+        symmetric and positive semi-definite.
+    """
+    if a.mean.shape != b.mean.shape:
+        raise ValueError(f"features of one are {a.mean.shape}, of the other {b.mean.shape}")
+    overlap = scipy.linalg.svdvals(_factor(a).T @ _factor(b)).sum()
+    traces = np.trace(a.covariance) + np.trace(b.covariance)
+    return float(np.sum((a.mean - b.mean) ** 2) + traces - 2 * overlap)
+
+
+def _factor(fit: GaussianFit) -> np.ndarray:
+    """F [d, d] with C = F F', by the eigenvectors; eigenvalues within rounding of 0 are 0."""
+    covariance = np.asarray(fit.covariance, np.float64)
+    if not (np.all(np.isfinite(covariance)) and np.all(np.isfinite(fit.mean))):
+        raise ValueError("the mean or the covariance has non-finite values")
+    if not np.allclose(covariance, covariance.T, rtol=1e-6, atol=1e-9 * np.abs(covariance).max()):
+        raise ValueError("the covariance is not symmetric")
+    values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
+    largest = np.abs(values).max()
+    if values[0] < -1e-6 * largest:
+        raise ValueError(f"the covariance has the negative eigenvalue {values[0]:.3g}")
+    rounding = largest * len(values) * np.finfo(np.float64).eps
+    return vectors * np.sqrt(np.where(values > rounding, values, 0.0))

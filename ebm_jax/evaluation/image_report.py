@@ -1,0 +1,108 @@
+"""A judgement of images as a table, as figures for JSON, and as a picture."""
+
+from typing import Any
+
+import numpy as np
+
+from ebm_jax import data, pictures
+from ebm_jax.data.dataset import Dataset
+from ebm_jax.evaluation.classifier import Verdict
+from ebm_jax.evaluation.images import Distance, Judgement
+
+_MAX_SHOWN = 100  # images of each grid
+
+
+def lines(found: Judgement, name: str) -> list[str]:
+    """A judgement of images of one data set as a table, with what was measured on what."""
+    if found.pixel is None:
+        table = [f"Frechet distance over pixels: not measured, as {found.too_few}"]
+    else:
+        table = _distance_lines(found.pixel, f"over pixels, to training images of {name}")
+    if found.samples is not None:
+        table += _verdict_lines(found.samples, found.held_out, found.num_training)
+    if found.scores is not None:
+        table += _distance_lines(found.scores, "over the classifier's scores of each class")
+    return table
+
+
+def figures(found: Judgement, training: Dataset, held_out: Dataset) -> dict[str, Any]:
+    """A judgement of images for the JSON, with what was measured on what."""
+    distances = {"over_pixels": found.pixel, "over_class_scores": found.scores}
+    values: dict[str, Any] = {
+        "images": "in [-1, 1]; samples neither clipped nor rounded",
+        "share_of_sample_values_outside": found.share_outside,
+        "real": {"name": training.name, "training": training.split, "held_out": held_out.split},
+        "frechet_distance_to_training": {
+            name: distance and distance._asdict() for name, distance in distances.items()
+        },
+    }
+    if found.too_few is not None:
+        values["frechet_distance_not_measured"] = found.too_few
+    if found.samples is not None:
+        values["classifier"] = {
+            "kind": "multinomial logistic regression on radial basis functions of training images",
+            "num_training": found.num_training,
+            "samples": found.samples._asdict(),
+            "held_out": found.held_out._asdict(),
+        }
+    return values
+
+
+def picture(
+    found: Judgement, samples: np.ndarray, held_out: Dataset, *, low: float, high: float
+) -> np.ndarray:
+    """Samples and real images side by side, shares of the classes, and the table.
+
+    Args:
+      samples: [n, height, width, channels] in model units; low, high: of grey values 0 and 255.
+    Returns:
+      uint8 [height, width, 3].
+    """
+    shown = min(_MAX_SHOWN, len(samples), held_out.num_examples)
+    some_real = held_out.images[data.batch_indices(held_out.num_examples, shown, 0, 0)]
+    generated = np.asarray(data.unscale_images(samples[:shown], low, high))
+    bars = {}
+    if found.samples is not None:
+        bars = {
+            "generated": found.samples.class_share,
+            "real, held out": found.held_out.class_share,
+        }
+    return pictures.grids_picture(
+        {
+            f"generated: {shown} of {len(samples):,}": pictures.image_grid(generated),
+            f"real, held out: {shown} of {held_out.num_examples:,}": pictures.image_grid(some_real),
+        },
+        bars=bars,
+        x_label="class, as the classifier has it",
+        y_label="fraction of the images",
+        text=lines(found, held_out.name),
+    )
+
+
+def _distance_lines(distance: Distance, of: str) -> list[str]:
+    rows = [(f"{distance.num_samples:,} samples", distance.samples)]
+    if distance.samples_as_held_out is not None and distance.num_samples > distance.num_held_out:
+        rows.append((f"first {distance.num_held_out:,} of them", distance.samples_as_held_out))
+    rows.append((f"{distance.num_held_out:,} real held-out images", distance.floor))
+    title = f"Frechet distance {of} ({distance.num_training:,})"
+    return [title, *(f"  {what:<28}{value:10.3f}" for what, value in rows)]
+
+
+def _verdict_lines(samples: Verdict, held_out: Verdict, num_training: int) -> list[str]:
+    def row(what: str, *values: str) -> str:
+        return f"  {what:<20}" + "".join(f"{value:>18}" for value in values)
+
+    def rarest(verdict: Verdict) -> str:
+        rare = verdict.class_share.argmin()
+        return f"{verdict.class_share[rare]:.1%} (class {rare})"
+
+    both = (samples, held_out)
+    table = [
+        f"classifier trained on {num_training:,} real images",
+        row("", "samples", "held out"),
+        row("median confidence", *(f"{v.median_confidence:.3f}" for v in both)),
+        row("rarest class", *(rarest(v) for v in both)),
+    ]
+    if held_out.accuracy is not None:
+        table.append(row("accuracy", "-", f"{held_out.accuracy:.3f}"))
+    return table

@@ -1,0 +1,123 @@
+"""Networks and objectives by the names that configs use.
+
+A config's section names one maker and gives its keywords: after `config.model.name`, the other
+fields of `config.model` are those of the network. In a config 0 stands for "none" where None
+has no type: no classes, no clipping.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from flax import linen as nn
+
+from ebm_jax import samplers
+from ebm_jax.diffusion import make_schedule
+from ebm_jax.networks.igebm import IgebmConvNet, IgebmResNet
+from ebm_jax.networks.mdsm import MdsmResNet
+from ebm_jax.networks.mlp import EnergyMLP
+from ebm_jax.networks.recovery_resnet import RecoveryResNet
+from ebm_jax.objectives.base import Objective
+from ebm_jax.objectives.contrastive_divergence import igebm
+from ebm_jax.objectives.denoising_score_matching import denoising_score_matching, noise_ladder
+from ebm_jax.objectives.recovery_likelihood import recovery_likelihood
+
+
+class Batch(NamedTuple):
+    """What an objective may have to know of the batches it will see.
+
+    low, high: range of the images, in model units. size: examples per step on all devices.
+    num_devices: that share it.
+    """
+
+    low: float
+    high: float
+    size: int
+    num_devices: int
+
+
+def _image_network(network: type[nn.Module]) -> Callable[..., nn.Module]:
+    def make(example_shape: tuple[int, ...], **fields: Any) -> nn.Module:
+        if len(example_shape) != 3 or example_shape[0] != example_shape[1]:
+            raise ValueError(
+                f"{network.__name__} takes square images, not examples of shape {example_shape}: "
+                "write data.pad_to, or another model"
+            )
+        if "num_classes" in fields:
+            fields["num_classes"] = fields["num_classes"] or None
+        return network(image_size=example_shape[0], channels=example_shape[2], **fields)
+
+    return make
+
+
+def _mlp(example_shape: tuple[int, ...], **fields: Any) -> nn.Module:
+    if len(example_shape) != 1:
+        raise ValueError(f"the model 'mlp' takes vectors, not examples of shape {example_shape}")
+    return EnergyMLP(input_size=example_shape[0], **fields)
+
+
+def _recovery_likelihood(
+    module: nn.Module, batch: Batch, *, num_pairs: int, **fields: Any
+) -> Objective:
+    del batch
+    return recovery_likelihood(module, make_schedule(num_pairs), **fields)
+
+
+def _contrastive_divergence(
+    module: nn.Module, batch: Batch, *, sampling_num_steps: int, **fields: Any
+) -> Objective:
+    return igebm(
+        module,
+        low=batch.low,
+        high=batch.high,
+        num_shards=batch.num_devices,
+        sampling_num_steps=sampling_num_steps or None,
+        **fields,
+    )
+
+
+def _denoising_score_matching(
+    module: nn.Module,
+    batch: Batch,
+    *,
+    num_levels: int,
+    min_noise: float,
+    max_noise: float,
+    spacing: str,
+    start_temperature: float,
+    num_hot: int,
+    num_cooling: int,
+    num_final: int,
+    cooling: str,
+    **fields: Any,
+) -> Objective:
+    return denoising_score_matching(
+        module,
+        noise_ladder(num_levels, min_noise, max_noise, spacing=spacing),
+        batch_size=batch.size,
+        temperatures=samplers.mdsm_temperatures(
+            start=start_temperature,
+            num_hot=num_hot,
+            num_cooling=num_cooling,
+            num_final=num_final,
+            cooling=cooling,
+        ),
+        centre=(batch.low + batch.high) / 2,
+        **fields,
+    )
+
+
+# (shape of one example, **fields) -> network
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "recovery_resnet": _image_network(RecoveryResNet),
+    "igebm_resnet": _image_network(IgebmResNet),
+    "igebm_conv": _image_network(IgebmConvNet),
+    "mdsm_resnet": _image_network(MdsmResNet),
+    "mlp": _mlp,
+}
+
+# (network, Batch, **fields) -> Objective
+OBJECTIVES: dict[str, Callable[..., Objective]] = {
+    "recovery_likelihood": _recovery_likelihood,
+    "contrastive_divergence": _contrastive_divergence,
+    "denoising_score_matching": _denoising_score_matching,
+}
