@@ -58,7 +58,7 @@ def test_positions_that_are_none(x, error, message, make):
 def test_float32_positions_and_float64_data():
     with jax.enable_x64(True):
         centre = jnp.zeros(3, jnp.float64)
-        with pytest.raises(TypeError, match="returned float64 for float32 positions.*one float"):
+        with pytest.raises(TypeError, match=r"returned float64 for float32 positions.*one float"):
             run(lambda x: square(x - centre), X.astype(jnp.float32))
         with pytest.raises(TypeError, match="positions mix float32, float64"):
             run(square, {"a": X.astype(jnp.float32), "b": X.astype(jnp.float64)})

@@ -101,7 +101,8 @@ def test_info_and_state_say_what_they_claim():
         info.grad_norm, CURVATURE * np.linalg.norm(x0 - CENTRE, axis=1), rtol=1e-5
     )
     np.testing.assert_allclose(info.displacement, np.linalg.norm(state.x - x0, axis=1), rtol=1e-5)
-    assert np.all(info.acceptance == 1) and np.all(info.is_finite)
+    assert np.all(info.acceptance == 1)
+    assert np.all(info.is_finite)
 
 
 def test_pytree_positions_follow_the_same_law_leaf_by_leaf():

@@ -72,7 +72,7 @@ def test_law_and_independence():
     next_step = np.asarray(random.normal(jax.random.key(6), jnp.arange(n), like))
     assert stats.kstest(z.ravel(), stats.norm.cdf).pvalue > 1e-3
     assert stats.kstest(u, stats.uniform.cdf).pvalue > 1e-3
-    assert 0 < u.min() and u.max() < 1
+    assert 0 < u.min() < u.max() < 1
     chain_before = np.roll(z, 1, axis=0)
     columns = np.concatenate([z, next_step, chain_before, u[:, None]], axis=1)[1:]
     for values in (columns, columns**2):

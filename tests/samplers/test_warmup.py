@@ -1,0 +1,103 @@
+"""Warm-up finds step sizes that give the wanted acceptance, and the target's variances."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ebm_jax import samplers
+from ebm_jax.samplers.warmup import mass_windows
+
+KEY = jax.random.key(6)
+SCALES = jnp.array([[0.1, 1.0, 10.0]])
+
+
+def energy_fn(x):
+    return 0.5 * jnp.sum((x / SCALES) ** 2, axis=1)
+
+
+def start(num_chains):
+    rng = np.random.default_rng(0)
+    return jnp.asarray(rng.normal(size=(num_chains, 3)) * np.asarray(SCALES), jnp.float32)
+
+
+def make_hmc(step_size, mass):
+    return samplers.hmc(energy_fn, step_size, 4, mass=mass)
+
+
+def test_pooled_step_size_and_mass_for_hmc():
+    found = samplers.warmup(KEY, make_hmc, start(64), 300, target_acceptance=0.8)
+    assert found.step_size.shape == ()
+    assert found.mass.shape == (1, 3)
+    # Thousands of draws that are nearly independent: a few per cent.
+    np.testing.assert_allclose(found.mass * SCALES**2, 1.0, rtol=0.1)
+    kernel = make_hmc(found.step_size, found.mass)
+    _, info = samplers.run_chain(jax.random.key(7), kernel, found.state, 200)
+    assert abs(float(info.acceptance.mean()) - 0.8) < 0.03
+    assert abs(float(found.acceptance) - 0.8) < 0.03
+
+
+def test_a_step_size_and_a_mass_for_each_chain():
+    stiffness = jnp.array([1.0, 1.0, 100.0, 100.0])
+
+    def unequal(x):
+        return stiffness * energy_fn(x)
+
+    def make_kernel(step_size, mass):
+        return samplers.hmc(unequal, step_size, 4, mass=mass)
+
+    found = samplers.warmup(KEY, make_kernel, start(4), 800, per_chain=True)
+    assert found.step_size.shape == (4,)
+    assert found.mass.shape == (4, 3)
+    wanted = stiffness[:, None] / SCALES**2
+    assert np.abs(np.log(found.mass / wanted)).max() < np.log(2.0)
+    kernel = make_kernel(found.step_size, found.mass)
+    _, info = samplers.run_chain(jax.random.key(8), kernel, found.state, 400)
+    assert np.abs(np.asarray(info.acceptance) - 0.8).max() < 0.1
+
+
+def test_step_size_alone_for_mala_under_jit():
+    @jax.jit
+    def find(key, x, target):
+        return samplers.warmup(
+            key,
+            lambda h, mass: samplers.mala(energy_fn, h * SCALES**2 / mass),
+            x,
+            150,
+            initial_step_size=5.0,  # far too long
+            target_acceptance=target,
+            adapt_mass=False,
+        )
+
+    for target in (0.4, 0.7):
+        found = find(KEY, start(200), target)
+        np.testing.assert_array_equal(found.mass, jnp.ones((1, 3)))
+        kernel = samplers.mala(energy_fn, found.step_size * SCALES**2)
+        _, info = samplers.run_chain(jax.random.key(9), kernel, found.state, 50)
+        assert abs(float(info.acceptance.mean()) - target) < 0.03
+
+
+@pytest.mark.parametrize("num_steps", [20, 37, 100, 1000, 12_345])
+def test_windows_follow_one_another_and_double(num_steps):
+    windows = mass_windows(num_steps)
+    assert windows[0][0] == num_steps // 10
+    assert windows[-1][1] == num_steps - num_steps // 5
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(windows))
+    lengths = np.diff(windows, axis=1)[:, 0]
+    assert (lengths[1:-1] == 2 * lengths[:-2]).all()
+    assert (lengths[1:] >= 2 * lengths[:-1]).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_steps": 10}, "num_steps is 10: give at least 20"),
+        ({"num_steps": 20, "target_acceptance": 1.5}, "give a number below 1"),
+        ({"num_steps": 20, "initial_step_size": -1.0}, "initial_step_size is -1"),
+    ],
+)
+def test_bad_numbers(options, message):
+    with pytest.raises(ValueError, match=message):
+        samplers.warmup(KEY, make_hmc, start(4), **options)
