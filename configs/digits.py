@@ -19,8 +19,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.width = 24
     config.model.multipliers = (1, 2, 2)
     config.model.num_blocks = 1
-    config.objective.step_scale = 5e-4
-    config.optimizer.learning_rate = 2e-3
+    config.objective.num_steps = 20
+    config.objective.step_scale = 1e-3
+    config.objective.sampling_noise_scale = 0.95
+    config.optimizer.learning_rate = 3e-3
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_steps = 100
     config.optimizer.max_grad_norm = 1.0
@@ -29,7 +31,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.training.num_steps = 2_500
     config.training.ema_decay = 0.995
     config.training.log_every = 50
-    config.training.sample_every = 500
+    config.training.sample_every = 1_000
     config.training.checkpoint_every = 500
     config.evaluation.num_samples = 1_797
     return config
