@@ -30,9 +30,8 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main(argv: list[str]) -> None:
-    """Runs one mode."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}: write flags as --name=value")
+    """Runs one mode. argv: the program alone; `parse_flags` lets nothing else through."""
+    del argv
     config = _CONFIG.value
     with one_line_errors():
         use_compilation_cache()

@@ -1,8 +1,10 @@
 """What main.py does around a mode: flags and errors in one line, and XLA's compilation cache."""
 
 import contextlib
+import difflib
 import os
 import pathlib
+import re
 import sys
 from collections.abc import Iterator
 from typing import NoReturn
@@ -23,14 +25,18 @@ def parse_flags(argv: list[str]) -> list[str]:
         rest = flags.FLAGS(argv)
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # Orbax says a great deal
-        _ = flags.FLAGS.config  # a file that cannot be read fails here, not while parsing
-        return rest
+        _ = flags.FLAGS.config.to_dict  # a file that cannot be read fails here, not while parsing
     except (AttributeError, KeyError) as error:  # config_flags, for an override of no field
-        return _leave(f"no config field {_text(error)}")
+        return _leave(_unknown_field(error))
     except OSError as error:
-        return _leave(_text(error).partition("Attempted")[0] + f"(--config={_named(argv)})")
+        return _leave(_unreadable_config(error))
+    except SyntaxError as error:
+        return _leave(f"{error.filename}, line {error.lineno}: {error.msg}")
     except (flags.Error, ValueError, TypeError, ImportError) as error:
         return _leave(_cause(error))
+    if len(rest) > 1:
+        return _leave(f"unexpected argument {rest[1]!r}: write flags as --name=value")
+    return rest
 
 
 @contextlib.contextmanager
@@ -79,8 +85,21 @@ def use_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache / "ebm_jax" / "xla"))
 
 
-def _named(argv: list[str]) -> str:
-    return next((a.partition("=")[2] for a in argv if a.startswith("--config=")), "")
+def _unknown_field(error: BaseException) -> str:
+    near = re.search(r'Did you mean "(.+?)" instead of "(.+?)"', str(error))
+    if near is None:
+        return f"no config field {_text(error)}: the fields are those of the --config file"
+    return f"no config field {near[2]!r}: did you mean {near[1]!r}?"
+
+
+def _unreadable_config(error: OSError) -> str:
+    cause = re.search(r"\[Errno \d+\] (.+?): '(.+?)'", str(error))
+    if cause is None:
+        return f"--config: {_text(error)}"
+    path = pathlib.Path(cause[2])
+    there = [str(file) for file in path.parent.glob("*.py")]
+    near = difflib.get_close_matches(str(path), there, n=1)
+    return f"--config={path}: {cause[1]}" + (f"; did you mean {near[0]}?" if near else "")
 
 
 def _cause(error: BaseException) -> str:

@@ -82,7 +82,12 @@ def make_module(config: ml_collections.ConfigDict, example_shape: tuple[int, ...
     """The network of a config for examples of one shape."""
     fields = dict(config.model)
     if "dtype" in fields:
-        fields["dtype"] = jnp.dtype(fields["dtype"])
+        try:
+            fields["dtype"] = jnp.dtype(fields["dtype"])
+        except TypeError:
+            raise ConfigError(
+                f"model.dtype is {fields['dtype']!r}: write float32 or bfloat16"
+            ) from None
     return _make(methods.NETWORKS, "model", fields, example_shape)
 
 
@@ -204,11 +209,16 @@ def check(config: ml_collections.ConfigDict) -> None:
         "optimizer.learning_rate",
     ]  # fmt: skip
     for name in positive:
-        if get_field(config, name) <= 0:
+        if not get_field(config, name) > 0:  # a NaN is not either
             raise ConfigError(f"{name} is {get_field(config, name)}: write a positive number")
+    not_negative = ["seed", "sampling.seed", "training.sample_every", "training.pin_every",
+                    "training.max_retries", "optimizer.warmup_steps"]  # fmt: skip
+    for name in not_negative:
+        if get_field(config, name) < 0:
+            raise ConfigError(f"{name} is {get_field(config, name)}: write 0 or more")
     if not 0 <= config.training.ema_decay < 1:
         raise ConfigError(f"training.ema_decay is {config.training.ema_decay}: write 0 <= d < 1")
-    if config.data.low >= config.data.high:
+    if not config.data.low < config.data.high:
         raise ConfigError(f"data.low {config.data.low} is not below data.high {config.data.high}")
     devices, batch = jax.device_count(), config.training.batch_size
     if batch % devices:

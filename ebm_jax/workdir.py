@@ -22,13 +22,17 @@ def open_workdir(workdir: str | os.PathLike, config: ml_collections.ConfigDict) 
       ConfigError: a file of that name, a directory that cannot be written, or a run of another
         config in it (with the fields that differ). Nothing is changed then.
     """
+    if not os.fspath(workdir):
+        raise ConfigError("workdir is empty: write a directory")
     path = pathlib.Path(workdir)
     if path.exists() and not path.is_dir():
         raise ConfigError(f"workdir {path} is a file: write a directory")
     existing = path
     while not existing.exists():
         existing = existing.parent
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
+    if not existing.is_dir():
+        raise ConfigError(f"workdir {path} cannot be made: {existing} is a file")
+    if not os.access(existing, os.W_OK):
         raise ConfigError(f"workdir {path} cannot be written: {existing} is not yours to write in")
     check_config(path, config)
     if jax.process_index() == 0:

@@ -91,7 +91,7 @@ class RecoveryResNet(nn.Module):
       formulation: of the convolutions, see `ebm_jax.networks.convolution`.
       dtype: of activations and kernels inside the network; parameters and energies are float32.
     Raises:
-      ValueError: where image_size cannot be halved len(multipliers) - 1 times.
+      ValueError: where image_size cannot be halved len(multipliers) - 1 times, or for an odd width.
     """
 
     image_size: int
@@ -123,6 +123,8 @@ class RecoveryResNet(nn.Module):
         Returns:
           E [batch], float32.
         """
+        if self.width < 4 or self.width % 2:
+            raise ValueError(f"width is {self.width}: write an even number of at least 4")
         check_can_halve(self.image_size, len(self.multipliers) - 1)
 
         def level_features() -> jax.Array:  # shared by all layers, so computed once

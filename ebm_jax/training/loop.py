@@ -31,8 +31,8 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> int
       CheckpointError: where no state can be read or written.
     """
     parts = experiment.build(config)
-    state = experiment.init_state(config, parts)
     workdir = open_workdir(workdir, config)
+    state = experiment.init_state(config, parts)
     num_steps = config.training.num_steps
     with experiment.open_checkpoints(config, workdir) as checkpoints, Interruption() as stop:
         if (found := checkpoints.restore_latest(state)) is not None:
