@@ -15,12 +15,12 @@ from ebm_jax.progress import Progress
 from ebm_jax.training.train_step import TrainState
 
 
-def open_workdir(workdir: str | os.PathLike, config: ml_collections.ConfigDict) -> pathlib.Path:
-    """Makes the workdir or checks that it belongs to this config; writes config and versions.
+def check_workdir(workdir: str | os.PathLike, config: ml_collections.ConfigDict) -> pathlib.Path:
+    """The path of a workdir that a run of this config may use; nothing is written yet.
 
     Raises:
       ConfigError: a file of that name, a directory that cannot be written, or a run of another
-        config in it (with the fields that differ). Nothing is changed then.
+        config in it (with the fields that differ).
     """
     if not os.fspath(workdir):
         raise ConfigError("workdir is empty: write a directory")
@@ -35,6 +35,15 @@ def open_workdir(workdir: str | os.PathLike, config: ml_collections.ConfigDict) 
     if not os.access(existing, os.W_OK):
         raise ConfigError(f"workdir {path} cannot be written: {existing} is not yours to write in")
     check_config(path, config)
+    return path
+
+
+def describe_run(path: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+    """Makes the workdir if absent, and writes the resolved config and the versions to it.
+
+    Raises:
+      ConfigError: a directory that cannot be written after all.
+    """
     if jax.process_index() == 0:
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -42,7 +51,6 @@ def open_workdir(workdir: str | os.PathLike, config: ml_collections.ConfigDict) 
             provenance.write_json(path / "versions.json", provenance.versions())
         except OSError as error:
             raise ConfigError(f"workdir {path} cannot be written: {error.strerror}") from error
-    return path
 
 
 def check_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:

@@ -15,7 +15,7 @@ from ebm_jax.training import guard
 from ebm_jax.training.checkpoints import Checkpoints
 from ebm_jax.training.interruption import Interruption
 from ebm_jax.training.metric_writers import MetricWriter
-from ebm_jax.workdir import open_workdir
+from ebm_jax.workdir import check_workdir, describe_run
 
 
 def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> int:
@@ -31,7 +31,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> int
       CheckpointError: where no state can be read or written.
     """
     parts = experiment.build(config)
-    workdir = open_workdir(workdir, config)
+    workdir = check_workdir(workdir, config)
     state = experiment.init_state(config, parts)
     num_steps = config.training.num_steps
     with experiment.open_checkpoints(config, workdir) as checkpoints, Interruption() as stop:
@@ -40,6 +40,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> int
         if int(state.step) >= num_steps:
             _say(f"{workdir} is trained already: it is at step {int(state.step)} of {num_steps}")
             return 0
+        describe_run(workdir, config)
         run = Run(config, parts, workdir, checkpoints)
         while True:
             try:
