@@ -95,6 +95,11 @@ def make_objective(
     config: ml_collections.ConfigDict, module: nn.Module, dataset: data.Dataset
 ) -> Objective:
     """The objective of a config for a network and a data set."""
+    if len(dataset.example_shape) == 1 and config.objective.name != "recovery_likelihood":
+        raise ConfigError(  # plane_model knows the energies of that objective alone
+            f"objective.name is {config.objective.name!r} and {dataset.name} has no images: "
+            "write 'recovery_likelihood'"
+        )
     num_classes = getattr(module, "num_classes", None)
     if num_classes and num_classes != dataset.num_classes:
         raise ConfigError(

@@ -51,6 +51,7 @@ def describe_run(path: pathlib.Path, config: ml_collections.ConfigDict) -> None:
             provenance.write_json(path / "versions.json", provenance.versions())
         except OSError as error:
             raise ConfigError(f"workdir {path} cannot be written: {error.strerror}") from error
+    return path
 
 
 def check_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:

@@ -162,9 +162,7 @@ def recovery_likelihood(
     num_levels = schedule.num_pairs
     energy_scale = 1 / schedule.langevin_scale(step_scale, step_growth)
     train_kernel, sample_kernel = (
-        langevin_per_level(
-            schedule, step_scale=step_scale, step_growth=step_growth, noise_scale=nu
-        )
+        langevin_per_level(schedule, step_scale=step_scale, step_growth=step_growth, noise_scale=nu)
         for nu in (noise_scale, sampling_noise_scale)
     )
 

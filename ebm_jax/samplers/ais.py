@@ -3,7 +3,7 @@
 Chains start from draws at `betas[0]` and are carried along a path of energies. Before the move at
 `betas[k]`, each collects `E(x, betas[k-1]) - E(x, betas[k])`; the sum over the path is its log
 weight `log w`, and `mean w` is an unbiased estimate of `Z(betas[-1]) / Z(betas[0])` whatever the
-length of the path, if the transitions are exact (MALA, HMC, NUTS; not plain Langevin).
+length of the path, if the transitions leave each law invariant (MALA, HMC, NUTS; not plain Langevin).
 """
 
 from collections.abc import Callable
@@ -103,8 +103,10 @@ def ais(
             traced scalar.
         x: draws from `exp(-energy_path(x, betas[0]))`, [chains, ...] or a pytree of such.
         betas: [temperatures], at least two; numbers whose meaning is `energy_path`'s.
-        make_kernel: `make_kernel(energy_fn) -> Kernel` that leaves `exp(-energy_fn)` invariant,
-            such as `lambda energy_fn: hmc(energy_fn, 0.1, 5)`.
+        make_kernel: `make_kernel(energy_fn) -> Kernel`, such as
+            `lambda energy_fn: hmc(energy_fn, 0.1, 5)`. Every temperature begins with the kernel's
+            `init`, from which it must leave `exp(-energy_fn)` invariant: MALA, HMC and NUTS do;
+            tempering and BAOAB, which carry more than a position, do not.
         num_steps: steps of the kernel at each temperature after the first.
         kernel_params: None, or a pytree of arrays with leading axis [temperatures - 1]: their k-th
             entries go to `make_kernel(energy_fn, params)`, for a step size of its own at each

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from reference_files import jit_once
 
 from ebm_jax import samplers
 from ebm_jax.samplers import ais, geometric_path, hmc, langevin, mala, random
@@ -47,6 +48,15 @@ def exact_kernel(energy_fn):
     return samplers.Kernel(init, step)
 
 
+def quick(rng_key, path, x, betas, make_kernel, **options):
+    """`ais`, compiled once without optimisation."""
+
+    def run(rng_key, x, betas):
+        return ais(rng_key, path, x, betas, make_kernel, **options)
+
+    return jit_once(run)(rng_key, x, betas)
+
+
 def start(seed, chains, beta, dims=DIMS):
     noise = random.normal(jax.random.key(seed), jnp.arange(chains), jnp.zeros((chains, dims)))
     return noise / jnp.sqrt(precision(beta))
@@ -63,12 +73,12 @@ def expected_log_weight(num_steps, dims=DIMS, reverse=False):
 @pytest.mark.parametrize("num_steps", [100, 1000])
 def test_bias_with_perfect_transitions_and_its_mirror(num_steps):
     """Mean log weights of both directions land on the closed form and bracket the truth."""
-    up = jnp.linspace(0, 1, num_steps + 1)
-    forward = ais(jax.random.key(1), PATH, start(2, 4000, 0.0), up, exact_kernel)
-    backward = ais(jax.random.key(3), PATH, start(4, 4000, 1.0), up[::-1], exact_kernel)
+    up, chains = jnp.linspace(0, 1, num_steps + 1), 200_000 // num_steps
+    forward = ais(jax.random.key(1), PATH, start(2, chains, 0.0), up, exact_kernel)
+    backward = ais(jax.random.key(3), PATH, start(4, chains, 1.0), up[::-1], exact_kernel)
     for result, reverse in ((forward, False), (backward, True)):
         expected = expected_log_weight(num_steps, reverse=reverse)
-        error = 4 * jnp.std(result.log_weights) / math.sqrt(4000)
+        error = 4 * jnp.std(result.log_weights) / math.sqrt(chains)
         assert abs(jnp.mean(result.log_weights) - expected) < error
     table = {100: (-16.694, -15.542), 1000: (-16.152, -16.037)}[num_steps]
     assert expected_log_weight(num_steps) == pytest.approx(table[0], abs=6e-4)
@@ -94,7 +104,7 @@ def test_markov_transitions_bracket_the_truth(make_kernel):
     forward, info = ais(
         jax.random.key(5),
         PATH,
-        start(6, 1000, 0.0),
+        start(6, 400, 0.0),
         up,
         make_kernel,
         kernel_params=scale[1:],
@@ -103,7 +113,7 @@ def test_markov_transitions_bracket_the_truth(make_kernel):
     backward = ais(
         jax.random.key(7),
         PATH,
-        start(8, 1000, 1.0),
+        start(8, 400, 1.0),
         up[::-1],
         make_kernel,
         kernel_params=scale[::-1][1:],
@@ -111,8 +121,8 @@ def test_markov_transitions_bracket_the_truth(make_kernel):
     assert abs(forward.log_z - TRUTH) < 4 * forward.standard_error
     assert abs(backward.log_z + TRUTH) < 4 * backward.standard_error
     assert jnp.mean(forward.log_weights) < TRUTH < -jnp.mean(backward.log_weights)
-    assert forward.standard_error < 0.1
-    assert info.acceptance.shape == (200, 1000)
+    assert forward.standard_error < 0.15
+    assert info.acceptance.shape == (200, 400)
     assert 0.5 < info.acceptance.mean() < 0.99
     # x follows the end of the path: its weighted second moment is the target's variance.
     weights = jax.nn.softmax(forward.log_weights)
@@ -142,7 +152,7 @@ def test_standard_errors_cover_the_truth():
 
 def test_3072_dimensions_in_log_space():
     """log Z of thousands of nats in float32: finite, on the closed form, no rounding piled up."""
-    dims, num_steps, chains = 3072, 1000, 8
+    dims, num_steps, chains = 3072, 500, 6
     up = jnp.linspace(0, 1, num_steps + 1)
     truth = dims / 2 * math.log(VARIANCE)
     means = []
@@ -242,8 +252,8 @@ def test_same_on_one_and_eight_devices_and_for_fewer_chains():
 
 def test_log_weights_of_two_stretches_add_up():
     betas = jnp.linspace(0, 1, 101)
-    first = ais(jax.random.key(19), PATH, start(20, 1000, 0.0), betas[:51], exact_kernel)
-    second = ais(jax.random.key(21), PATH, first.x, betas[50:], exact_kernel)
+    first = quick(jax.random.key(19), PATH, start(20, 1000, 0.0), betas[:51], exact_kernel)
+    second = quick(jax.random.key(21), PATH, first.x, betas[50:], exact_kernel)
     log_z, error, _ = samplers.summarize_weights(first.log_weights + second.log_weights)
     assert abs(log_z - TRUTH) < 4 * error
 
@@ -263,7 +273,7 @@ def test_infinite_energy_is_weight_zero_and_nan_is_not_hidden():
 
     path = geometric_path(standard_normal, walled)
     x = start(14, 4000, 0.0, dims=1)
-    result = ais(jax.random.key(15), path, x, jnp.linspace(0, 1, 51), lambda e: mala(e, 1e-3))
+    result = quick(jax.random.key(15), path, x, jnp.linspace(0, 1, 51), lambda e: mala(e, 1e-3))
     np.testing.assert_array_equal(jnp.isneginf(result.log_weights), x[:, 0] <= 0)
     truth = math.log(0.5 * math.sqrt(VARIANCE))
     assert abs(result.log_z - truth) < 4 * result.standard_error
@@ -273,7 +283,7 @@ def test_infinite_energy_is_weight_zero_and_nan_is_not_hidden():
 
     path = geometric_path(standard_normal, broken)
     x = x.at[0].set(3.0)
-    result = ais(jax.random.key(15), path, x, jnp.linspace(0, 1, 5), lambda e: mala(e, 1e-3))
+    result = quick(jax.random.key(15), path, x, jnp.linspace(0, 1, 5), lambda e: mala(e, 1e-3))
     assert jnp.isnan(result.log_weights[0])
     assert jnp.isnan(result.log_z)
     assert jnp.isfinite(result.log_weights[x[:, 0] < 1.5]).all()
@@ -289,7 +299,7 @@ def test_positions_may_be_pytrees():
     x = {"a": start(16, 500, 0.0, 2), "b": start(17, 500, 0.0, 1)[:, 0]}
     path = geometric_path(begin, end)
     betas = jnp.linspace(0, 1, 101)
-    result = ais(jax.random.key(18), path, x, betas, lambda e: hmc(e, 0.1, 5))
+    result = quick(jax.random.key(18), path, x, betas, lambda e: hmc(e, 0.1, 5))
     assert abs(result.log_z - math.log(VARIANCE)) < 4 * result.standard_error
     assert result.x["b"].shape == (500,)
 
