@@ -95,9 +95,9 @@ def make_train_step(
         ema_params = optax.incremental_update(params, state.ema_params, 1 - ema_decay)
         metrics = {name: m.value() if isinstance(m, Mean) else m for name, m in metrics.items()} | {
             "loss": loss,
-            "grad_norm": optax.global_norm(grads),
-            "update_norm": optax.global_norm(updates),
-            "param_norm": optax.global_norm(params),
+            "grad_norm": optax.tree.norm(grads),
+            "update_norm": optax.tree.norm(updates),
+            "param_norm": optax.tree.norm(params),
         }
         state = TrainState(
             state.step + 1, params, ema_params, opt_state, objective_state, state.attempt

@@ -1,0 +1,40 @@
+"""One of several processes that train together; started by test_two_processes.py.
+
+Usage: two_processes_worker.py PROCESS NUM_PROCESSES PORT RESULT
+"""
+
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+
+def main(process: int, num_processes: int, port: str, result: str) -> None:
+    jax.distributed.initialize(f"127.0.0.1:{port}", num_processes, process)
+    from small_runs import batches, toy
+
+    from ebm_jax import parallel
+    from ebm_jax.objectives.base import ObjectiveState
+
+    step, state = toy()
+    step, state = parallel.pmap_train_step(step), parallel.split_state(jax.device_get(state))
+    local = slice(process * jax.local_device_count(), (process + 1) * jax.local_device_count())
+    for batch in batches():
+        shards = batch["image"].reshape(jax.device_count(), -1, 3)
+        state, metrics = step(state, {"image": shards[local]})
+
+    # A replay buffer has a shard per device of all processes.
+    whole = np.arange(3.0 * jax.device_count()).reshape(jax.device_count(), 3)
+    buffer = parallel.join_state(state)._replace(objective_state=ObjectiveState((), whole))
+    joined = parallel.join_state(parallel.split_state(buffer)).objective_state.replay_buffer
+    np.testing.assert_array_equal(joined, whole)
+
+    final = parallel.join_state(state), jax.device_get(parallel.first_replica(metrics))
+    np.savez(result, *jax.tree.leaves(final))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4])
