@@ -2,14 +2,14 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from flax.traverse_util import unflatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ebm_jax import energy
 from ebm_jax.networks import igebm
@@ -51,7 +51,8 @@ def from_reference(method: str, arrays: Mapping[str, np.ndarray], **fields: Any)
       level's scale 1 / s_t^2); for 'igebm' the classes, int [] or [batch], or one-hot, float
       [batch, classes], or None; for 'mdsm' None.
     Raises:
-      ValueError: for an unknown method, or names that do not belong to the method; by energy_fn for
+      ValueError: for an unknown method, or names that do not belong to the method, or for 'drl' a
+        weight that is missing or of another shape; by energy_fn for
         images that do not fit the network.
     """
     converters = {"drl": _from_drl, "igebm": _from_igebm, "mdsm": _from_mdsm}
@@ -121,16 +122,42 @@ def _from_drl(arrays: dict[str, np.ndarray]):
         )
     num_resolutions, num_blocks = (1 + max(place) for place in zip(*places, strict=True))
     channels, width = arrays["conv_in/kernel"].shape[2:]
-    features = [arrays[f"level_{i}/block_0/conv2/kernel"].shape[-1] for i in range(num_resolutions)]
+    last = [f"level_{i}/block_0/conv2/kernel" for i in range(num_resolutions)]
+    _check_present(last, arrays)
     module = RecoveryResNet(
         image_size=4 * 2 ** (num_resolutions - 1),  # in all published networks the last is 4 x 4
         channels=channels,
         width=width,
-        multipliers=tuple(f // width for f in features),
+        multipliers=tuple(arrays[name].shape[-1] // width for name in last),
         num_blocks=num_blocks,
     )
+    shapes = _drl_shapes(module)
+    _check_present(shapes, arrays)
+    arrays = _renamed(arrays, {re.escape(name): name for name in shapes})
+    for name, shape in shapes.items():
+        if arrays[name].shape != shape:
+            raise ValueError(f"{name!r} is {list(arrays[name].shape)}: give {list(shape)}")
     renamed = {block.sub(r"resolution_\1_block_\2/", k): v for k, v in arrays.items()}
     return module, *_split(renamed)
+
+
+def _check_present(names: Iterable[str], arrays: dict[str, np.ndarray]) -> None:
+    for name in names:
+        if name not in arrays:
+            raise ValueError(f"{name!r} is missing: give every weight of the network")
+
+
+def _drl_shapes(module: RecoveryResNet) -> dict[str, tuple[int, ...]]:
+    """Shapes of all weights under their published names, the vectors u included."""
+    x = jnp.zeros((1, *module.input_shape))
+    params = jax.eval_shape(module.init, jax.random.key(0), x, jnp.zeros((1,), int))["params"]
+    shapes = {}
+    for path, leaf in flatten_dict(params).items():
+        name = re.sub(r"resolution_(\d+)_block_(\d+)", r"level_\1/block_\2", "/".join(path))
+        shapes[name] = leaf.shape
+        if module.spectral_norm_mode(path) is not None:
+            shapes[name.removesuffix("kernel") + "u"] = (1, leaf.shape[-1])
+    return shapes
 
 
 def _from_igebm(arrays: dict[str, np.ndarray]):
