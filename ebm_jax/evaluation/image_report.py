@@ -1,5 +1,6 @@
 """A judgement of images as a table, as figures for JSON, and as a picture."""
 
+import importlib.metadata
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,12 @@ def lines(found: Judgement, name: str) -> list[str]:
     if found.pixel is None:
         table = [f"Frechet distance over pixels: not measured, as {found.too_few}"]
     else:
-        table = _distance_lines(found.pixel, f"over pixels, to training images of {name}")
+        to = f"to the {found.pixel.num_training:,} training images of {name}"
+        table = _distance_lines(found.pixel, f"Frechet distance over pixels, {to}")
     if found.samples is not None:
         table += _verdict_lines(found.samples, found.held_out, found.num_training)
     if found.scores is not None:
-        table += _distance_lines(found.scores, "over the classifier's scores of each class")
+        table += _distance_lines(found.scores, "Frechet distance over the classifier's scores")
     return table
 
 
@@ -41,6 +43,7 @@ def figures(found: Judgement, training: Dataset, held_out: Dataset) -> dict[str,
     if found.samples is not None:
         values["classifier"] = {
             "kind": "multinomial logistic regression on radial basis functions of training images",
+            "scikit_learn": importlib.metadata.version("scikit-learn"),
             "num_training": found.num_training,
             "samples": found.samples._asdict(),
             "held_out": found.held_out._asdict(),
@@ -79,12 +82,11 @@ def picture(
     )
 
 
-def _distance_lines(distance: Distance, of: str) -> list[str]:
+def _distance_lines(distance: Distance, title: str) -> list[str]:
     rows = [(f"{distance.num_samples:,} samples", distance.samples)]
     if distance.samples_as_held_out is not None and distance.num_samples > distance.num_held_out:
         rows.append((f"first {distance.num_held_out:,} of them", distance.samples_as_held_out))
     rows.append((f"{distance.num_held_out:,} real held-out images", distance.floor))
-    title = f"Frechet distance {of} ({distance.num_training:,})"
     return [title, *(f"  {what:<28}{value:10.3f}" for what, value in rows)]
 
 
@@ -98,7 +100,7 @@ def _verdict_lines(samples: Verdict, held_out: Verdict, num_training: int) -> li
 
     both = (samples, held_out)
     table = [
-        f"classifier trained on {num_training:,} real images",
+        f"classifier trained on {num_training:,} of these images",
         row("", "samples", "held out"),
         row("median confidence", *(f"{v.median_confidence:.3f}" for v in both)),
         row("rarest class", *(rarest(v) for v in both)),

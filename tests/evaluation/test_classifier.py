@@ -1,0 +1,85 @@
+"""The classifier: accurate, sure of real digits, unsure of what is none; its figures by hand."""
+
+import numpy as np
+import pytest
+
+from ebm_jax import data
+from ebm_jax.evaluation.classifier import Classifier, judge, train_classifier
+
+
+@pytest.fixture(scope="module")
+def digits():
+    halves = [data.load_dataset("digits", split) for split in ("train", "test")]
+    (x, labels), (unseen, classes) = ((h.images / 127.5 - 1, h.labels) for h in halves)
+    return train_classifier(x, labels, 10), x, labels, unseen, classes
+
+
+def test_real_digits(digits):
+    classifier, _, _, unseen, classes = digits
+    verdict = judge(classifier, unseen, classes)
+    assert (verdict.num_images, classifier.num_training) == (896, 901)
+    assert verdict.accuracy > 0.97
+    assert 0.93 < verdict.median_confidence < 0.97
+    own = np.bincount(classes, minlength=10) / len(classes)
+    np.testing.assert_allclose(verdict.class_share, own, atol=0.01)
+
+
+def test_it_is_not_sure_of_what_is_no_digit(digits):
+    classifier, x, labels, _, _ = digits
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(500, 8, 8, 1))
+    pairs = rng.permutation(len(x)).reshape(-1)[:800].reshape(2, 400)
+    pairs = pairs[:, labels[pairs[0]] != labels[pairs[1]]]
+    blends = (x[pairs[0]] + x[pairs[1]]) / 2
+    gaussian = rng.multivariate_normal(
+        x.mean(0).ravel(), np.cov(x.reshape(-1, 64), rowvar=False), 500
+    )
+    for images, bound in ((noise, 0.45), (blends, 0.6), (gaussian, 0.65)):
+        assert judge(classifier, images).median_confidence < bound
+
+
+def test_training_again_gives_the_same(digits):
+    classifier, x, labels, unseen, _ = digits
+    again = train_classifier(x, labels, 10)
+    np.testing.assert_allclose(again.scores(unseen), classifier.scores(unseen), atol=1e-6)
+
+
+def test_scores_are_log_probabilities_without_their_mean(digits):
+    scores = digits[0].scores(digits[3][:50])
+    assert scores.shape == (50, 10)
+    np.testing.assert_allclose(scores.sum(1), 0, atol=1e-9)
+
+
+def test_figures_of_a_verdict_by_hand():
+    probabilities = np.array([[0.7, 0.2, 0.1], [0.1, 0.5, 0.4], [0.0, 0.1, 0.9], [0.8, 0.1, 0.1]])
+    with np.errstate(divide="ignore"):
+        scores = np.maximum(np.log(probabilities), -800)  # underflows beside the others
+    classifier = Classifier(lambda x: scores[: len(x)], 3, 0)
+    verdict = judge(classifier, np.zeros((4, 1)), np.array([0, 1, 1, 0]))
+    np.testing.assert_allclose(verdict.class_share, [0.5, 0.25, 0.25])
+    assert verdict.median_confidence == pytest.approx(0.75)
+    assert verdict.accuracy == 0.75
+    assert judge(classifier, np.zeros((2, 1))).accuracy is None
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_overlapping_gaussians_get_their_posterior(classes):
+    """Well inside the data, confidence is the Bayes posterior's, as regression is calibrated."""
+    rng = np.random.default_rng(1)
+    means = 2.0 * np.arange(classes)[:, None]
+    labels = rng.integers(0, classes, 6_000)
+    x = means[labels] + rng.normal(size=(6_000, 1))
+    classifier = train_classifier(x, labels, classes)
+    points = np.linspace(-1, 2 * classes - 1, 9)[:, None]
+    scores = classifier.scores(points)
+    got = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    posterior = np.exp(-((points - means.T) ** 2) / 2)
+    posterior /= posterior.sum(1, keepdims=True)
+    np.testing.assert_allclose(got, posterior, atol=0.06)
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match=r"there is none of \[1\]"):
+        train_classifier(np.zeros((4, 2)), np.array([0, 0, 2, 2]), 3)
+    with pytest.raises(ValueError, match="a classifier of 1 classes needs two or more"):
+        train_classifier(np.zeros((4, 2)), np.zeros(4, int), 1)

@@ -1,0 +1,102 @@
+"""Judging images: real ones get the floor; what pixels cannot see, the classifier's scores do."""
+
+import numpy as np
+import pytest
+
+from ebm_jax import data
+from ebm_jax.evaluation import image_report
+from ebm_jax.evaluation.images import judge_images
+
+
+@pytest.fixture(scope="module")
+def halves():
+    return tuple(data.load_dataset("digits", split) for split in ("train", "test"))
+
+
+def in_model_units(images, low, high):
+    return low + (high - low) * images.astype(np.float64) / 255
+
+
+@pytest.fixture(scope="module")
+def of_real(halves):
+    """The held-out digits judged as if they were samples, in units from 0 to 1."""
+    samples = in_model_units(halves[1].images, 0, 1)
+    return judge_images(samples, *halves, low=0, high=1)
+
+
+def test_real_held_out_digits_get_the_floor(of_real):
+    """.3253: in [-1, 1] whatever the model's units are."""
+    for distance in (of_real.pixel, of_real.scores):
+        assert distance.samples == pytest.approx(distance.floor, rel=1e-9)
+        assert distance.samples_as_held_out == pytest.approx(distance.floor, rel=1e-9)
+        assert distance[3:] == (896, 896, 901)
+    assert of_real.pixel.floor == pytest.approx(0.3253, abs=1e-4)
+    assert of_real.share_outside == 0
+    np.testing.assert_array_equal(of_real.samples.class_share, of_real.held_out.class_share)
+    assert of_real.samples.median_confidence == of_real.held_out.median_confidence
+    assert (of_real.samples.accuracy, of_real.num_training) == (None, 901)
+    assert of_real.held_out.accuracy > 0.97
+
+
+def test_a_normal_law_of_the_right_moments_fools_pixels_and_not_scores(halves):
+    rows = in_model_units(halves[0].images, -1, 1).reshape(-1, 64)
+    rng = np.random.default_rng(0)
+    samples = rng.multivariate_normal(rows.mean(0), np.cov(rows, rowvar=False), 1_000)
+    found = judge_images(samples.reshape(-1, 8, 8, 1), *halves, low=-1, high=1)
+    assert found.pixel.samples < found.pixel.floor
+    assert found.pixel.samples < found.pixel.samples_as_held_out  # the bias of fewer samples
+    assert found.scores.samples > 10 * found.scores.floor
+    assert found.samples.median_confidence < 0.65
+    assert 0.2 < found.share_outside < 0.5
+
+
+def test_a_class_that_is_never_generated_is_noticed(halves):
+    training, held_out = halves
+    samples = in_model_units(held_out.images[held_out.labels != 6], -1, 1)
+    found = judge_images(samples, *halves, low=-1, high=1)
+    assert found.samples.class_share.argmin() == 6
+    assert found.samples.class_share[6] < 0.01
+    assert found.pixel.samples_as_held_out is None  # there are fewer
+    assert "(class 6)" in "\n".join(image_report.lines(found, "digits"))
+
+
+def test_too_few_samples_get_the_reason_for_no_distance(halves):
+    samples = in_model_units(halves[1].images[:50], -1, 1)
+    found = judge_images(samples, *halves, low=-1, high=1)
+    assert found.pixel is None
+    assert "50 examples leave the covariance of 64 features singular" in found.too_few
+    assert found.scores is not None
+    lines = image_report.lines(found, "digits")
+    assert lines[0].startswith("Frechet distance over pixels: not measured, as 50 examples")
+    figures = image_report.figures(found, *halves)
+    assert figures["frechet_distance_to_training"]["over_pixels"] is None
+    assert figures["frechet_distance_not_measured"] == found.too_few
+
+
+def test_data_without_classes_get_the_pixel_distance_alone(halves):
+    training, held_out = (half._replace(num_classes=1, labels=0 * half.labels) for half in halves)
+    samples = in_model_units(held_out.images, -1, 1)
+    found = judge_images(samples, training, held_out, low=-1, high=1)
+    assert found.pixel.samples == pytest.approx(0.3253, abs=1e-4)
+    assert found[3:] == (None,) * 4
+    assert "classifier" not in image_report.figures(found, training, held_out)
+    assert len(image_report.lines(found, "digits")) == 3
+    picture = image_report.picture(found, samples, held_out, low=-1, high=1)
+    assert picture.dtype == np.uint8
+
+
+def test_the_table_says_what_was_measured_on_what(of_real):
+    assert image_report.lines(of_real, "digits")[:3] == [
+        "Frechet distance over pixels, to the 901 training images of digits",
+        "  896 samples                      0.325",
+        "  896 real held-out images         0.325",
+    ]
+
+
+def test_refusals(halves):
+    samples = in_model_units(halves[1].images, -1, 1)
+    with pytest.raises(ValueError, match="differ in shape"):
+        judge_images(samples[:, :, :7], *halves, low=-1, high=1)
+    samples[3, 2, 1, 0] = np.nan
+    with pytest.raises(ValueError, match="1 of 896 samples have non-finite values"):
+        judge_images(samples, *halves, low=-1, high=1)
