@@ -2,8 +2,9 @@
 
 Chains start from draws at `betas[0]` and are carried along a path of energies. Before the move at
 `betas[k]`, each collects `E(x, betas[k-1]) - E(x, betas[k])`; the sum over the path is its log
-weight `log w`, and `mean w` is an unbiased estimate of `Z(betas[-1]) / Z(betas[0])` whatever the
-length of the path, if the transitions leave each law invariant (MALA, HMC, NUTS; not plain Langevin).
+weight `log w`, and `mean w` is an unbiased estimate of `Z(betas[-1]) / Z(betas[0])`, whatever the
+length of the path, if the transitions leave each law invariant (MALA, HMC, NUTS; not plain
+Langevin).
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The Frechet distance against closed forms, scipy's matrix square root, and its floor on digits."""
+"""The Frechet distance against closed forms, scipy's square root, and its floor on digits."""
 
 import numpy as np
 import pytest

@@ -51,7 +51,7 @@ def test_a_normal_law_of_the_right_moments_fools_pixels_and_not_scores(halves):
 
 
 def test_a_class_that_is_never_generated_is_noticed(halves):
-    training, held_out = halves
+    _training, held_out = halves
     samples = in_model_units(held_out.images[held_out.labels != 6], -1, 1)
     found = judge_images(samples, *halves, low=-1, high=1)
     assert found.samples.class_share.argmin() == 6
