@@ -17,8 +17,8 @@ from flax import linen as nn
 from ebm_jax import data, methods, parallel, pictures
 from ebm_jax.diffusion import make_schedule
 from ebm_jax.evaluation import plane
+from ebm_jax.objectives import recovery_likelihood
 from ebm_jax.objectives.base import Objective
-from ebm_jax.objectives.recovery_likelihood import network_level_energy
 from ebm_jax.training import optimizers
 from ebm_jax.training.checkpoints import Checkpoints
 from ebm_jax.training.train_step import Preprocess, TrainState, init_train_state, make_train_step
@@ -271,7 +271,13 @@ def plane_model(
     """
     objective = config.objective
     schedule = make_schedule(objective.num_pairs)
-    energy_scale = 1 / schedule.langevin_scale(objective.step_scale, objective.step_growth)
+    energy_scale = recovery_likelihood.energy_scale(
+        schedule,
+        step_scale=objective.step_scale,
+        step_growth=objective.step_growth,
+        energy_in_nats=objective.energy_in_nats,
+    )
+    level_energy = recovery_likelihood.network_level_energy(parts.module, params, energy_scale)
     a_bar, sigma_bar, multiplier = (
         float(levels[0]) for levels in (schedule.a_bar, schedule.sigma_bar, schedule.multiplier)
     )
@@ -280,7 +286,7 @@ def plane_model(
         data.scale_points(x, stored, config.data.low, config.data.high) for x in (0.0, 1.0)
     )
     return plane.PlaneModel(
-        network_level_energy(parts.module, params, energy_scale)(jnp.zeros((), jnp.int32)),
+        level_energy(jnp.zeros((), jnp.int32)),
         factor=multiplier * a_bar * (at_one - at_zero),
         offset=multiplier * a_bar * at_zero,
         noise_std=sigma_bar / a_bar / (at_one - at_zero),

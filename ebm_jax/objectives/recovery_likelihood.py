@@ -53,6 +53,19 @@ def langevin_per_level(
     return make_kernel
 
 
+def energy_scale(
+    schedule: NoiseSchedule,
+    *,
+    step_scale: float = 2e-4,
+    step_growth: float = 1.0,
+    energy_in_nats: bool = False,
+) -> jax.Array:
+    """[T] what a network's output is multiplied by: 1 / s_t^2, or 1 where it is in nats already."""
+    if energy_in_nats:
+        return jnp.ones(schedule.num_pairs)
+    return 1 / schedule.langevin_scale(step_scale, step_growth)
+
+
 def conditional_energy(
     energy_fn: energy.EnergyFn, schedule: NoiseSchedule, x_noisy: jax.Array, level: jax.Array
 ) -> energy.EnergyFn:
@@ -130,6 +143,7 @@ def recovery_likelihood(
     num_steps: int = 30,
     step_scale: float = 2e-4,
     step_growth: float = 1.0,
+    energy_in_nats: bool = False,
     noise_scale: float = 1.0,
     sampling_noise_scale: float = 0.99,
 ) -> Objective:
@@ -144,8 +158,11 @@ def recovery_likelihood(
 
     Args:
       module: network called as module(y, t) -> [batch]. schedule: the levels.
-      num_steps: K. step_scale: b^2; fixes the model's energy scale 1 / s_t^2 too.
+      num_steps: K. step_scale: b^2; fixes the model's energy scale 1 / s_t^2 too,
+        unless energy_in_nats.
       step_growth: how s_t^2 grows with the level, see `NoiseSchedule.langevin_scale`.
+      energy_in_nats: the network's output is the energy itself. With 1 / s_t^2 in front, a level of
+        short steps wants small outputs, which one step of Adam on the last layer then upsets.
       noise_scale, sampling_noise_scale: nu of the chain in training and in `sample`.
     Returns:
       Objective. Metrics, each per level: 'level_loss', 'energy_pos', 'energy_neg', 'displacement'
@@ -160,7 +177,12 @@ def recovery_likelihood(
             "write at least 1 step and a positive scale"
         )
     num_levels = schedule.num_pairs
-    energy_scale = 1 / schedule.langevin_scale(step_scale, step_growth)
+    scale = energy_scale(
+        schedule,
+        step_scale=step_scale,
+        step_growth=step_growth,
+        energy_in_nats=energy_in_nats,
+    )
     train_kernel, sample_kernel = (
         langevin_per_level(schedule, step_scale=step_scale, step_growth=step_growth, noise_scale=nu)
         for nu in (noise_scale, sampling_noise_scale)
@@ -192,9 +214,7 @@ def recovery_likelihood(
         normalized, power_state = energy.normalize_params(
             module, params, objective_state.power_state
         )
-        marginal = energy.bind(
-            module, jax.lax.stop_gradient(normalized), level, scale=energy_scale[level]
-        )
+        marginal = energy.bind(module, jax.lax.stop_gradient(normalized), level, scale=scale[level])
         state, info = samplers.run_chain(
             chain_key,
             train_kernel(conditional_energy(marginal, schedule, x_noisy, level), level),
@@ -227,7 +247,7 @@ def recovery_likelihood(
         x = random.normal(start_key, first_sample + jnp.arange(num_samples), like)
         return progressive_sample(
             chain_key,
-            network_level_energy(module, params, energy_scale),
+            network_level_energy(module, params, scale),
             schedule,
             x,
             make_kernel=sample_kernel,
