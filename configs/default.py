@@ -42,7 +42,7 @@ def get_config() -> ml_collections.ConfigDict:
     objective.num_steps = 30  # Langevin steps per level, "K"
     objective.step_scale = 2e-4  # "b^2": s_t^2 = b^2 c_t^2 sigma_{t+1}^2
     objective.step_growth = 1.0  # g in c_t^2 = (sbar_t / sbar_0)^g; the paper's is 1
-    objective.energy_in_nats = False  # the network's output is not multiplied by 1 / s_t^2
+    objective.energy_in_nats = False  # whether the network gives the energy without its 1 / s_t^2
     objective.noise_scale = 1.0  # "nu" of the chains in training
     objective.sampling_noise_scale = 0.99  # "nu" of the chains when sampling
 

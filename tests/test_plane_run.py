@@ -41,7 +41,7 @@ def test_model_of_a_normal_law_is_that_law_with_its_noise():
     """Data N(1, 0.5 I) on [-5, 7], in model units on [-1, 3]: y_0 = a_1 (abar_0 u + sbar_0 eps)."""
     config = toy2d.get_config()
     config.data.low, config.data.high = -1.0, 3.0
-    config.objective.update(num_pairs=3, step_scale=0.05, step_growth=0.5)
+    config.objective.update(num_pairs=3, step_scale=0.05, step_growth=0.5, energy_in_nats=False)
     schedule = make_schedule(3)
     a, a_bar, sigma_bar = (
         float(v) for v in (schedule.a[1], schedule.a_bar[0], schedule.sigma_bar[0])

@@ -126,15 +126,23 @@ def _run(rng_key, kernel, x, first_step, first_chain, *, num_steps, keep_every, 
 
     # As in run_steps the last block stands outside the loop. Rows are written in place.
     num_blocks = num_steps // keep_every
-    rows = jax.tree.map(
-        lambda s: jnp.zeros((num_blocks, *s.shape), s.dtype), jax.eval_shape(block, carry)[1]
-    )
+    shapes = jax.eval_shape(block, carry)[1]
+    rows = _filled(shapes, lambda s: jnp.zeros((num_blocks, *s.shape), s.dtype), carry[0])
     if num_blocks > 1:
         row_unroll = unroll if keep_every == 1 else 1
         indices = jnp.arange(num_blocks - 1)
         (carry, rows), _ = jax.lax.scan(body, (carry, rows), indices, unroll=row_unroll)
     (state, _), info = block(carry)
     return state, _write(rows, info, num_blocks - 1)
+
+
+def _filled(shapes, make, state):
+    """`make` of each shape, as values that count as depending on the positions.
+
+    Under shard_map a loop's carry must vary over the devices from the start if it does so later.
+    """
+    never = jnp.isnan(jax.tree.leaves(state.x)[0]).any() & False
+    return jax.tree.map(lambda s: jnp.where(never, jnp.ones_like(make(s)), make(s)), shapes)
 
 
 def _write(rows, info, row):
@@ -160,7 +168,7 @@ def run_steps(
     sums = None
     if num_steps > 1:
         shapes = _accumulable(jax.eval_shape(one_step, carry)[1])
-        zeros = jax.tree.map(lambda s: jnp.full(s.shape, s.dtype == bool, s.dtype), shapes)
+        zeros = _filled(shapes, lambda s: jnp.full(s.shape, s.dtype == bool, s.dtype), carry[0])
 
         def body(loop, _):
             carry, sums = loop

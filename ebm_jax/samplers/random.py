@@ -8,6 +8,8 @@ The second word is left unused on purpose: XLA evaluates each word in the loop t
 a CPU using both costs two hashes as well, plus the shuffle of the words into place.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,6 +30,23 @@ _NORMAL = (
     -0.0266776206, 0.0488950106, -0.046657117, 0.0772952167, -0.0586688569,
     -0.0463488778, 0.0632347701, 0.00563781282, -0.0162691005,
 )  # fmt: skip
+
+
+class Blend(NamedTuple):
+    """Chains whose noise lies between that of two others; takes the place of `State.chain`.
+
+    The draws are `first_weight n_first + second_weight n_second`. With weights on the unit circle
+    they are standard normal again, so that an unadjusted kernel moves such a chain by its own law.
+
+    Attributes:
+        first, second: global indices of the two chains, int32 [chains].
+        first_weight, second_weight: float32 [chains]. 1 and 0 give exactly the first's draws.
+    """
+
+    first: jax.Array
+    second: jax.Array
+    first_weight: jax.Array
+    second_weight: jax.Array
 
 
 def threefry2x32(k0, k1, c0, c1, rounds: int) -> tuple[jax.Array, jax.Array]:
@@ -120,11 +139,19 @@ def _num_entries(like):
     return sum(int(np.prod(leaf.shape[1:])) for leaf in jax.tree.leaves(like))
 
 
-def normal(rng_key: jax.Array, chain: jax.Array, like: PyTree) -> PyTree:
+def normal(rng_key: jax.Array, chain: jax.Array | Blend, like: PyTree) -> PyTree:
     """Standard normal noise shaped as `like`, [chains, ...] or a pytree of such.
 
     Entry j of chain i, counted through all leaves, is a function of (key, chain[i], j).
     """
+    if isinstance(chain, Blend):
+        return jax.tree.map(
+            lambda leaf, a, b: _rows(chain.first_weight, leaf) * a
+            + _rows(chain.second_weight, leaf) * b,
+            like,
+            normal(rng_key, chain.first, like),
+            normal(rng_key, chain.second, like),
+        )
     leaves, structure = jax.tree.flatten(like)
     noise, start = [], 0
     for leaf in leaves:
@@ -135,11 +162,18 @@ def normal(rng_key: jax.Array, chain: jax.Array, like: PyTree) -> PyTree:
     return structure.unflatten(noise)
 
 
+def _rows(values, leaf):
+    return values.astype(leaf.dtype).reshape(-1, *(1,) * (leaf.ndim - 1))
+
+
 def uniform(rng_key: jax.Array, chain: jax.Array, like: PyTree, dtype=jnp.float32) -> jax.Array:
     """A uniform number in (0, 1) per chain, [chains], independent of `normal` for the same key.
 
-    It is the entry that follows those of `like`, so it goes with noise of that shape.
+    It is the entry that follows those of `like`, so it goes with noise of that shape. Raises
+    TypeError for a `Blend`: tests between those of two chains would be no continuous path.
     """
+    if isinstance(chain, Blend):
+        raise TypeError("blended chains take no Metropolis tests: use an unadjusted kernel")
     words = _words(rng_key, chain, _num_entries(like), 1)[:, 0]
     bits = 32 if dtype == jnp.float64 else 23  # with 24 the largest would round to 1
     return ((words >> np.uint32(32 - bits)).astype(dtype) + 0.5) * 2.0**-bits

@@ -128,7 +128,9 @@ def _step(rng_key, state, *, energy_fn, temperatures, make_kernel):
 
     # Momenta and the like stay with their temperature: there they are independent of the position.
     x, energy, grad = jax.tree.map(permute, (moved.x, moved.energy, moved.grad))
-    replicas = moved._replace(x=x, energy=energy, grad=grad)
+    # The replicas' indices are made anew in each step from those of their chains.
+    kept_index = state.replicas.chain
+    replicas = moved._replace(x=x, energy=energy, grad=grad, chain=kept_index)
     new = _outer_state(replicas, state.chain, state.num_rounds + 1)
     return new, TemperingInfo(
         acceptance=info.acceptance[:, 0],

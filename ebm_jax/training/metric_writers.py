@@ -59,7 +59,8 @@ class MetricWriter:
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Writes the values of one step: numbers, or one-dimensional arrays (one entry per level).
 
-        TensorBoard gets the entries of an array `name` as `name/0`, `name/1`, ...
+        TensorBoard gets the entries of an array `name` as `name/0`, `name/1`, ...; it has no place
+        for a NaN (the mean of a level that no example had), and gets none.
 
         Raises:
           ValueError: if this step or a later one was written already, if a value is called `step`
@@ -89,11 +90,11 @@ class MetricWriter:
         self._last_step = int(step)
         if self._events_folder is not None:
             for name, value in values.items():
-                if np.ndim(value) == 0:
-                    self._open_events().add_scalar(name, float(value), step)
-                else:
-                    for i, entry in enumerate(np.asarray(value)):
-                        self._open_events().add_scalar(f"{name}/{i}", float(entry), step)
+                one = np.ndim(value) == 0
+                for i, entry in enumerate(np.atleast_1d(np.asarray(value, np.float64))):
+                    if np.isfinite(entry):
+                        label = name if one else f"{name}/{i}"
+                        self._open_events().add_scalar(label, float(entry), step)
 
     def images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
         """Writes images (uint8, [height, width, channels]) to TensorBoard."""

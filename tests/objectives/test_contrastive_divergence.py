@@ -125,9 +125,8 @@ def test_a_buffer_lessens_the_bias_and_persistence_removes_it():
 # ---- the terms of the loss ----
 
 
-def value_and_grad(objective, params, batch, state=None):
-    if state is None:
-        state = objective.init(KEY, params, batch)
+def value_and_grad(objective, params, batch):
+    state = objective.init(KEY, params, batch)
     return jit_once(jax.value_and_grad(objective.loss, has_aux=True))(params, state, batch, KEY)
 
 
@@ -183,7 +182,7 @@ def test_chains_start_from_the_buffer_and_metrics_are_named_so():
     )
     batch = {"image": jnp.full((512, 1), 0.5)}
     params = {"theta": jnp.float32(1.0)}
-    loss = jax.jit(objective.loss)
+    loss = jit_once(objective.loss)
     state, shares, remembered = objective.init(KEY, params, batch), [], np.zeros(0)
     for step in range(4):
         _, (state, metrics) = loss(params, state, batch, jax.random.fold_in(KEY, step))
@@ -238,9 +237,10 @@ def test_persistent_chains_go_on_where_they_ended():
     batch = {"image": jnp.full((4, 1), 0.5)}
     params = {"theta": jnp.float32(0.2)}  # each step multiplies x by .9
     state = objective.init(KEY, params, batch)
-    (_, (first, metrics)), _ = value_and_grad(objective, params, batch, state)
+    loss = jit_once(objective.loss)
+    _, (first, metrics) = loss(params, state, batch, KEY)
     assert metrics["energy_neg_from_noise"].count == 4
-    (_, (second, metrics)), _ = value_and_grad(objective, params, batch, first)
+    _, (second, metrics) = loss(params, first, batch, KEY)
     assert metrics["energy_neg_from_chain"].count == 4
     np.testing.assert_allclose(second.replay_buffer.x, 0.81 * first.replay_buffer.x, rtol=1e-5)
 
@@ -252,13 +252,11 @@ def test_samples_are_fresh_chains_and_every_class_has_its_turn():
     kernel = functools.partial(samplers.langevin, step_size=0.1, temperature=1e-8)
     objective = cd.contrastive_divergence(PerClass(), kernel, num_steps=100, low=-1.0, high=4.0)
     params = {"offset": jnp.float32(0.0)}
-    sample = jax.jit(objective.sample, static_argnums=2)
+    sample = jit_once(objective.sample, static_argnums=2)
     x = sample(KEY, params, 7)
     np.testing.assert_allclose(x[:, 0], np.arange(7) % 3, atol=1e-2)
-    part = objective.sample(KEY, params, 3, first_sample=4)
+    part = sample(KEY, params, 3, first_sample=4, label=jnp.array([1, 2, 0]))
     np.testing.assert_allclose(part, x[4:], rtol=1e-6, atol=1e-7)
-    ones = objective.sample(KEY, params, 2, label=jnp.array([1, 1]))
-    np.testing.assert_allclose(ones[:, 0], 1.0, atol=1e-2)
 
 
 def test_chain_of_a_conditional_network_has_the_label_beside_it():
@@ -267,7 +265,9 @@ def test_chain_of_a_conditional_network_has_the_label_beside_it():
         PerClass(), kernel, num_steps=60, starts="persistent", low=-1.0, high=4.0
     )
     batch = {"image": jnp.full((3, 1), 0.5), "label": jnp.array([2, 0, 1])}
-    (_, (state, _)), _ = value_and_grad(objective, {"offset": jnp.float32(0)}, batch)
+    params = {"offset": jnp.float32(0)}
+    memory = objective.init(KEY, params, batch)
+    _, (state, _) = jit_once(objective.loss)(params, memory, batch, KEY)
     np.testing.assert_allclose(state.replay_buffer.x[:, 0], [2, 0, 1], atol=1e-5)
 
 
@@ -282,7 +282,8 @@ def test_dropout_draws_fresh_masks_for_data_chain_and_ends():
         objective = cd.contrastive_divergence(
             module, kernel, num_steps=2, starts="data", energy_l2=0.0, dropout=dropout
         )
-        (losses[dropout], _), _ = value_and_grad(objective, params, {"image": x})
+        state = objective.init(KEY, params, {"image": x})
+        losses[dropout], _ = jit_once(objective.loss)(params, state, {"image": x}, KEY)
     assert losses[False] == pytest.approx(0.0, abs=1e-4)  # the ends are the data
     assert abs(losses[True]) > 0.01  # but not under other masks
 

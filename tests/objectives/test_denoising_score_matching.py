@@ -172,13 +172,14 @@ def test_samples_have_the_variance_of_the_linear_recursion():
         variance = a**2 * variance + step_size**2 * temperature
     num_samples = 20_000
     params = {"theta": jnp.float32(theta)}
-    x = jax.jit(objective.sample, static_argnums=2)(KEY, params, num_samples)
+    sample = jit_once(objective.sample, static_argnums=2)
+    x = sample(KEY, params, num_samples)
     error = np.sqrt(2 / (2 * num_samples))  # relative, of a variance from 2 numbers per sample
     deviation = jump * np.sqrt(variance)
     mean = jump * a ** len(temperatures)
     assert np.mean(x) == pytest.approx(mean, abs=4 * deviation / np.sqrt(2 * num_samples))
     assert np.var(x) == pytest.approx(deviation**2, rel=4 * error)
-    part = objective.sample(KEY, params, 3, first_sample=5)
+    part = sample(KEY, params, 3, first_sample=5)
     np.testing.assert_allclose(part, x[5:8], rtol=1e-5, atol=1e-6)
 
 

@@ -282,7 +282,7 @@ def test_largest_uniform_number_is_below_one(monkeypatch):
         assert jnp.floor(num_pairs * uniform)[0] == num_pairs - 1
 
 
-@pytest.mark.parametrize("fields", [{"num_steps": 0}, {"step_scale": 0.0}, {"step_scale": -1.0}])
+@pytest.mark.parametrize("fields", [{"num_steps": -1}, {"step_scale": 0.0}, {"step_scale": -1.0}])
 def test_no_steps_or_no_scale_is_refused(fields):
-    with pytest.raises(ValueError, match="write at least 1 step and a positive scale"):
+    with pytest.raises(ValueError, match="write at least 1 step, or 0 for one draw, and a pos"):
         recovery.recovery_likelihood(MLP, t6_schedule(), **fields)

@@ -69,10 +69,43 @@ def test_same_draws_on_eight_devices(name):
     assert_same(info.acceptance.reshape(16), whole_info.acceptance, rtol=1e-5, atol=1e-6)
 
     mesh = jax.make_mesh((8,), ("devices",))
-    sharded = jax.device_put(x0, NamedSharding(mesh, PartitionSpec("devices")))
+    axis, everywhere = PartitionSpec("devices"), PartitionSpec()
+
+    @jax.jit
+    @functools.partial(jax.shard_map, mesh=mesh, in_specs=(everywhere, axis), out_specs=axis)
+    def on_shards(key, x):
+        first = jax.lax.axis_index("devices") * x.shape[0]
+        state, info = samplers.run_chain(key, kernel, x, 10, keep_every=5, first_chain=first)
+        return state.x, info.kept.swapaxes(0, 1)
+
+    sharded = jax.device_put(x0, NamedSharding(mesh, axis))
+    x, kept = on_shards(KEY, sharded)
+    assert_same(x, whole.x, rtol=1e-5, atol=1e-6)
+    assert_same(kept[:, 1], x)
     state, _ = samplers.run_chain(KEY, kernel, sharded, 10)
     assert len(state.x.sharding.device_set) == 8
     assert_same(state.x, whole.x, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["langevin", "mala", "hmc", "underdamped"])
+def test_a_pytree_of_positions_moves_as_one_vector(name):
+    def of_tree(x):
+        return energy_fn(jnp.concatenate([x["a"][:, :, 0], x["b"]], axis=1))
+
+    make = {
+        "langevin": lambda e, h: samplers.langevin(e, h, max_grad=1.0),
+        "mala": samplers.mala,
+        "hmc": lambda e, h: samplers.hmc(e, h, 3, mass=h),
+        "underdamped": lambda e, h: samplers.underdamped_langevin(e, 0.3, mass=h),
+    }[name]
+    steps = jnp.array([[0.1, 0.2, 0.3]])
+    flat, flat_info = samplers.run_chain(KEY, make(energy_fn, steps), start(5), 6)
+    tree = {"a": start(5)[:, :2, None], "b": start(5)[:, 2:]}
+    tree_steps = {"a": steps[:, :2, None], "b": steps[:, 2:]}
+    state, info = samplers.run_chain(KEY, make(of_tree, tree_steps), tree, 6)
+    together = jnp.concatenate([state.x["a"][:, :, 0], state.x["b"]], axis=1)
+    assert_same(together, flat.x, rtol=1e-4, atol=1e-5)
+    assert_same(info, flat_info, rtol=1e-3, atol=1e-4)
 
 
 def test_works_inside_vmap_and_grad():

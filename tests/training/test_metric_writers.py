@@ -89,6 +89,18 @@ def test_non_finite_values_stay_valid_json(tmp_path):
     assert [float(e) for e in line["e"]] == [math.inf, -math.inf]
 
 
+def test_tensorboard_gets_no_nan_and_stays_silent(tmp_path, caplog):
+    with MetricWriter(tmp_path) as writer:
+        writer.write(1, {"loss": np.nan, "gap": np.array([1.0, np.nan, 3.0])})
+        writer.write(2, {"loss": 2.0})
+    assert scalars(read_events(tmp_path)) == [
+        ("gap/0", 1, 1.0),
+        ("gap/2", 1, 3.0),
+        ("loss", 2, 2.0),
+    ]
+    assert not caplog.records
+
+
 def test_resume_drops_later_steps_and_a_line_cut_short(tmp_path):
     with MetricWriter(tmp_path) as writer:
         for step in range(10, 60, 10):
