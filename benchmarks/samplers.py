@@ -13,8 +13,7 @@ correlated Gaussian. The tables go to stdout, the same as JSON to benchmarks/res
 """
 
 import argparse
-import pathlib
-import time
+import itertools
 from collections.abc import Callable
 from importlib import metadata
 from typing import Any, NamedTuple
@@ -24,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
+from measure import machine, quartiles, time_in_turn
 from torchebm.core import BaseModel
 from torchebm.samplers import HamiltonianMonteCarlo, LangevinDynamics
 
@@ -232,17 +232,14 @@ def with_torchebm(target, kernel, num_steps, keep):
     return run
 
 
-def time_in_turn(functions: dict[str, Callable], rounds: int) -> dict[str, np.ndarray]:
-    """Seconds of each function, [rounds], one run of each in turn; the first call is not timed."""
-    seconds = {name: [] for name in functions}
-    for function in functions.values():
-        function(0)
-    for seed in range(rounds):
-        for name, function in functions.items():
-            begin = time.perf_counter()
-            function(seed)
-            seconds[name].append(time.perf_counter() - begin)
-    return {name: np.asarray(values) for name, values in seconds.items()}
+def timed(functions: dict[str, Callable[[int], Any]]) -> dict[str, Callable[[], Any]]:
+    """Each function with another seed at every call."""
+
+    def with_seeds(function):
+        seeds = itertools.count()
+        return lambda: function(next(seeds))
+
+    return {name: with_seeds(function) for name, function in functions.items()}
 
 
 def compare(seconds: dict[str, np.ndarray], amount: dict[str, float]) -> dict[str, Any]:
@@ -252,8 +249,7 @@ def compare(seconds: dict[str, np.ndarray], amount: dict[str, float]) -> dict[st
     for name, values in rates.items():
         rows[name] = {"per_second": float(np.median(values))}
         if name != OURS:
-            quartiles = np.quantile(rates[OURS] / values, [0.25, 0.5, 0.75])
-            rows[name]["ours_over_it"] = [float(q) for q in quartiles]
+            rows[name]["ours_over_it"] = quartiles(rates[OURS] / values)
     return rows
 
 
@@ -263,7 +259,8 @@ def measure_speed(name: str, kernel: str, rounds: int) -> dict[str, Any]:
     functions = runs(target, kernel)
     num_steps = target.num_steps // 10 if kernel == "HMC" else target.num_steps
     amount = dict.fromkeys(functions, target.num_chains * num_steps)
-    return compare(time_in_turn(functions, rounds), amount)
+    seconds = time_in_turn(timed(functions), rounds)
+    return compare(seconds, amount)
 
 
 def measure_ess(kernel: str, rounds: int) -> dict[str, Any]:
@@ -277,7 +274,7 @@ def measure_ess(kernel: str, rounds: int) -> dict[str, Any]:
         kept = np.asarray(function(123))
         kept = kept[len(kept) // 5 :] @ axes.astype("f")  # [steps, chains, directions]
         amount[name] = float(jnp.min(samplers.ess_bulk(jnp.asarray(kept))))
-    rows = compare(time_in_turn(functions, rounds), amount)
+    rows = compare(time_in_turn(timed(functions), rounds), amount)
     for name, row in rows.items():
         row["ess"] = amount[name]
     return rows
@@ -299,16 +296,6 @@ def show(title: str, unit: str, results: dict[str, dict[str, Any]]) -> None:
         print(f"| {label} | " + " | ".join(cells) + " |", flush=True)
 
 
-def cpu_model() -> str:
-    """The processor's name, or what Python knows of it."""
-    path = pathlib.Path("/proc/cpuinfo")
-    if path.exists():
-        for line in path.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return ""
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--targets", default=",".join([*TARGETS, "ess"]), help="comma-separated")
@@ -327,12 +314,11 @@ def main() -> None:
     ess = {kernel: measure_ess(kernel, args.rounds) for kernel in kernels if "ess" in targets}
     if ess:
         show("Correlated Gaussian, 100 dimensions, 100 chains", "ESS/s", ess)
-    versions = provenance.versions() | {
+    versions = machine() | {
         "blackjax": blackjax.__version__,
         "torch": torch.__version__,
         "torchebm": metadata.version("torchebm"),
-        "cpu": cpu_model(),
-        "cores": torch.get_num_threads(),
+        "torch_threads": torch.get_num_threads(),
     }
     provenance.write_json(
         args.out, {"versions": versions, "rounds": args.rounds, "speed": speed, "ess": ess}

@@ -1,0 +1,172 @@
+"""The three methods on UCI digits, each trained for the same time on this machine.
+
+    python benchmarks/methods_on_digits.py                     # 4 minutes of training steps each
+    python benchmarks/methods_on_digits.py --minutes=1 --workdir=runs/methods_in_a_minute
+
+Every method is the README's command with its own digits config and nothing changed but the number
+of steps: a first run of `CALIBRATION_STEPS` tells its steps per second, and that times the minutes
+is the number. Compilation, checkpoints and the pictures come on top and are reported. Then
+--mode=evaluate judges 1,797 samples of the EMA weights, drawn as each method's paper draws them.
+
+Writes methods_on_digits.json and .png to the workdir, and prints a table. Running it again goes on
+where it stopped.
+"""
+
+import argparse
+import json
+import pathlib
+import subprocess
+import sys
+import time
+from typing import Any
+
+import numpy as np
+from measure import machine, table
+
+from configs import digits, digits_igebm, digits_mdsm
+from ebm_jax import data, pictures, provenance
+
+ROOT = pathlib.Path(__file__).parent.parent
+CONFIGS = {
+    "recovery likelihood": digits,
+    "IGEBM": digits_igebm,
+    "multiscale DSM": digits_mdsm,
+}
+CALIBRATION_STEPS = 60
+
+
+def gradients_per_sample(config: Any) -> int:
+    """Input gradients of the energy that one sample takes."""
+    objective = config.objective
+    if objective.name == "recovery_likelihood":
+        return objective.num_pairs * objective.num_steps
+    if objective.name == "contrastive_divergence":
+        return objective.sampling_num_steps or objective.num_steps
+    return objective.num_hot + objective.num_cooling + objective.num_final + 1  # and the last jump
+
+
+def run_main(module: Any, workdir: pathlib.Path, *flags: str) -> float:
+    """Runs main.py in a process of its own; returns the seconds that it took."""
+    command = [
+        sys.executable,
+        "main.py",
+        f"--config={pathlib.Path(module.__file__).relative_to(ROOT)}",
+        f"--workdir={workdir.resolve()}",
+        "--config.training.sample_every=0",
+        *flags,
+    ]
+    begin = time.perf_counter()
+    subprocess.run(command, cwd=ROOT, check=True)
+    return time.perf_counter() - begin
+
+
+def steps_per_second(workdir: pathlib.Path) -> float:
+    """The last rate that a run logged."""
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return json.loads(lines[-1])["steps_per_second"]
+
+
+def measure(module: Any, workdir: pathlib.Path, seconds: float) -> dict[str, Any]:
+    """Trains and judges one method; its figures."""
+    result_file = workdir / "result.json"
+    if result_file.exists():
+        return json.loads(result_file.read_text())
+    schedule_file = workdir / "num_steps.json"
+    if not schedule_file.exists():
+        trial = workdir / "calibration"
+        run_main(
+            module,
+            trial,
+            f"--config.training.num_steps={CALIBRATION_STEPS}",
+            f"--config.training.log_every={CALIBRATION_STEPS // 2}",
+        )
+        rate = steps_per_second(trial)
+        provenance.write_json(schedule_file, {"num_steps": max(1, round(rate * seconds))})
+    num_steps = json.loads(schedule_file.read_text())["num_steps"]
+    length = f"--config.training.num_steps={num_steps}"
+    run = workdir / "run"
+    training_seconds = run_main(module, run, length)
+    for mode in ("sample", "evaluate"):
+        run_main(module, run, length, f"--mode={mode}")
+    evaluation = json.loads((run / "evaluate" / "evaluation.json").read_text())
+    distance = evaluation["frechet_distance_to_training"]["over_pixels"]
+    verdict = evaluation["classifier"]
+    result = {
+        "num_steps": num_steps,
+        "steps_per_second": steps_per_second(run),
+        "seconds_with_compilation": training_seconds,
+        "gradients_per_sample": gradients_per_sample(module.get_config()),
+        "frechet_distance": distance["samples"],
+        "frechet_distance_of_real": distance["floor"],
+        "num_samples": distance["num_samples"],
+        "median_confidence": verdict["samples"]["median_confidence"],
+        "median_confidence_of_real": verdict["held_out"]["median_confidence"],
+        "rarest_class": min(verdict["samples"]["class_share"]),
+        "rarest_class_of_real": min(verdict["held_out"]["class_share"]),
+        "measured_on": evaluation["measured_on"],
+    }
+    provenance.write_json(result_file, result)
+    return result
+
+
+def show(results: dict[str, dict[str, Any]]) -> None:
+    head = ["", "steps", "steps/s", "Frechet distance over pixels", "median confidence",
+            "rarest class", "gradients per sample"]  # fmt: skip
+    rows = [
+        [
+            name,
+            f"{found['num_steps']:,}",
+            f"{found['steps_per_second']:.1f}",
+            f"{found['frechet_distance']:.2f}",
+            f"{found['median_confidence']:.2f}",
+            f"{found['rarest_class']:.1%}",
+            f"{found['gradients_per_sample']:,}",
+        ]
+        for name, found in results.items()
+    ]
+    real = next(iter(results.values()))
+    rows.append(
+        ["real held-out digits", "", "", f"{real['frechet_distance_of_real']:.2f}",
+         f"{real['median_confidence_of_real']:.2f}", f"{real['rarest_class_of_real']:.1%}", ""]
+    )  # fmt: skip
+    print(table(head, rows))
+
+
+def picture(workdir: pathlib.Path) -> np.ndarray:
+    """One grid per method and one of real digits."""
+    grids = {}
+    for name, module in CONFIGS.items():
+        config = module.get_config()
+        samples = np.load(folder(workdir, name) / "run" / "sample" / "samples.npy")
+        images = np.asarray(data.unscale_images(samples, config.data.low, config.data.high))
+        grids[name] = pictures.image_grid(images)
+    real = data.load_dataset("digits", "test").images
+    grids["real"] = pictures.image_grid(real[data.batch_indices(len(real), len(images), 0, 0)])
+    return pictures.grids_picture(grids)
+
+
+def folder(workdir: pathlib.Path, name: str) -> pathlib.Path:
+    return workdir / name.replace(" ", "_")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=4.0, help="of training steps, each method")
+    parser.add_argument("--workdir", default="runs/methods_on_digits")
+    args = parser.parse_args()
+    workdir = pathlib.Path(args.workdir)
+    results = {
+        name: measure(module, folder(workdir, name), 60 * args.minutes)
+        for name, module in CONFIGS.items()
+    }
+    show(results)
+    provenance.write_json(
+        workdir / "methods_on_digits.json",
+        {"measured_on": machine(), "minutes": args.minutes, "methods": results},
+    )
+    pictures.save_image(workdir / "methods_on_digits.png", picture(workdir))
+    print(f"\n{workdir}/methods_on_digits.png and methods_on_digits.json")
+
+
+if __name__ == "__main__":
+    main()
