@@ -88,7 +88,8 @@ def use_compilation_cache() -> None:
 def _unknown_field(error: BaseException) -> str:
     near = re.search(r'Did you mean "(.+?)" instead of "(.+?)"', str(error))
     if near is None:
-        return f"no config field {_text(error)}: the fields are those of the --config file"
+        name = _text(error).strip("\"'")
+        return f"no config field {name!r}: the fields are those of the --config file"
     return f"no config field {near[2]!r}: did you mean {near[1]!r}?"
 
 

@@ -1,0 +1,235 @@
+"""The command line: bad input is one line on stderr and changes nothing; good input leaves files.
+
+Each run is a process of its own. What is wrong with a run that begins is in training/test_loop.py.
+"""
+
+import shutil
+
+import numpy as np
+import pytest
+from main_processes import DIGITS, TINY, run_main
+from PIL import Image
+
+CIFAR10 = "--config=configs/cifar10.py"
+
+
+def tree(folder):
+    """{path: contents} of all files below a folder."""
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def refusal(*arguments):
+    """What a refused command says on its one line."""
+    result = run_main(*arguments)
+    assert result.code == 2, result
+    assert result.out == ""
+    (line,) = result.err.splitlines()
+    assert line.startswith("main.py: ")
+    return line.removeprefix("main.py: ")
+
+
+BAD_FLAGS = {
+    "unknown config file": (
+        ["--config=configs/digit.py"],
+        "--config=configs/digit.py: No such file or directory; did you mean configs/digits.py?",
+    ),
+    "unknown variant": (
+        [f"{CIFAR10}:smal"],
+        "flag --config=configs/cifar10.py:smal: ValueError: unknown variant 'smal': "
+        "write one of small",
+    ),
+    "a variant where there are none": (
+        ["--config=configs/svhn.py:small"],
+        "flag --config=configs/svhn.py:small: this config has no variants: write the path alone",
+    ),
+    "mistyped field": (
+        [DIGITS, "--config.training.batch_sise=64"],
+        "no config field 'batch_sise': did you mean 'batch_size'?",
+    ),
+    "mistyped section": (
+        [DIGITS, "--config.trainin.batch_size=64"],
+        "no config field 'trainin': did you mean 'training'?",
+    ),
+    "field like no other": (
+        [DIGITS, "--config.training.zzz=64"],
+        "no config field 'zzz': the fields are those of the --config file",
+    ),
+    "wrong type": (
+        [DIGITS, "--config.training.batch_size=many"],
+        "flag --config.training.batch_size=many: invalid literal for int() with base 10: 'many'",
+    ),
+    "negative batch": (
+        [DIGITS, "--config.training.batch_size=-64"],
+        "training.batch_size is -64: write a positive number",
+    ),
+    "rate that is no number": (
+        [DIGITS, "--config.optimizer.learning_rate=nan"],
+        "optimizer.learning_rate is nan: write a positive number",
+    ),
+    "negative seed": ([DIGITS, "--config.seed=-1"], "seed is -1: write 0 or more"),
+    "batch that does not divide": (
+        [DIGITS, "--config.cpu_devices=8", "--config.training.batch_size=60"],
+        "training.batch_size 60 does not divide among 8 devices: write 64, the nearest that does",
+    ),
+    "batch smaller than the devices": (
+        [DIGITS, "--config.cpu_devices=8", "--config.training.batch_size=3"],
+        "training.batch_size 3 does not divide among 8 devices: write 8, the nearest that does",
+    ),
+    "image that cannot be halved": (
+        [DIGITS, "--config.model.multipliers=(1,1,1,1,1)"],
+        "image_size 8 cannot be halved 4 times: write 16, or fewer multipliers",
+    ),
+    "odd width": (
+        [DIGITS, "--config.model.width=5"],
+        "width is 5: write an even number of at least 4",
+    ),
+    "unknown network": (
+        [DIGITS, "--config.model.name=recovery_resent"],
+        "model.name is 'recovery_resent': did you mean 'recovery_resnet'? known are ",
+    ),
+    "unknown number type": (
+        [DIGITS, "--config.model.dtype=float31"],
+        "model.dtype is 'float31': write float32 or bfloat16",
+    ),
+    "unknown data set": (
+        [DIGITS, "--config.data.name=digit"],
+        "unknown data set 'digit'; nearest is 'digits', known are ",
+    ),
+    "unknown split": (
+        [DIGITS, "--config.data.split=trian"],
+        "digits has no split 'trian'; it has test, train",
+    ),
+    "unknown mode": (
+        [DIGITS, "--mode=sampl"],
+        "flag --mode=sampl: value should be one of <",
+    ),
+    "unknown flag": (
+        [DIGITS, "--wrokdir=x"],
+        "Unknown command line flag 'wrokdir'. Did you mean: workdir ?",
+    ),
+    "word that is no flag": (
+        [DIGITS, "train"],
+        "unexpected argument 'train': write flags as --name=value",
+    ),
+    "no config": ([], "flag --config=None: Flag --config must have a value other than None."),
+}
+
+
+@pytest.mark.parametrize(("flags", "says"), BAD_FLAGS.values(), ids=BAD_FLAGS)
+def test_bad_flags(flags, says, tmp_path):
+    workdir = tmp_path / "run"
+    line = refusal(f"--workdir={workdir}", *flags)
+    assert line.startswith(says) if says.endswith((" ", "<")) else line == says
+    assert not workdir.exists()
+
+
+def test_config_file_with_an_error_in_it(tmp_path):
+    config = tmp_path / "mine.py"
+    config.write_text("import ml_collections\ndef get_config(:\n")
+    line = refusal(f"--config={config}", f"--workdir={tmp_path}/run")
+    assert line == f"{config}, line 2: invalid syntax"
+    assert list(tmp_path.iterdir()) == [config]
+
+
+def test_workdir_that_cannot_be_one(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    assert refusal(DIGITS, f"--workdir={file}") == f"workdir {file} is a file: write a directory"
+    below = refusal(*TINY, f"--workdir={file}/run")
+    assert below == f"workdir {file}/run cannot be made: {file} is a file"
+    nowhere = refusal(*TINY, "--workdir=/proc/run")  # where root cannot write either
+    assert nowhere.startswith("workdir /proc/run cannot be written: ")
+    assert refusal(DIGITS, "--workdir=") == "workdir is empty: write a directory"
+    assert tree(tmp_path) == {file: b"mine"}
+
+
+def test_data_set_that_is_not_there(tmp_path):
+    flags = ("--config.data.name=celeba", f"--config.data.data_dir={tmp_path}/data")
+    line = refusal(CIFAR10, f"--workdir={tmp_path}/run", *flags)
+    folder = tmp_path / "data" / "downloads" / "manual" / "celeba"
+    assert line.startswith("celeba: found no list_eval_partition.txt in ")
+    assert str(folder) in line
+    assert "put it there" in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("mode", ["sample", "evaluate"])
+def test_nothing_trained(mode, tmp_path):
+    line = refusal(DIGITS, f"--workdir={tmp_path}/run", f"--mode={mode}")
+    says = f"nothing is trained in {tmp_path}/run: run the same command with --mode=train"
+    assert line == says
+    assert not (tmp_path / "run").exists()
+
+
+def train(workdir, num_steps):
+    flags = (f"--config.training.num_steps={num_steps}", "--config.training.checkpoint_every=1")
+    return run_main(*TINY, f"--workdir={workdir}", *flags)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of two steps with a checkpoint of each."""
+    workdir = tmp_path_factory.mktemp("trained") / "run"
+    result = train(workdir, 2)
+    assert result.code == 0, result.err
+    return workdir
+
+
+def test_sampling(trained):
+    result = run_main(*TINY, f"--workdir={trained}", "--mode=sample")
+    assert result.code == 0, result.err
+    out = trained / "sample"
+    assert result.out == f"16 samples: {out}/samples.png and samples.npy\n"
+    samples = np.load(out / "samples.npy")
+    assert samples.shape == (16, 8, 8, 1)
+    assert np.isfinite(samples).all()
+    assert (out / "samples.json").is_file()
+    with Image.open(out / "samples.png") as picture:
+        assert picture.width > 400
+
+
+def test_checkpoint_of_another_architecture(trained, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(trained, workdir)
+    (workdir / "config.json").unlink()  # else the config's difference is told
+    before = tree(workdir)
+    for mode in ("train", "sample"):
+        flags = ("--config.model.width=6", f"--mode={mode}")
+        line = refusal(*TINY, f"--workdir={workdir}", *flags)
+        assert line.startswith(f"{workdir}/checkpoints/2 was made by another architecture: ")
+        assert "params/conv_in/bias is float32[4] in it and float32[6] is wanted" in line
+        assert line.endswith("use the config it was trained with, or another workdir")
+    assert tree(workdir) == before
+
+
+def truncate(checkpoint):
+    """Cuts the files of a checkpoint's arrays to half their length."""
+    for path in (checkpoint / "state").rglob("d/*"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_truncated_newest_checkpoint_gives_way_to_the_one_before(trained, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(trained, workdir)
+    truncate(workdir / "checkpoints" / "2")
+    result = train(workdir, 3)
+    assert result.code == 0, result.err
+    assert f"{workdir}/checkpoints/2 is damaged" in result.err
+    assert "trying step 1 instead" in result.err
+    assert "going on from step 1" in result.err
+    names = {path.name for path in (workdir / "checkpoints").iterdir()}
+    assert names == {"1", "2", "3", "damaged-2"}
+
+
+def test_only_damaged_checkpoints(trained, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(trained, workdir)
+    for step in (1, 2):
+        truncate(workdir / "checkpoints" / str(step))
+    before = tree(workdir)
+    result = run_main(*TINY, f"--workdir={workdir}", "--mode=sample")
+    assert result.code == 2
+    assert result.err.splitlines()[-1].startswith(
+        f"main.py: all 2 checkpoints in {workdir}/checkpoints are damaged (steps 1, 2)"
+    )
+    assert tree(workdir) == before
