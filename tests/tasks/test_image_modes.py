@@ -1,0 +1,148 @@
+"""interpolate, inpaint and restore from the command line, on digits with a network of 2 updates."""
+
+import json
+
+import numpy as np
+import pytest
+from main_processes import TINY, run_main
+from PIL import Image
+
+from ebm_jax import data
+from ebm_jax.evaluation import corruption
+from ebm_jax.evaluation.image_errors import image_error
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    path = tmp_path_factory.mktemp("run")
+    result = run_main(*TINY, f"--workdir={path}", "--config.training.num_steps=2")
+    assert result.code == 0, result.err
+    return path
+
+
+def run_mode(run_dir, mode, *flags):
+    return run_main(
+        *TINY, f"--workdir={run_dir}", "--config.training.num_steps=2", f"--mode={mode}", *flags
+    )
+
+
+def read(run_dir, mode):
+    found = json.loads((run_dir / mode / f"{mode}.json").read_text())
+    assert found["measured_on"]["checkpoint_step"] == 2
+    assert found["settings"]
+    return found
+
+
+def test_interpolate(run_dir):
+    """3 rows of 4 digits; a row's first and last image are two samples of --mode=sample."""
+    result = run_mode(
+        run_dir, "interpolate",
+        "--config.interpolate.num_pairs=3", "--config.interpolate.num_points=4",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    assert "interpolating: 12/12" in result.err
+    assert len(read(run_dir, "interpolate")["largest_step_over_distance_of_ends"]) == 3
+    with Image.open(run_dir / "interpolate/interpolate.png") as picture:
+        drawn = np.asarray(picture)
+    assert drawn.shape == (3 * 50 + 2, 4 * 50 + 2)
+    assert run_mode(run_dir, "sample").code == 0
+    samples = np.load(run_dir / "sample/samples.npy")[:2]
+    ends = [drawn[5:50:6, 5:50:6], drawn[5:50:6, 155:200:6]]
+    expected = np.asarray(data.unscale_images(samples, -1, 1))[..., 0].astype(int)
+    assert np.max(np.abs(np.array(ends, int) - expected)) <= 1
+    assert not (run_dir / "interpolate/parts").exists()
+
+
+def test_inpaint_with_a_mask_from_a_file(run_dir, tmp_path):
+    hidden = np.zeros((8, 8), bool)
+    hidden[:, 5:] = True
+    np.save(tmp_path / "mask.npy", hidden)
+    flags = (
+        f"--config.inpaint.mask={tmp_path}/mask.npy", "--config.inpaint.num_images=3",
+        "--config.inpaint.num_draws=2", "--config.inpaint.num_rounds=1",
+    )  # fmt: skip
+    result = run_mode(run_dir, "inpaint", *flags)
+    assert result.code == 0, result.err
+    found = read(run_dir, "inpaint")
+    assert found["share_of_pixels_hidden"] == 3 / 8
+    true = data.load_dataset("digits", "test").images[:3] / 255.0
+    mean = data.load_dataset("digits", "train").images.mean(0) / 255.0
+    expected = image_error(
+        np.broadcast_to(mean, true.shape), true, value_range=1.0, counted=hidden[..., None]
+    )
+    error = found["error_on_hidden_pixels"]["mean of the training images"]
+    assert error["rmse"] == pytest.approx(expected.rmse, rel=1e-5)
+    with Image.open(run_dir / "inpaint/inpaint.png") as picture:
+        assert picture.size == (5 * 50 + 2, 3 * 50 + 2)
+    np.save(tmp_path / "mask.npy", hidden[:4])
+    result = run_mode(run_dir, "inpaint", *flags)
+    assert result.code == 2
+    assert "has the shape (4, 8) and the images are 8 x 8" in result.err
+    assert len(result.err.strip().splitlines()) == 1
+
+
+def test_restore(run_dir):
+    flags = ("--config.restore.num_images=10", "--config.restore.corruptions=('noise',)")
+    result = run_mode(run_dir, "restore", *flags)
+    assert result.code == 0, result.err
+    errors = read(run_dir, "restore")["errors"]["noise"]
+    true = data.load_dataset("digits", "test").images[:10] / 255.0
+    spoiled = np.clip(corruption.corrupt("noise", true, 0.2, seed=0), 0, 1)
+    expected = image_error(spoiled, true, value_range=1.0)
+    assert errors["as spoiled"]["rmse"] == pytest.approx(expected.rmse)
+    assert f"{expected.rmse:8.4f}" in result.out
+    with Image.open(run_dir / "restore/noise.png") as picture:
+        assert picture.size[1] == 8 * 50 + 2
+    result = run_mode(run_dir, "restore", "--config.restore.corruptions=('rain',)")
+    assert result.code == 2
+    assert "unknown corruption 'rain'" in result.err
+
+
+def test_nothing_is_trained(tmp_path):
+    result = run_mode(tmp_path, "interpolate")
+    assert result.code == 2
+    assert "nothing is trained in" in result.err
+
+
+def test_ood(run_dir):
+    """AUROCs recomputed from nothing but the sets: noise is as noise is, the mean is theirs."""
+    flags = (
+        "--config.ood.num_images=20", "--config.ood.sets=('uniform_noise','flipped')",
+        "--config.ood.max_levels=2", "--config.ood.others=('digits',)",
+    )  # fmt: skip
+    result = run_mode(run_dir, "ood", *flags)
+    assert result.code == 0, result.err
+    found = read(run_dir, "ood")
+    assert found["levels"] == [0, 5]
+    same = found["auroc"]["digits"]  # the held-out images themselves
+    assert all(area["value"] == 0.5 for area in same.values())
+    areas = [row["energy, sum"]["value"] for row in found["auroc"].values()]
+    assert found["mean_auroc"]["energy, sum"] == pytest.approx(np.mean(areas))
+    for name in ("histograms", "sets"):
+        assert (run_dir / f"ood/{name}.png").stat().st_size > 1_000
+    for flag, said in (
+        ("--config.ood.sets=('fog',)", "unknown set 'fog'"),
+        ("--config.ood.others=('digit',)", "unknown data set 'digit'; nearest is 'digits'"),
+        ("--config.ood.others=('rings',)", "rings has no images"),
+    ):
+        result = run_mode(run_dir, "ood", *flags, flag)
+        assert result.code == 2
+        assert said in result.err
+
+
+def test_neighbours(run_dir):
+    result = run_mode(
+        run_dir, "neighbours", "--config.neighbours.num_images=30",
+        "--config.neighbours.num_samples=16", "--config.neighbours.max_levels=1",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    found = read(run_dir, "neighbours")
+    assert run_mode(run_dir, "sample").code == 0
+    samples = np.load(run_dir / "sample/samples.npy").reshape(16, 64)
+    training = data.load_dataset("digits", "train").images.reshape(-1, 64) / 127.5 - 1
+    distance = np.linalg.norm(samples[:, None] - training, axis=2).min(1)
+    pixels = found["distance_to_nearest_training_image"]["pixels"]
+    assert pixels["median_sample"] == pytest.approx(np.median(distance), rel=1e-3)
+    assert 0 <= found["kolmogorov_smirnov_of_energies"]["energy"]["p_value"] <= 1
+    with Image.open(run_dir / "neighbours/nearest_in_pixels.png") as picture:
+        assert picture.size == (5 * 50 + 2, 12 * 50 + 2)
