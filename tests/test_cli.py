@@ -3,6 +3,7 @@
 Each run is a process of its own. What is wrong with a run that begins is in training/test_loop.py.
 """
 
+import json
 import shutil
 
 import numpy as np
@@ -233,3 +234,36 @@ def test_only_damaged_checkpoints(trained, tmp_path):
         f"main.py: all 2 checkpoints in {workdir}/checkpoints are damaged (steps 1, 2)"
     )
     assert tree(workdir) == before
+
+
+def test_sampling_from_two_checkpoints_together(trained):
+    """The mean of an energy and itself is that energy; the sum of two is twice as deep."""
+
+    def samples(*flags):
+        result = run_main(*TINY, f"--workdir={trained}", "--mode=sample", *flags)
+        assert result.code == 0, result.err
+        made_by = json.loads((trained / "sample" / "samples.json").read_text())
+        return np.load(trained / "sample" / "samples.npy"), made_by["ensemble"]
+
+    alone, nothing = samples()
+    same, described = samples("--config.ensemble.checkpoints=(2,2)")
+    assert nothing is None
+    assert described == {"checkpoints": [2, 2], "combine": "mean", "temperature": 1.0}
+    np.testing.assert_allclose(same, alone, rtol=1e-4, atol=1e-5)
+    deeper, _ = samples("--config.ensemble.checkpoints=(1,2)", "--config.ensemble.combine=sum")
+    assert np.abs(deeper - alone).max() > 0.1
+
+
+BAD_ENSEMBLES = {
+    "(7,)": "no checkpoint of step 7 in ",
+    "(1,2)|median": "ensemble.combine is 'median': write one of mean, sum, mixture",
+    "(1,2)|mixture": "ensemble.combine 'mixture' at temperature 1 wants energies in nats",
+}
+
+
+@pytest.mark.parametrize(("ensemble", "says"), BAD_ENSEMBLES.items(), ids=BAD_ENSEMBLES)
+def test_ensembles_that_cannot_be(trained, ensemble, says):
+    checkpoints, _, combine = ensemble.partition("|")
+    flags = [f"--config.ensemble.checkpoints={checkpoints}"]
+    flags += [f"--config.ensemble.combine={combine}"] if combine else []
+    assert refusal(*TINY, f"--workdir={trained}", "--mode=sample", *flags).startswith(says)
