@@ -276,6 +276,7 @@ def plane_model(
         step_scale=objective.step_scale,
         step_growth=objective.step_growth,
         energy_in_nats=objective.energy_in_nats,
+        num_steps=objective.num_steps,
     )
     level_energy = recovery_likelihood.network_level_energy(parts.module, params, energy_scale)
     a_bar, sigma_bar, multiplier = (

@@ -29,6 +29,8 @@ from ebm_jax.samplers import random
 LevelEnergy = Callable[[jax.Array], energy.EnergyFn]  # level t -> marginal energy of y_t
 LevelKernel = Callable[[energy.EnergyFn, jax.Array], samplers.Kernel]  # (energy, level t) -> kernel
 
+DRAW_VARIANCES = ("step", "posterior")  # of `normal_draw_per_level`
+
 
 def langevin_per_level(
     schedule: NoiseSchedule,
@@ -53,16 +55,82 @@ def langevin_per_level(
     return make_kernel
 
 
+def normal_draw_per_level(
+    schedule: NoiseSchedule, *, variance: str = "step", noise_scale: float = 1.0
+) -> LevelKernel:
+    """The paper's T1k: one draw of a normal law in place of the chain.
+
+        y ~ N(x_{t+1} - sigma_{t+1}^2 grad E(x_{t+1}), v_t I),
+
+    grad E of the marginal energy. It is one step of Langevin from x_{t+1}, h = sigma_{t+1}^2 and
+    T = v_t / (2 h), as the quadratic term of the conditional has no gradient where it starts.
+
+    Args:
+      schedule: the noise levels, so close that the data vary little over sigma_{t+1}.
+      variance: of the draw, v_t. 'step' is sigma_{t+1}^2, the paper's. Along a direction in which
+        the data do not vary, y_t has the variance a_{t+1}^2 sbar_t^2, which at the first levels (of
+        the 1,000, the first alone) is less: no energy then makes negatives like the data, and
+        training drives it to infinity. 'posterior' is the variance of y_t given x_{t+1} along such
+        a direction, 1 / (1 / (multiplier_t sbar_t)^2 + r_t / sigma_{t+1}^2), the least that there
+        can be; there E becomes the energy of x_{t+1}, which makes the draw exact.
+      noise_scale: nu, factor of the standard deviation.
+    Returns:
+      (energy_fn, level [] or [batch]) -> kernel to be run for one step from x_{t+1}.
+    Raises:
+      ValueError: for another variance.
+    """
+    if variance not in DRAW_VARIANCES:
+        raise ValueError(f"draw_variance is {variance!r}: write one of {', '.join(DRAW_VARIANCES)}")
+    step = schedule.sigma[1:] ** 2
+    drawn = step
+    if variance == "posterior":
+        within = (schedule.multiplier * schedule.sigma_bar[:-1]) ** 2
+        drawn = 1 / (1 / within + schedule.recovery_weight / step)
+    temperature = noise_scale**2 * drawn / (2 * step)
+
+    def make_kernel(energy_fn: energy.EnergyFn, level: jax.Array) -> samplers.Kernel:
+        return samplers.langevin(energy_fn, step[level], temperature=temperature[level])
+
+    return make_kernel
+
+
+def chain_per_level(
+    schedule: NoiseSchedule,
+    *,
+    num_steps: int,
+    step_scale: float = 2e-4,
+    step_growth: float = 1.0,
+    noise_scale: float = 1.0,
+    draw_variance: str = "step",
+) -> tuple[LevelKernel, int]:
+    """What moves x_{t+1} to y_t at each level, and for how many steps.
+
+    `langevin_per_level` for num_steps, or with num_steps = 0 one step of `normal_draw_per_level`.
+    """
+    if num_steps == 0:
+        draw = normal_draw_per_level(schedule, variance=draw_variance, noise_scale=noise_scale)
+        return draw, 1
+    steps = {"step_scale": step_scale, "step_growth": step_growth}
+    return langevin_per_level(schedule, noise_scale=noise_scale, **steps), num_steps
+
+
 def energy_scale(
     schedule: NoiseSchedule,
     *,
     step_scale: float = 2e-4,
     step_growth: float = 1.0,
     energy_in_nats: bool = False,
+    num_steps: int = 1,
 ) -> jax.Array:
-    """[T] what a network's output is multiplied by: 1 / s_t^2, or 1 where it is in nats already."""
+    """[T] what a network's output is multiplied by: 1 / s_t^2, or 1 where it is in nats already.
+
+    With num_steps = 0, where there is no step, 1 / sbar_t: the output's gradient is then of the
+    order of the noise eps in x_t at every level.
+    """
     if energy_in_nats:
         return jnp.ones(schedule.num_pairs)
+    if num_steps == 0:
+        return 1 / schedule.sigma_bar[:-1]
     return 1 / schedule.langevin_scale(step_scale, step_growth)
 
 
@@ -146,11 +214,12 @@ def recovery_likelihood(
     energy_in_nats: bool = False,
     noise_scale: float = 1.0,
     sampling_noise_scale: float = 0.99,
+    draw_variance: str = "step",
 ) -> Objective:
     """The objective of diffusion recovery likelihood, `algorithm 1` of the paper.
 
     Per example a level t uniform on 0..T-1, a pair (x_t, x_{t+1}), a K-step Langevin chain from
-    x_{t+1} on the conditional, and
+    x_{t+1} on the conditional (K = 0: one draw of `normal_draw_per_level`, the paper's T1k), and
 
         loss = mean (sigma_1 / sigma_{t+1}) (E(y_pos, t) - E(y_neg, t)),
 
@@ -159,22 +228,23 @@ def recovery_likelihood(
     Args:
       module: network called as module(y, t) -> [batch]. schedule: the levels.
       num_steps: K. step_scale: b^2; fixes the model's energy scale 1 / s_t^2 too,
-        unless energy_in_nats.
+        unless energy_in_nats. Not used with K = 0, see `energy_scale`.
       step_growth: how s_t^2 grows with the level, see `NoiseSchedule.langevin_scale`.
       energy_in_nats: the network's output is the energy itself. With 1 / s_t^2 in front, a level of
         short steps wants small outputs, which one step of Adam on the last layer then upsets.
       noise_scale, sampling_noise_scale: nu of the chain in training and in `sample`.
+      draw_variance: with K = 0, of the draw: see `normal_draw_per_level`.
     Returns:
       Objective. Metrics, each per level: 'level_loss', 'energy_pos', 'energy_neg', 'displacement'
       (L2 distance from a chain's start x_{t+1} to its end as x_t, as published), 'chain_grad_norm'
       (of the conditional energy in y, at the chain's last step).
     Raises:
-      ValueError: for num_steps < 1 or step_scale <= 0.
+      ValueError: for num_steps < 0, step_scale <= 0 or an unknown draw_variance.
     """
-    if num_steps < 1 or step_scale <= 0:
+    if num_steps < 0 or step_scale <= 0:
         raise ValueError(
             f"num_steps is {num_steps} and step_scale {step_scale}: "
-            "write at least 1 step and a positive scale"
+            "write at least 1 step, or 0 for one draw, and a positive scale"
         )
     num_levels = schedule.num_pairs
     scale = energy_scale(
@@ -182,9 +252,17 @@ def recovery_likelihood(
         step_scale=step_scale,
         step_growth=step_growth,
         energy_in_nats=energy_in_nats,
+        num_steps=num_steps,
     )
-    train_kernel, sample_kernel = (
-        langevin_per_level(schedule, step_scale=step_scale, step_growth=step_growth, noise_scale=nu)
+    (train_kernel, chain_steps), (sample_kernel, _) = (
+        chain_per_level(
+            schedule,
+            num_steps=num_steps,
+            step_scale=step_scale,
+            step_growth=step_growth,
+            noise_scale=nu,
+            draw_variance=draw_variance,
+        )
         for nu in (noise_scale, sampling_noise_scale)
     )
 
@@ -219,7 +297,7 @@ def recovery_likelihood(
             chain_key,
             train_kernel(conditional_energy(marginal, schedule, x_noisy, level), level),
             x_noisy,
-            num_steps,
+            chain_steps,
             first_chain=index[0],
         )
         y_neg = jax.lax.stop_gradient(state.x)
@@ -251,7 +329,7 @@ def recovery_likelihood(
             schedule,
             x,
             make_kernel=sample_kernel,
-            num_steps=num_steps,
+            num_steps=chain_steps,
             keep_trajectory=keep_trajectory,
             first_chain=first_sample,
         )

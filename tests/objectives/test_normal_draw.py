@@ -1,0 +1,169 @@
+"""T1k: one draw of a normal law per level in place of a chain, on Gaussians in closed form."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import recovery_in_numpy as plain
+from flax import linen as nn
+from reference_files import jit_once
+
+from ebm_jax import samplers
+from ebm_jax.diffusion import make_schedule, t1k_schedule
+from ebm_jax.objectives import recovery_likelihood as recovery
+from ebm_jax.objectives.base import ObjectiveState
+
+KEY = jax.random.key(0)
+MEAN, VARIANCE = 0.3, 0.25
+FINE = plain.schedule(1000)
+
+
+def of_levels(exact, data_variance):
+    """Per level: variance v of y_t, its mean, sigma_{t+1}^2, r_t, and the multiplier."""
+    multiplier = plain.multiplier(exact)
+    a_bar, sigma_bar = exact["a_bar"][:-1], exact["sigma_bar"][:-1]
+    variance = multiplier**2 * (a_bar**2 * data_variance + sigma_bar**2)
+    weight = np.append(np.ones(len(variance) - 1), 0.0)
+    return variance, multiplier * a_bar * MEAN, exact["sigma"][1:] ** 2, weight, multiplier
+
+
+def drawn_variance(exact, kind):
+    """v_t of the draw."""
+    narrow, _, step, weight, _ = of_levels(exact, 0.0)
+    return step if kind == "step" else 1 / (1 / narrow + weight / step)
+
+
+@pytest.mark.parametrize("kind", recovery.DRAW_VARIANCES)
+def test_law_of_the_draw_of_each_level(kind):
+    """Mean x~ - sigma^2 (x~ - m) / v and the variance of its kind; nu scales the deviation."""
+    variance, mean, step, _, _ = of_levels(FINE, VARIANCE)
+    t, number, start, nu = np.array([0, 1, 30, 500, 998, 999]), 5_000, 1.2, 0.9
+    level = jnp.repeat(jnp.asarray(t), number)
+    m, v = (jnp.asarray(values, jnp.float32)[level] for values in (mean, variance))
+    x_noisy = jnp.full((len(level), 1), start)
+    energy_fn = recovery.conditional_energy(
+        lambda y: (y[:, 0] - m) ** 2 / (2 * v), t1k_schedule(), x_noisy, level
+    )
+    make_kernel = recovery.normal_draw_per_level(t1k_schedule(), variance=kind, noise_scale=nu)
+    state, _ = samplers.run_chain(KEY, make_kernel(energy_fn, level), x_noisy, 1)
+    ends = np.asarray(state.x).reshape(len(t), number)
+    wanted = start - step * (start - mean) / variance
+    spread = nu**2 * drawn_variance(FINE, kind)[t]
+    assert np.all(np.abs(ends.mean(axis=1) - wanted[t]) < 4 * np.sqrt(spread / number))
+    np.testing.assert_allclose(ends.var(axis=1), spread, rtol=4 * np.sqrt(2 / number))
+
+
+def test_posterior_variance_is_exact_where_the_data_do_not_vary():
+    """With E of x_{t+1}, the draw is p(y_t | x_{t+1}) of METHODS 5a: mean and 1 / L at S = 0."""
+    variance, mean, step, weight, _ = of_levels(FINE, 0.0)
+    precision = 1 / variance + weight / step
+    np.testing.assert_allclose(drawn_variance(FINE, "posterior"), 1 / precision)
+    noisy = 1.2
+    inside = slice(0, 999)  # the last pair has no conditional
+    conditional_mean = (mean / variance + noisy / step) / precision
+    draw_mean = noisy - step * (noisy - mean) / (variance + step)
+    np.testing.assert_allclose(draw_mean[inside], conditional_mean[inside], rtol=1e-9)
+
+
+def test_step_variance_is_too_wide_at_the_first_level_alone():
+    """Negatives of that draw vary by sigma^2 at least, more than y_0 itself where S = 0."""
+    variance, _, step, _, _ = of_levels(FINE, 0.0)
+    inside = slice(0, 999)
+    assert np.flatnonzero(step[inside] > variance[inside]).tolist() == [0]
+    assert np.all(drawn_variance(FINE, "posterior") <= variance * (1 + 1e-12))
+
+
+def law_of_sampler(exact, data_variance, kind):
+    """(mean, variance) after one draw per level with the exact energies, from N(0, 1)."""
+    variance, mean, step, _, multiplier = of_levels(exact, data_variance)
+    drawn = drawn_variance(exact, kind)
+    m, v = 0.0, 1.0
+    for t in reversed(range(len(variance))):
+        shrink = 1 - step[t] / variance[t]
+        m = (mean[t] + shrink * (m - mean[t])) / multiplier[t]
+        v = (shrink**2 * v + drawn[t]) / multiplier[t] ** 2
+    return m, v
+
+
+@pytest.mark.parametrize(("kind", "wanted"), [("step", 0.24836), ("posterior", 0.24288)])
+def test_law_of_the_t1k_sampler(kind, wanted):
+    """x_0 ~ N(.3, .25): the law of the whole sampler, and by 2,000 samples; the target is .2501."""
+    mean, variance = law_of_sampler(FINE, VARIANCE, kind)
+    np.testing.assert_allclose([mean, variance], [0.3, wanted], atol=2e-5)
+    of_level = [jnp.asarray(values, jnp.float32) for values in of_levels(FINE, VARIANCE)[:2]]
+
+    def level_energy(level):
+        v, m = (values[level] for values in of_level)
+        return lambda y: (y[:, 0] - m) ** 2 / (2 * v)
+
+    number, schedule = 2_000, t1k_schedule()
+    x = jit_once(
+        lambda key: recovery.progressive_sample(
+            key,
+            level_energy,
+            schedule,
+            jax.random.normal(jax.random.fold_in(key, 1_000), (number, 1)),
+            make_kernel=recovery.normal_draw_per_level(schedule, variance=kind),
+            num_steps=1,
+        )
+    )(KEY)
+    assert abs(x.mean() - mean) < 4 * np.sqrt(variance / number)
+    np.testing.assert_allclose(x.var(), variance, rtol=4 * np.sqrt(2 / number))
+
+
+class Quadratic(nn.Module):
+    """E(y, t) = curvature_t (y - mean_t)^2 / 2 in nats, the curvatures parameters."""
+
+    mean: tuple[float, ...]
+    curvature: tuple[float, ...]
+    input_shape = (1,)
+
+    @nn.compact
+    def __call__(self, y, level):
+        curvature = self.param("curvature", lambda _: jnp.asarray(self.curvature))
+        return curvature[level] * (y[:, 0] - jnp.asarray(self.mean)[level]) ** 2 / 2
+
+
+@pytest.mark.parametrize(("kind", "data_variance"), [("step", 0.25), ("posterior", 0.0)])
+def test_training_settles_where_the_draws_vary_as_the_data_do(kind, data_variance):
+    """(1 - sigma^2 theta)^2 var(x~) + v_t = var(y_t) is where the expected gradient is zero."""
+    exact = plain.schedule(101)
+    variance, mean, step, _, _ = of_levels(exact, data_variance)
+    a_bar, sigma_bar = exact["a_bar"][1:], exact["sigma_bar"][1:]
+    noisy = a_bar**2 * data_variance + sigma_bar**2
+    left = variance - drawn_variance(exact, kind)
+    kept = np.flatnonzero(left > -1e-12)  # 'step': not the last, whose pair is wide apart
+    curvature = np.ones_like(variance)
+    curvature[kept] = (1 - np.sqrt(np.maximum(left[kept], 0) / noisy[kept])) / step[kept]
+    module = Quadratic(tuple(mean), tuple(curvature))
+    schedule = make_schedule(101)
+    objective = recovery.recovery_likelihood(
+        module, schedule, num_steps=0, energy_in_nats=True, draw_variance=kind
+    )
+
+    def one_batch(params, rng_key):
+        data_key, loss_key = jax.random.split(rng_key)
+        x = MEAN + np.sqrt(data_variance) * jax.random.normal(data_key, (2_048, 1))
+        loss = lambda p: objective.loss(p, ObjectiveState(), {"image": x}, loss_key)[0]  # noqa: E731
+        return jax.grad(loss)(params)["curvature"]
+
+    params = {"curvature": jnp.asarray(curvature, jnp.float32)}
+    batches = jit_once(lambda keys: jax.lax.map(lambda key: one_batch(params, key), keys))(
+        jax.random.split(KEY, 64)
+    )
+    gradient = np.asarray(batches, np.float64)[:, kept]
+    scores = gradient.mean(axis=0) / (gradient.std(axis=0, ddof=1) / np.sqrt(len(gradient)))
+    assert len(kept) >= 100
+    assert np.abs(scores).max() < 4.5
+    assert 0.7 < np.std(scores) < 1.3
+
+
+def test_energy_is_scaled_so_that_gradients_of_the_output_are_noise():
+    """E = F / sbar_t: with E = |x - abar x_0|^2 / 2 sbar^2, grad F is eps."""
+    scale = recovery.energy_scale(t1k_schedule(), num_steps=0)
+    np.testing.assert_allclose(scale, 1 / FINE["sigma_bar"][:-1], rtol=1e-4)
+
+
+def test_unknown_variance_is_refused():
+    with pytest.raises(ValueError, match="draw_variance is 'none': write one of step, posterior"):
+        recovery.normal_draw_per_level(t1k_schedule(), variance="none")
