@@ -35,6 +35,19 @@ TINY = (
     "--config.sampling.batch_size=16",
 )
 
+# IGEBM on two devices, each with a shard of the replay buffer, which four steps fill.
+TINY_IGEBM = (
+    "--config=configs/digits_igebm.py",
+    "--config.cpu_devices=2",
+    "--config.model.width=4",
+    "--config.model.multipliers=(1,)",
+    "--config.model.num_blocks=(1,)",
+    "--config.objective.num_steps=2",
+    "--config.objective.buffer_size=32",
+    "--config.optimizer.schedule=constant",
+    *TINY[-6:],
+)
+
 
 class Result(NamedTuple):
     """Exit code (minus a signal's number), standard output and error of one run."""

@@ -4,7 +4,7 @@ import json
 import signal
 
 import pytest
-from main_processes import TINY, run_main
+from main_processes import TINY, TINY_IGEBM, run_main
 
 EVERY_FOUR = "--config.training.checkpoint_every=4"
 
@@ -137,3 +137,38 @@ def test_divergence_has_an_exit_code_and_leaves_the_last_good_checkpoint(tmp_pat
     assert "a lower learning rate" in message
     assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["1"]
     assert not (workdir / "samples").exists()
+
+
+def test_igebm_killed_and_resumed_is_bit_identical_with_its_replay_buffer(tmp_path):
+    """The shards of both devices are part of what is compared; eight steps fill them twice."""
+    flags = (*TINY_IGEBM, *to_step(8))
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    assert run_main(*flags, f"--workdir={whole}").code == 0
+    stopped = run_main(*flags, f"--workdir={resumed}", signal_after=(2, signal.SIGTERM))
+    assert stopped.code == 143
+    killed = run_main(*flags, f"--workdir={resumed}", signal_after=(3, signal.SIGKILL))
+    assert killed.code == -signal.SIGKILL
+    result = run_main(*flags, f"--workdir={resumed}")
+    assert result.code == 0, result.err
+    assert "going on from step" in result.err
+    assert saved_leaves(whole, 8) == saved_leaves(resumed, 8)
+    stored = {leaf["name"]: leaf for leaf in saved_leaves(whole, 8)}
+    images = stored["objective_state/replay_buffer/storage"]
+    assert images["shape"][0] == 2
+    assert images["dtype"] == "uint8"
+
+
+def test_an_igebm_that_explodes_is_caught_and_told_what_helps(tmp_path):
+    workdir = tmp_path / "run"
+    result = run_main(
+        *TINY_IGEBM,
+        f"--workdir={workdir}",
+        "--config.optimizer.learning_rate=1e6",
+        "--config.training.checkpoint_every=1",
+        "--config.training.num_steps=20",
+    )
+    assert result.code == 3, result.err
+    message = result.err.splitlines()[-1]
+    assert message.startswith("main.py: training diverged at step ")
+    for knob in ("more sampler steps", "a lower learning rate", "a larger L2 penalty"):
+        assert knob in message
