@@ -73,7 +73,78 @@ def get_config() -> ml_collections.ConfigDict:
     sampling.batch_size = 100  # samples made at once; the samples do not depend on it
     sampling.seed = 0  # of the samples alone
 
+    config.ensemble = ensemble = ml_collections.ConfigDict()
+    ensemble.checkpoints = ()  # steps whose networks sample and are judged together; (): the newest
+    ensemble.combine = "mean"  # of their energies: mean, sum or mixture (of energies in nats alone)
+    ensemble.temperature = 1.0  # by which the combined energy is divided
+
     config.evaluation = evaluation = ml_collections.ConfigDict()
     evaluation.num_samples = 10_000  # of --mode=evaluate
+
+    # The modes that judge a trained model; none of it matters to a training. "0" leaves the choice.
+    config.interpolate = interpolate = ml_collections.ConfigDict()
+    interpolate.num_pairs = 8  # pairs of samples, the same as --mode=sample makes
+    interpolate.num_points = 9  # images from one to the other, both included
+
+    config.inpaint = inpaint = ml_collections.ConfigDict()
+    inpaint.mask = "lower_half"  # hidden: lower_half, centre, or a .png or .npy, not zero = hidden
+    inpaint.num_images = 8  # held-out images, the first so many
+    inpaint.num_draws = 4  # of each image
+    inpaint.num_rounds = 5  # down and up again at each noise level; 1 goes down alone
+    inpaint.num_steps = 0  # of the chain on a single energy (igebm); 0: as when sampling
+
+    config.restore = restore = ml_collections.ConfigDict()
+    restore.corruptions = ("salt_and_pepper", "noise", "blur")  # any of these
+    restore.num_images = 100  # held-out images, the first so many
+    restore.salt_fraction = 0.1  # of the pixels, half to black and half to white
+    restore.noise_std = 0.2  # of normal noise, in units of the grey values' range
+    restore.blur_std = 0.8  # pixels, of the Gaussian that the image is convolved with
+    restore.level = 1  # recovery likelihood: noise level that the image is brought to first
+    restore.num_steps = 0  # igebm: of the chain; 0: as when sampling
+    restore.temperature = 1.0  # mdsm: the hottest step of the chain
+
+    config.ood = ood = ml_collections.ConfigDict()
+    ood.num_images = 500  # of each set, the first so many
+    ood.sets = (  # of ebm_jax.evaluation.ood.NAMES
+        "uniform_noise", "constants", "interpolations", "salt_and_pepper", "flipped", "shuffled"
+    )  # fmt: skip
+    ood.others = ()  # data sets by name, resized to the model's images
+    ood.max_levels = 6  # noise levels whose energies are taken, at equal distances
+    ood.num_bootstrap = 1_000  # resamples behind the intervals
+
+    config.neighbours = neighbours = ml_collections.ConfigDict()
+    neighbours.num_images = 1_000  # training and held-out images each, the first so many
+    neighbours.num_samples = 100  # of --mode=sample, each beside its nearest training images
+    neighbours.num_neighbours = 4  # of each sample in the picture
+    neighbours.max_levels = 6  # as in ood
+
+    config.fid = fid = ml_collections.ConfigDict()  # of --mode=fid and --mode=fid_stats
+    fid.weights = ""  # file of the FID Inception-v3; "": our classifier, for small images alone
+    fid.stats = ""  # .npz of reference statistics; "": computed from the split
+    fid.split = "train"  # that samples are compared with
+    fid.num_samples = 50_000  # what is called FID50k has so many
+    fid.batch_size = 64  # images that features are taken of at once
+    fid.num_splits = 10  # of the samples, for the Inception score
+    fid.kid_subsets = 100  # whose mean is the kernel distance
+    fid.kid_subset_size = 1_000  # images
+
+    config.likelihood = likelihood = ml_collections.ConfigDict()
+    likelihood.num_temperatures = (100, 300, 1_000)  # of annealing; a bracket for each
+    likelihood.num_chains = 64  # in each direction
+    likelihood.num_leapfrog_steps = 3  # of HMC, which moves once at each temperature
+    likelihood.target_acceptance = 0.8  # that its steps are tuned to
+    likelihood.tuning_steps = 30  # of HMC at each temperature of the ladder that is tuned
+    likelihood.max_levels = 6  # noise levels passed, at equal distances
+    likelihood.num_images = 500  # of each split, drawn by sampling.seed
+    likelihood.reverse_steps = 300  # of HMC from training images, before reverse annealing; or 0
+
+    config.long_run = long_run = ml_collections.ConfigDict()
+    long_run.num_steps = 10_000  # of each chain; the papers go to 100,000
+    long_run.num_chains = 100
+    long_run.start = "data"  # with the level's noise; or noise, what sampling starts from
+    long_run.sampler = "langevin"  # the method's own; or mala, hmc with tuned steps
+    long_run.level = 0  # noise level whose energy is run on; -1: from the highest down through all
+    long_run.step_size = 0.0  # of the sampler; 0: the method's own, or tuned
+    long_run.num_leapfrog_steps = 2  # of hmc
 
     return config

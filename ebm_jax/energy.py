@@ -21,7 +21,7 @@ Params = Any
 
 def has_spectral_norm(module: nn.Module) -> bool:
     """Whether a network asks for spectral norm on some of its kernels."""
-    return hasattr(module, "spectral_norm_mode")
+    return getattr(module, "spectral_norm_mode", None) is not None
 
 
 def init_power_state(
@@ -115,6 +115,18 @@ def recovery_energy(
         return energy_fn(y) + 0.5 * precision * jnp.sum((y - x_noisy) ** 2, axes)
 
     return conditional
+
+
+def clamp(energy_fn: EnergyFn, is_fixed: jax.Array, x_fixed: jax.Array) -> EnergyFn:
+    """x -> E(x with its fixed entries replaced): the conditional of the others given these.
+
+    Any kernel may run on it. Fixed entries have no gradient; what a chain leaves there is noise,
+    so put x_fixed back at its end.
+
+    Args:
+      is_fixed: bool, and x_fixed: real, both broadcasting against x [batch, ...].
+    """
+    return lambda x: energy_fn(jnp.where(is_fixed, x_fixed, x))
 
 
 def sum_energies(

@@ -17,6 +17,11 @@ from flax import linen as nn
 from ebm_jax import data, methods, parallel, pictures
 from ebm_jax.diffusion import make_schedule
 from ebm_jax.evaluation import plane
+from ebm_jax.evaluation.marginals import Marginals
+from ebm_jax.evaluation.classifier import is_for
+from ebm_jax.evaluation.features import Extractor, classifier_extractor, inception_extractor
+from ebm_jax.evaluation.model import Model
+from ebm_jax.networks.ensemble import COMBINATIONS, Ensemble
 from ebm_jax.objectives import recovery_likelihood
 from ebm_jax.objectives.base import Objective
 from ebm_jax.training import optimizers
@@ -106,13 +111,97 @@ def make_objective(
             f"model.num_classes is {num_classes} and {dataset.name} has {dataset.num_classes} "
             f"classes: write {dataset.num_classes if dataset.num_classes > 1 else 0}"
         )
-    batch = methods.Batch(
+    return _make(methods.OBJECTIVES, "objective", config.objective, module, _batch(config))
+
+
+def make_ensemble(
+    config: ml_collections.ConfigDict, parts: Experiment, num_members: int
+) -> Experiment:
+    """The same run with the networks of several of its checkpoints as one.
+
+    Raises:
+      ConfigError: for a combination that there is not, or that the energies do not allow.
+    """
+    combine, temperature = config.ensemble.combine, config.ensemble.temperature
+    if combine not in COMBINATIONS:
+        known = ", ".join(COMBINATIONS)
+        raise ConfigError(f"ensemble.combine is {combine!r}: write one of {known}")
+    if not temperature > 0:
+        raise ConfigError(f"ensemble.temperature is {temperature}: write a positive number")
+    in_nats = getattr(config.objective, "energy_in_nats", True)
+    if not in_nats and (combine == "mixture" or temperature != 1):
+        raise ConfigError(
+            f"ensemble.combine {combine!r} at temperature {temperature:g} wants energies in nats, "
+            "which this objective's networks give times s_t^2: write 'mean' or 'sum', temperature 1"
+        )
+    module = Ensemble(parts.module, num_members, combine, temperature)
+    objective = make_objective(config, module, parts.dataset)
+    return parts._replace(module=module, objective=objective)
+
+
+def make_model(config: ml_collections.ConfigDict, parts: Experiment) -> Callable[[Any], Model]:
+    """(parameters) -> what can be done with the trained network; pure, for use under jit."""
+
+    def model(params: Any) -> Model:
+        return _make(
+            methods.MODELS, "objective", config.objective, parts.module, _batch(config), params
+        )
+
+    return model
+
+
+def feature_extractor(config: ml_collections.ConfigDict) -> Extractor:
+    """Inception with config.fid.weights, else our classifier where the images are small.
+
+    Raises:
+      ConfigError: for a file that holds no such weights, and for large images without one.
+    """
+    try:
+        if config.fid.weights:
+            return inception_extractor(config.fid.weights)
+        training = load_split(config, config.data.split)
+        if is_for(training.num_classes, training.example_shape):
+            return classifier_extractor(training)
+    except ValueError as error:
+        raise ConfigError(f"fid.weights: {error}") from error
+    raise ConfigError(
+        "fid.weights is empty: name a file with the weights of the FID Inception-v3 "
+        "(torch-fidelity's or pytorch-fid's), which is not downloaded for you"
+    )
+
+
+def reference_description(
+    config: ml_collections.ConfigDict, split: data.Dataset, extractor: Extractor
+) -> dict[str, Any]:
+    """What reference statistics are of; statistics that say otherwise do not fit."""
+    return {
+        "data": split.name,
+        "split": split.split,
+        "image_shape": list(split.example_shape),
+        **extractor.details,
+    }
+
+
+def make_marginals(
+    config: ml_collections.ConfigDict, parts: Experiment
+) -> Callable[[Any], Marginals]:
+    """(parameters) -> the densities that the trained network stands for; pure, for use in jit."""
+
+    def marginals(params: Any) -> Marginals:
+        return _make(
+            methods.MARGINALS, "objective", config.objective, parts.module, _batch(config), params
+        )
+
+    return marginals
+
+
+def _batch(config: ml_collections.ConfigDict) -> methods.Batch:
+    return methods.Batch(
         low=config.data.low,
         high=config.data.high,
         size=config.training.batch_size,
         num_devices=jax.device_count(),
     )
-    return _make(methods.OBJECTIVES, "objective", config.objective, module, batch)
 
 
 def make_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
@@ -301,12 +390,13 @@ def get_field(config: Mapping[str, Any], name: str) -> Any:
     return config
 
 
-# Fields that a resumed run may change: where and how often it writes, and what is done afterwards.
+# Sections of a config that make a run what it is, and their fields that a resumed run may change:
+# where and how often it writes, and how it samples.
+_MATTER = ("seed", "data.", "model.", "objective.", "optimizer.", "training.")
 _FREE = (
-    "cpu_devices", "distributed",
-    "data.data_dir", "training.log_every", "training.sample_every", "training.checkpoint_every",
-    "training.keep_checkpoints", "training.pin_every", "training.max_abs_energy", "sampling.",
-    "evaluation.", "data.held_out_split",
+    "data.data_dir", "data.held_out_split", "objective.sampling_",
+    "training.log_every", "training.sample_every", "training.checkpoint_every",
+    "training.keep_checkpoints", "training.pin_every", "training.max_abs_energy",
 )  # fmt: skip
 
 
@@ -322,7 +412,7 @@ def differences(saved: Mapping[str, Any], config: ml_collections.ConfigDict) -> 
     return [
         f"{name}: {old.get(name, 'absent')} -> {new.get(name, 'absent')}"
         for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name) and not name.startswith(free)
+        if old.get(name) != new.get(name) and name.startswith(_MATTER) and not name.startswith(free)
     ]
 
 

@@ -8,16 +8,20 @@ has no type: no classes, no clipping.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 from flax import linen as nn
 
 from ebm_jax import samplers
 from ebm_jax.diffusion import make_schedule
+from ebm_jax.evaluation import marginals
+from ebm_jax.evaluation.model import Model, annealed_model, chain_model, recovery_model
 from ebm_jax.networks.igebm import IgebmConvNet, IgebmResNet
 from ebm_jax.networks.mdsm import MdsmResNet
 from ebm_jax.networks.mlp import EnergyMLP
 from ebm_jax.networks.recovery_resnet import RecoveryResNet
+from ebm_jax.objectives import recovery_likelihood as recovery
 from ebm_jax.objectives.base import Objective
-from ebm_jax.objectives.contrastive_divergence import igebm
+from ebm_jax.objectives.contrastive_divergence import igebm, igebm_kernel
 from ebm_jax.objectives.denoising_score_matching import denoising_score_matching, noise_ladder
 from ebm_jax.objectives.recovery_likelihood import recovery_likelihood
 
@@ -106,6 +110,154 @@ def _denoising_score_matching(
     )
 
 
+# A trained model takes of its objective's fields those that sampling knows.
+
+
+def _recovery_model(
+    module: nn.Module,
+    batch: Batch,
+    params: Any,
+    *,
+    num_pairs: int,
+    num_steps: int,
+    step_scale: float,
+    step_growth: float,
+    energy_in_nats: bool,
+    sampling_noise_scale: float,
+    draw_variance: str = "step",
+    **of_training: Any,
+) -> Model:
+    del batch, of_training
+    schedule = make_schedule(num_pairs)
+    steps = {"step_scale": step_scale, "step_growth": step_growth, "num_steps": num_steps}
+    make_kernel, chain_steps = recovery.chain_per_level(
+        schedule, noise_scale=sampling_noise_scale, draw_variance=draw_variance, **steps
+    )
+    return recovery_model(
+        module,
+        params,
+        schedule,
+        recovery.energy_scale(schedule, energy_in_nats=energy_in_nats, **steps),
+        make_kernel,
+        num_steps=chain_steps,
+    )
+
+
+def _chain_model(
+    module: nn.Module,
+    batch: Batch,
+    params: Any,
+    *,
+    num_steps: int,
+    sampling_num_steps: int,
+    step_size: float,
+    noise_std: float,
+    max_grad: float,
+    start_noise: str,
+    temperature: float = 1.0,
+    max_batch_norm: float | None = None,
+    **of_training: Any,
+) -> Model:
+    del of_training
+    return chain_model(
+        module,
+        params,
+        igebm_kernel(
+            step_size=step_size,
+            noise_std=noise_std,
+            max_grad=max_grad,
+            max_batch_norm=max_batch_norm,
+            low=batch.low,
+            high=batch.high,
+        ),
+        num_steps=sampling_num_steps or num_steps,
+        temperature=temperature,
+        start_noise=start_noise,
+        low=batch.low,
+        high=batch.high,
+    )
+
+
+def _annealed_model(
+    module: nn.Module,
+    batch: Batch,
+    params: Any,
+    *,
+    target_sigma: float,
+    step_size: float,
+    **fields: Any,
+) -> Model:
+    return annealed_model(
+        module,
+        params,
+        _temperatures(**fields),
+        step_size=step_size,
+        target_sigma=target_sigma,
+        centre=(batch.low + batch.high) / 2,
+    )
+
+
+def _temperatures(
+    *,
+    start_temperature: float,
+    num_hot: int,
+    num_cooling: int,
+    num_final: int,
+    cooling: str,
+    **of_training: Any,
+) -> np.ndarray:
+    del of_training
+    return samplers.mdsm_temperatures(
+        start=start_temperature,
+        num_hot=num_hot,
+        num_cooling=num_cooling,
+        num_final=num_final,
+        cooling=cooling,
+    )
+
+
+def _recovery_marginals(
+    module: nn.Module,
+    batch: Batch,
+    params: Any,
+    *,
+    num_pairs: int,
+    num_steps: int,
+    step_scale: float,
+    step_growth: float,
+    energy_in_nats: bool,
+    **of_sampling: Any,
+) -> marginals.Marginals:
+    del batch, of_sampling
+    schedule = make_schedule(num_pairs)
+    scale = recovery.energy_scale(
+        schedule,
+        step_scale=step_scale,
+        step_growth=step_growth,
+        energy_in_nats=energy_in_nats,
+        num_steps=num_steps,
+    )
+    return marginals.recovery_marginals(module, params, schedule, scale)
+
+
+def _chain_marginals(
+    module: nn.Module, batch: Batch, params: Any, *, temperature: float = 1.0, **of_sampling: Any
+) -> marginals.Marginals:
+    del of_sampling
+    return marginals.chain_marginals(
+        module, params, temperature=temperature, low=batch.low, high=batch.high
+    )
+
+
+def _annealed_marginals(
+    module: nn.Module, batch: Batch, params: Any, *, target_sigma: float, **of_sampling: Any
+) -> marginals.Marginals:
+    del of_sampling
+    return marginals.annealed_marginals(
+        module, params, target_sigma=target_sigma, centre=(batch.low + batch.high) / 2
+    )
+
+
 # (shape of one example, **fields) -> network
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "recovery_resnet": _image_network(RecoveryResNet),
@@ -120,4 +272,18 @@ OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "recovery_likelihood": _recovery_likelihood,
     "contrastive_divergence": _contrastive_divergence,
     "denoising_score_matching": _denoising_score_matching,
+}
+
+# (network, Batch, params, **fields of the objective) -> Model
+MODELS: dict[str, Callable[..., Model]] = {
+    "recovery_likelihood": _recovery_model,
+    "contrastive_divergence": _chain_model,
+    "denoising_score_matching": _annealed_model,
+}
+
+# (network, Batch, params, **fields of the objective) -> Marginals
+MARGINALS: dict[str, Callable[..., marginals.Marginals]] = {
+    "recovery_likelihood": _recovery_marginals,
+    "contrastive_divergence": _chain_marginals,
+    "denoising_score_matching": _annealed_marginals,
 }

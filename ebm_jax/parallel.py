@@ -112,6 +112,40 @@ def make_sampler(objective: Objective, batch_size: int) -> Callable[..., Any]:
     return sampler
 
 
+def map_examples(
+    fn: Callable[..., dict[str, jax.Array]], batch_size: int
+) -> Callable[..., dict[str, np.ndarray]]:
+    """mapped(common, *arrays [n, ...]) -> {name: [n, ...]}, on all local devices.
+
+    Args:
+      fn: pure, (common, *arrays [m, ...]) -> {name: [m, ...]}, each example on its own.
+      batch_size: examples at once, divisible by the number of local devices. A call may have fewer,
+        and compiles nothing anew: its last example is repeated and what it gives is dropped.
+    """
+    num_devices = jax.local_device_count()
+
+    @functools.partial(_on_each_device, in_axes=(None, 0))
+    def on_each(common, arrays):
+        return fn(common, *arrays)
+
+    def mapped(common: Any, *arrays: np.ndarray) -> dict[str, np.ndarray]:
+        number = len(arrays[0])
+        rows = np.minimum(np.arange(batch_size), number - 1).reshape(num_devices, -1)
+        found = on_each(common, tuple(np.asarray(a)[rows] for a in arrays))
+        return {
+            name: np.concatenate(list(_local_shards(values)))[:number]
+            for name, values in found.items()
+        }
+
+    return mapped
+
+
+def spread(x: Any) -> jax.Array:
+    """Rows x [n, ...] over the local devices, for functions under jit; n divides among them."""
+    mesh = jax.sharding.Mesh(np.asarray(jax.local_devices()), (AXIS,))
+    return jax.device_put(x, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS)))
+
+
 def _local_shards(leaf: jax.Array) -> np.ndarray:
     """[local_devices, ...] on the host, in the order of the devices."""
     shards = sorted(leaf.addressable_shards, key=lambda shard: shard.index[0].start or 0)

@@ -9,7 +9,7 @@ import io
 import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -204,6 +204,38 @@ def line_figure(
     _save_figure(path, figure)
 
 
+class Curves(NamedTuple):
+    """A panel of named curves over common x. errors: of some of them, one standard error each."""
+
+    title: str
+    x: Sequence[float] | np.ndarray
+    lines: Mapping[str, Sequence[float] | np.ndarray]
+    errors: Mapping[str, Sequence[float] | np.ndarray] = {}
+    x_label: str = ""
+    y_label: str = ""
+    log_x: bool = False
+
+
+def curves_picture(panels: Sequence[Curves], *, columns: int = 2) -> np.ndarray:
+    """Panels of curves beside each other, uint8 [height, width, 3]."""
+    from matplotlib.figure import Figure
+
+    rows, columns = math.ceil(len(panels) / columns), min(columns, len(panels))
+    figure = Figure(figsize=(5.2 * columns, 3.8 * rows), dpi=120, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes[len(panels) :]:
+        axis.set_axis_off()
+    for axis, panel in zip(axes, panels, strict=False):
+        for name, values in panel.lines.items():
+            error = panel.errors.get(name)
+            axis.errorbar(panel.x, values, error, marker="o", markersize=3, capsize=3, label=name)
+        if panel.log_x:
+            axis.set_xscale("log")
+        axis.set_title(panel.title, fontsize=10)
+        _label(axis, panel.x_label, panel.y_label, legend=len(panel.lines) > 1)
+    return _rendered(figure)
+
+
 def histogram_figure(
     path: str | os.PathLike,
     values: Mapping[str, Sequence[float] | np.ndarray],
@@ -215,16 +247,55 @@ def histogram_figure(
 
     Non-finite values are left out; the legend gives the numbers that are drawn.
     """
-    finite = {
-        name: np.asarray(v, np.float64)[np.isfinite(np.asarray(v, np.float64))]
-        for name, v in values.items()
-    }
-    edges = np.histogram_bin_edges(np.concatenate(list(finite.values())), bins)
     figure, (axis,) = _figure(1)
-    for name, v in finite.items():
-        axis.hist(v, edges, density=True, alpha=0.5, label=f"{name} ({len(v)})")
-    _label(axis, x_label, "density", legend=True)
+    _histograms(axis, values, x_label, bins)
     _save_figure(path, figure)
+
+
+def histograms_picture(
+    panels: Mapping[str, Mapping[str, Sequence[float] | np.ndarray]],
+    *,
+    bins: int = 60,
+    columns: int = 3,
+) -> np.ndarray:
+    """Panels of `histogram_figure`, titled by their x axes, three beside each other.
+
+    The range of each is that of the middle 98 % of its values, so that a few far ones do not press
+    the others into one bar; what lies beyond is not drawn.
+
+    Args:
+      panels: {label of the x axis: {name: values}}, the same names in each.
+    Returns:
+      uint8 [height, width, 3].
+    """
+    from matplotlib.figure import Figure
+
+    rows, columns = math.ceil(len(panels) / columns), min(columns, len(panels))
+    size = (4.6 * columns, 3.2 * rows + 0.8)
+    figure = Figure(figsize=size, dpi=120, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes[len(panels) :]:
+        axis.set_axis_off()
+    for axis, (x_label, values) in zip(axes, panels.items(), strict=False):
+        _histograms(axis, values, x_label, bins, share=0.98)
+        axis.get_legend().remove()
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=8)
+    return _rendered(figure)
+
+
+def _histograms(axis: Any, values: Mapping[str, Any], x_label: str, bins: int, share: float = 1.0):
+    arrays = {name: np.asarray(v, np.float64) for name, v in values.items()}
+    finite = {name: v[np.isfinite(v)] for name, v in arrays.items()}
+    everything = np.concatenate(list(finite.values()))
+    if share < 1 and len(everything):
+        everything = np.quantile(everything, [(1 - share) / 2, (1 + share) / 2])
+    edges = np.histogram_bin_edges(everything, bins)
+    for name, v in finite.items():
+        drawn = v[(v >= edges[0]) & (v <= edges[-1])]
+        weights = np.full(len(drawn), 1 / max(len(v), 1) / (edges[1] - edges[0]))
+        axis.hist(drawn, edges, weights=weights, alpha=0.5, label=f"{name} ({len(v)})")
+    _label(axis, x_label, "density", legend=True)
 
 
 def _normalized(log_density: np.ndarray) -> np.ndarray:

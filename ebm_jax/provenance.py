@@ -4,6 +4,7 @@ A number without the versions and the device it came from cannot be reproduced; 
 this package writes goes through `write_json`, so that a NaN or a NumPy scalar never breaks it.
 """
 
+import io
 import json
 import math
 import os
@@ -84,6 +85,13 @@ def write_json(path: str | os.PathLike, values: Mapping[str, Any]) -> None:
     """
     text = json.dumps(json_safe(values), indent=2, allow_nan=False) + "\n"
     write_atomically(path, text.encode())
+
+
+def write_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes named arrays to `path` as NumPy's .npz, replacing the file in one step."""
+    content = io.BytesIO()
+    np.savez(content, **{name: np.asarray(array) for name, array in arrays.items()})
+    write_atomically(path, content.getvalue())
 
 
 def write_atomically(path: str | os.PathLike, content: bytes) -> None:

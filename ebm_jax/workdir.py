@@ -3,13 +3,14 @@
 import json
 import os
 import pathlib
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
 import numpy as np
 
-from ebm_jax import experiment, parallel, provenance
+from ebm_jax import experiment, parallel, pictures, provenance
 from ebm_jax.experiment import ConfigError, Experiment
 from ebm_jax.progress import Progress
 from ebm_jax.training.train_step import TrainState
@@ -78,21 +79,71 @@ class Trained(NamedTuple):
 
 
 def load_trained(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Trained:
-    """The newest intact checkpoint of a workdir.
+    """The newest intact checkpoint of a workdir, or those of `ensemble.checkpoints` as one.
 
     Raises:
-      ConfigError: where nothing is trained there, or with another config.
+      ConfigError: where nothing is trained there, or with another config, or not at these steps.
     """
     path = pathlib.Path(workdir)
     if not (path / "checkpoints").is_dir():
         raise ConfigError(f"nothing is trained in {path}: run the same command with --mode=train")
     check_config(path, config)
     parts = experiment.build(config)
+    template = experiment.init_state(config, parts)
     with experiment.open_checkpoints(config, path) as checkpoints:
-        found = checkpoints.restore_latest(experiment.init_state(config, parts))
+        if steps := tuple(config.ensemble.checkpoints):
+            states = [checkpoints.restore(step, template) for step in steps]
+            return _together(config, parts, steps, states)
+        found = checkpoints.restore_latest(template)
     if found is None:
         raise ConfigError(f"{path} has no checkpoint yet: run the same command with --mode=train")
     return Trained(parts, *found)
+
+
+def _together(
+    config: ml_collections.ConfigDict,
+    parts: Experiment,
+    steps: Sequence[int],
+    states: Sequence[TrainState],
+) -> Trained:
+    """Several checkpoints as one model; what else its state has is the last one's."""
+    last = states[int(np.argmax(steps))]
+    members = {
+        name: {f"member_{i}": getattr(state, name) for i, state in enumerate(states)}
+        for name in ("params", "ema_params")
+    }
+    parts = experiment.make_ensemble(config, parts, len(states))
+    return Trained(parts, max(steps), last._replace(**members))
+
+
+def load_trained_on_images(
+    config: ml_collections.ConfigDict, workdir: str | os.PathLike, mode: str
+) -> Trained:
+    """`load_trained`, for a mode that knows images alone.
+
+    Raises:
+      ConfigError: as `load_trained`, and for data that are no images.
+    """
+    trained = load_trained(config, workdir)
+    if len(trained.parts.dataset.example_shape) != 3:
+        raise ConfigError(
+            f"--mode={mode} is for images and {trained.parts.dataset.name} has points of the "
+            "plane: write --mode=evaluate, which draws and measures their density"
+        )
+    return trained
+
+
+def made_from(config: ml_collections.ConfigDict, trained: Trained, mode: str) -> dict[str, object]:
+    """What the results of a mode depend on: parts of another such set are of no use."""
+    return {
+        "checkpoint_step": trained.step,
+        "mode": mode,
+        "config": {
+            name: config[name].to_dict()
+            for name in ("data", "model", "objective", "sampling", "ensemble", mode)
+        },
+        "versions": provenance.versions(),
+    }
 
 
 def sample(
@@ -121,12 +172,46 @@ def sample(
     return np.concatenate(batches)[:num_samples]
 
 
+def write_result(
+    config: ml_collections.ConfigDict,
+    trained: Trained,
+    directory: str | os.PathLike,
+    mode: str,
+    *,
+    num_examples: int,
+    figures: Mapping[str, Any],
+    drawings: Mapping[str, np.ndarray],
+    lines: Sequence[str] = (),
+) -> None:
+    """Writes `<mode>/<mode>.json` and `<mode>/<name>.png`, and prints the lines; on process 0.
+
+    Args:
+      num_examples: what `measured_on` calls num_samples. figures: of the JSON, with `measured_on`
+        and the config's section of this mode in front.
+      drawings: uint8 [height, width, 1 or 3] by name.
+    """
+    if jax.process_index() != 0:
+        return
+    out = pathlib.Path(directory) / mode
+    described = {
+        "mode": mode,
+        "measured_on": measured_on(config, trained, num_examples),
+        "settings": config[mode].to_dict(),
+    }
+    for name, drawing in drawings.items():
+        pictures.save_image(out / f"{name}.png", drawing)
+    provenance.write_json(out / f"{mode}.json", {**described, **figures})
+    written = ", ".join(f"{name}.png" for name in drawings)
+    print(*lines, f"{out}/{mode}.json; {written}", sep="\n", flush=True)
+
+
 def measured_on(
     config: ml_collections.ConfigDict, trained: Trained, num_samples: int
 ) -> dict[str, object]:
     """What a result says of itself: checkpoint, weights, sampler, number, data, seed, versions."""
     return {
         "checkpoint_step": trained.step,
+        "ensemble": config.ensemble.to_dict() if config.ensemble.checkpoints else None,
         "weights": "EMA",
         "ema_decay": config.training.ema_decay,
         "objective": config.objective.to_dict(),

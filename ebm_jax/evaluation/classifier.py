@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+_MAX_VALUES = 32 * 32  # of an image; for larger ones distances in pixels say little
 _MAX_CENTRES = 1_000
 _MAX_TRAINING = 10_000
 _INVERSE_PENALTY = 10.0  # C of scikit-learn: held-out UCI digits get a median confidence near .95
@@ -40,6 +41,11 @@ class Verdict(NamedTuple):
     class_share: np.ndarray
     median_confidence: float
     accuracy: float | None
+
+
+def is_for(num_classes: int, example_shape: tuple[int, ...]) -> bool:
+    """Whether this classifier is one for such data: two classes or more, and small images."""
+    return num_classes > 1 and int(np.prod(example_shape)) <= _MAX_VALUES
 
 
 def train_classifier(x: np.ndarray, labels: np.ndarray, num_classes: int) -> Classifier:

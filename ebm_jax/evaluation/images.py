@@ -11,8 +11,6 @@ from ebm_jax.data.dataset import Dataset
 from ebm_jax.evaluation import classifier as classifiers
 from ebm_jax.evaluation import frechet
 
-_MAX_CLASSIFIED = 32 * 32  # values of an image; the classifier is for small images alone
-
 
 class Distance(NamedTuple):
     """Frechet distances to the training images.
@@ -72,7 +70,7 @@ def judge_images(
     )
     outside = float(np.mean((samples < low) | (samples > high)))
     nothing = Judgement(pixel, reason, outside, None, None, None, None)
-    if training.num_classes < 2 or samples[0].size > _MAX_CLASSIFIED:
+    if not classifiers.is_for(training.num_classes, training.example_shape):
         return nothing
     judged, real, unseen = (
         np.asarray(x, np.float64) * scale["scale"] + scale["offset"]

@@ -81,6 +81,29 @@ def igebm(
       low, high: the box of the images and of the chains.
       **options: the rest of `contrastive_divergence`.
     """
+    make_kernel = igebm_kernel(
+        step_size=step_size,
+        noise_std=noise_std,
+        max_grad=max_grad,
+        max_batch_norm=max_batch_norm,
+        low=low,
+        high=high,
+    )
+    return contrastive_divergence(
+        module, make_kernel, num_steps=num_steps, low=low, high=high, **options
+    )
+
+
+def igebm_kernel(
+    *,
+    step_size: float,
+    noise_std: float,
+    max_grad: float | None,
+    max_batch_norm: float | None,
+    low: float,
+    high: float,
+) -> MakeKernel:
+    """The chain of IGEBM in a box of images; arguments as in `igebm`."""
 
     def make_kernel(energy_fn: energy.EnergyFn) -> samplers.Kernel:
         return samplers.igebm_langevin(
@@ -92,9 +115,7 @@ def igebm(
             box=(low, high),
         )
 
-    return contrastive_divergence(
-        module, make_kernel, num_steps=num_steps, low=low, high=high, **options
-    )
+    return make_kernel
 
 
 def contrastive_divergence(

@@ -146,8 +146,9 @@ def normal(rng_key: jax.Array, chain: jax.Array | Blend, like: PyTree) -> PyTree
     """
     if isinstance(chain, Blend):
         return jax.tree.map(
-            lambda leaf, a, b: _rows(chain.first_weight, leaf) * a
-            + _rows(chain.second_weight, leaf) * b,
+            lambda leaf, a, b: (
+                _rows(chain.first_weight, leaf) * a + _rows(chain.second_weight, leaf) * b
+            ),
             like,
             normal(rng_key, chain.first, like),
             normal(rng_key, chain.second, like),

@@ -1,0 +1,71 @@
+"""Images spoiled in known ways, and plain filters that repair them.
+
+Everything is in units of the range: black 0, white 1, and pixels.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+NAMES = ("salt_and_pepper", "noise", "blur")
+
+
+def corrupt(name: str, x: np.ndarray, strength: float, *, seed: int) -> np.ndarray:
+    """Spoiled copies of images; image i's noise is a function of (seed, i).
+
+    Args:
+      name: 'salt_and_pepper': a pixel, all its channels together, becomes black or white with
+        probability strength / 2 each. 'noise': normal noise of that standard deviation, not
+        clipped. 'blur': convolution with a Gaussian of that many pixels, mirrored at the edges.
+      x: [n, height, width, channels] in 0..1.
+    Returns:
+      float64 like x.
+    Raises:
+      ValueError: for another name, or a strength that is out of range.
+    """
+    if name not in NAMES:
+        raise ValueError(f"unknown corruption {name!r}: write some of {', '.join(NAMES)}")
+    if not (0 <= strength <= 1 if name == "salt_and_pepper" else 0 <= strength < np.inf):
+        raise ValueError(f"the strength of {name} is {strength}: write 0 or more" + (
+            ", at most 1" if name == "salt_and_pepper" else ""))  # fmt: skip
+    x = np.asarray(x, np.float64)
+    if name == "blur":
+        return ndimage.gaussian_filter(x, strength, axes=(1, 2), mode="reflect")
+    spoiled = np.empty_like(x)
+    for i, image in enumerate(x):
+        rng = np.random.default_rng((seed, NAMES.index(name), i))
+        if name == "noise":
+            spoiled[i] = image + strength * rng.normal(size=image.shape)
+        else:
+            u = rng.uniform(size=(*image.shape[:2], 1))
+            spoiled[i] = np.where(u < strength / 2, 0, np.where(u < strength, 1, image))
+    return spoiled
+
+
+def _median(x: np.ndarray) -> np.ndarray:
+    return ndimage.median_filter(x, size=(1, 3, 3, 1), mode="reflect")
+
+
+def _gaussian(x: np.ndarray) -> np.ndarray:
+    return ndimage.gaussian_filter(x, 0.6, axes=(1, 2), mode="reflect")
+
+
+def _unsharp(x: np.ndarray) -> np.ndarray:
+    return 2 * x - _gaussian(x)
+
+
+# What any image program offers: [n, height, width, channels] -> the same.
+BASELINES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
+    "median of 3 x 3 pixels": _median,
+    "Gaussian filter of 0.6 pixels": _gaussian,
+    "unsharp mask": _unsharp,
+}
+
+
+def strengths(settings: Any) -> dict[str, float]:
+    """The strength of every corruption by name, from fields salt_fraction, noise_std, blur_std."""
+    return dict(
+        zip(NAMES, (settings.salt_fraction, settings.noise_std, settings.blur_std), strict=True)
+    )

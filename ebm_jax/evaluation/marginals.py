@@ -1,0 +1,140 @@
+"""A trained model's energies as densities of images, level by level.
+
+What likelihoods and long chains are measured on. All densities are of x_t in model units, so that
+those of different levels are of one variable: the density of recovery likelihood's y_t =
+multiplier_t x_t is moved to x_t (its Jacobian is a constant and goes with the normalising one).
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from ebm_jax import energy
+from ebm_jax.diffusion import NoiseSchedule
+from ebm_jax.objectives import recovery_likelihood as recovery
+from ebm_jax.objectives.chain_starts import box_noise
+from ebm_jax.samplers import random
+
+_LOG_2PI = float(np.log(2 * np.pi))
+
+
+class Base(NamedTuple):
+    """A law whose normalising constant is known: N(centre, std^2 I), or uniform on a box.
+
+    With a box, positions are *unfolded*: u in all of space stands for x = `fold(u)`, which runs up
+    and down between the box's faces with period 2 (high - low). Energies of fold(u) are continuous,
+    chains are reflected at the faces, and no proposal is lost outside.
+    """
+
+    centre: float = 0.0
+    std: float = 1.0
+    box: tuple[float, float] | None = None
+
+    def energy(self, u: jax.Array) -> jax.Array:
+        """[batch]; zero on a box."""
+        if self.box is not None:
+            return jnp.zeros(u.shape[0], u.dtype)
+        return 0.5 * jnp.sum(((u - self.centre) / self.std) ** 2, axis=tuple(range(1, u.ndim)))
+
+    def log_z(self, num_values: int) -> float:
+        """log of the integral of exp(-energy) over x of so many values."""
+        if self.box is not None:
+            return num_values * float(np.log(self.box[1] - self.box[0]))
+        return num_values * (0.5 * _LOG_2PI + float(np.log(self.std)))
+
+    def draw(self, rng_key: jax.Array, index: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """[len(index), *shape]; row i is a function of (rng_key, index[i])."""
+        if self.box is not None:
+            return box_noise("uniform", shape, *self.box)(rng_key, index)
+        like = jnp.zeros((index.shape[0], *shape))
+        return self.centre + self.std * random.normal(rng_key, index, like)
+
+    def fold(self, u: jax.Array) -> jax.Array:
+        """Positions as images: x itself, or the point of the box that u stands for."""
+        if self.box is None:
+            return u
+        low, high = self.box
+        width = high - low
+        return low + jnp.abs(jnp.mod(u - low + width, 2 * width) - width)
+
+
+class Marginals(NamedTuple):
+    """p_t(x) ∝ exp(-energy(t)(x)), for the levels t = 0 (the lowest noise) .. num_levels - 1.
+
+    energy: (t int []) -> energy_fn of x [batch, ...] -> [batch], in nats.
+    a_bar, sigma_bar: float [num_levels]: p_t is the model of a_bar x + sigma_bar eps, x the data.
+    base: law from which annealing starts; its box, if it has one, is where the densities are.
+    """
+
+    energy: Callable[[jax.Array], energy.EnergyFn]
+    a_bar: jax.Array
+    sigma_bar: jax.Array
+    base: Base
+
+    @property
+    def num_levels(self) -> int:
+        """How many energies there are."""
+        return len(self.a_bar)
+
+    def noised(
+        self, rng_key: jax.Array, level: int | jax.Array, x: jax.Array, index: jax.Array
+    ) -> jax.Array:
+        """Data x [batch, ...] brought to a level's noise; the draw is a function of (key, index)."""
+        return self.a_bar[level] * x + self.sigma_bar[level] * random.normal(rng_key, index, x)
+
+
+def recovery_marginals(
+    module: nn.Module, params: Any, schedule: NoiseSchedule, energy_scale: jax.Array
+) -> Marginals:
+    """Of recovery likelihood: one energy per pair of levels, from N(0, I).
+
+    Args:
+      module, params: the network. schedule: its levels. energy_scale: see `recovery.energy_scale`.
+    """
+    of_y = recovery.network_level_energy(module, params, energy_scale)
+    multiplier = schedule.multiplier
+
+    def of_x(level: jax.Array) -> energy.EnergyFn:
+        energy_fn = of_y(level)
+        return lambda x: energy_fn(multiplier[level] * x)
+
+    return Marginals(of_x, schedule.a_bar[:-1], schedule.sigma_bar[:-1], Base())
+
+
+def chain_marginals(
+    module: nn.Module, params: Any, *, temperature: float, low: float, high: float
+) -> Marginals:
+    """Of contrastive divergence: exp(-temperature E) on the box of its chains, from the uniform law.
+
+    Of a conditional network it is that of the mixture of its classes, -log mean_y exp(-E(x, y)).
+    """
+    normalized, _ = energy.normalize_params(module, params)
+    num_classes = getattr(module, "num_classes", None)
+
+    def of_x(level: jax.Array) -> energy.EnergyFn:
+        del level
+        if num_classes is None:
+            return energy.bind(module, normalized, scale=temperature)
+        classes = (jnp.asarray(y) for y in range(num_classes))
+        return energy.mixture_energy(
+            [energy.bind(module, normalized, y, scale=temperature) for y in classes]
+        )
+
+    return Marginals(of_x, jnp.ones(1), jnp.zeros(1), Base(box=(low, high)))
+
+
+def annealed_marginals(
+    module: nn.Module, params: Any, *, target_sigma: float, centre: float
+) -> Marginals:
+    """Of denoising score matching: its one energy, of data with noise sigma_0, from N(centre, I).
+
+    With a ladder of noises the energy is no log density at sigma_0 nor at any level.
+    """
+    energy_fn = energy.make_energy_fn(module, params)
+    return Marginals(
+        lambda level: energy_fn, jnp.ones(1), jnp.full(1, target_sigma), Base(centre=centre)
+    )
