@@ -17,9 +17,9 @@ from flax import linen as nn
 from ebm_jax import data, methods, parallel, pictures
 from ebm_jax.diffusion import make_schedule
 from ebm_jax.evaluation import plane
-from ebm_jax.evaluation.marginals import Marginals
 from ebm_jax.evaluation.classifier import is_for
 from ebm_jax.evaluation.features import Extractor, classifier_extractor, inception_extractor
+from ebm_jax.evaluation.marginals import Marginals
 from ebm_jax.evaluation.model import Model
 from ebm_jax.networks.ensemble import COMBINATIONS, Ensemble
 from ebm_jax.objectives import recovery_likelihood

@@ -237,24 +237,52 @@ def _recovery_marginals(
         energy_in_nats=energy_in_nats,
         num_steps=num_steps,
     )
-    return marginals.recovery_marginals(module, params, schedule, scale)
+    steps = schedule.langevin_scale(step_scale, step_growth) if num_steps else None
+    return marginals.recovery_marginals(module, params, schedule, scale, steps)
 
 
 def _chain_marginals(
-    module: nn.Module, batch: Batch, params: Any, *, temperature: float = 1.0, **of_sampling: Any
+    module: nn.Module,
+    batch: Batch,
+    params: Any,
+    *,
+    step_size: float,
+    noise_std: float,
+    max_grad: float,
+    max_batch_norm: float | None = None,
+    temperature: float = 1.0,
+    **of_sampling: Any,
 ) -> marginals.Marginals:
     del of_sampling
+    make_kernel = igebm_kernel(
+        step_size=step_size,
+        noise_std=noise_std,
+        max_grad=max_grad,
+        max_batch_norm=max_batch_norm,
+        low=batch.low,
+        high=batch.high,
+    )
     return marginals.chain_marginals(
-        module, params, temperature=temperature, low=batch.low, high=batch.high
+        module, params, make_kernel, temperature=temperature, low=batch.low, high=batch.high
     )
 
 
 def _annealed_marginals(
-    module: nn.Module, batch: Batch, params: Any, *, target_sigma: float, **of_sampling: Any
+    module: nn.Module,
+    batch: Batch,
+    params: Any,
+    *,
+    step_size: float,
+    target_sigma: float,
+    **of_sampling: Any,
 ) -> marginals.Marginals:
     del of_sampling
     return marginals.annealed_marginals(
-        module, params, target_sigma=target_sigma, centre=(batch.low + batch.high) / 2
+        module,
+        params,
+        step_size=step_size,
+        target_sigma=target_sigma,
+        centre=(batch.low + batch.high) / 2,
     )
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from ebm_jax import energy
+from ebm_jax import energy, samplers
 from ebm_jax.diffusion import NoiseSchedule
 from ebm_jax.objectives import recovery_likelihood as recovery
 from ebm_jax.objectives.chain_starts import box_noise
@@ -68,12 +68,17 @@ class Marginals(NamedTuple):
     energy: (t int []) -> energy_fn of x [batch, ...] -> [batch], in nats.
     a_bar, sigma_bar: float [num_levels]: p_t is the model of a_bar x + sigma_bar eps, x the data.
     base: law from which annealing starts; its box, if it has one, is where the densities are.
+    own_kernel: (energy_fn, t) -> kernel of the method's own chain on an energy of x; None where the
+        method has no chain.
+    conditional: (t, x_{t+1}) -> energy_fn of x_t given x_{t+1}; None with a single level.
     """
 
     energy: Callable[[jax.Array], energy.EnergyFn]
     a_bar: jax.Array
     sigma_bar: jax.Array
     base: Base
+    own_kernel: Callable[[energy.EnergyFn, jax.Array], samplers.Kernel] | None = None
+    conditional: Callable[[jax.Array, jax.Array], energy.EnergyFn] | None = None
 
     @property
     def num_levels(self) -> int:
@@ -83,17 +88,22 @@ class Marginals(NamedTuple):
     def noised(
         self, rng_key: jax.Array, level: int | jax.Array, x: jax.Array, index: jax.Array
     ) -> jax.Array:
-        """Data x [batch, ...] brought to a level's noise; the draw is a function of (key, index)."""
+        """Data x [batch, ...] brought to a level's noise; a draw is a function of (key, index)."""
         return self.a_bar[level] * x + self.sigma_bar[level] * random.normal(rng_key, index, x)
 
 
 def recovery_marginals(
-    module: nn.Module, params: Any, schedule: NoiseSchedule, energy_scale: jax.Array
+    module: nn.Module,
+    params: Any,
+    schedule: NoiseSchedule,
+    energy_scale: jax.Array,
+    langevin_scale: jax.Array | None = None,
 ) -> Marginals:
     """Of recovery likelihood: one energy per pair of levels, from N(0, I).
 
     Args:
       module, params: the network. schedule: its levels. energy_scale: see `recovery.energy_scale`.
+      langevin_scale: s_t^2 [T] of the chains, in y_t; None where there are none (T1k).
     """
     of_y = recovery.network_level_energy(module, params, energy_scale)
     multiplier = schedule.multiplier
@@ -102,13 +112,34 @@ def recovery_marginals(
         energy_fn = of_y(level)
         return lambda x: energy_fn(multiplier[level] * x)
 
-    return Marginals(of_x, schedule.a_bar[:-1], schedule.sigma_bar[:-1], Base())
+    def conditional(level: jax.Array, x_noisy: jax.Array) -> energy.EnergyFn:
+        energy_fn = recovery.conditional_energy(of_y(level), schedule, x_noisy, level)
+        return lambda x: energy_fn(multiplier[level] * x)
+
+    def own_kernel(energy_fn: energy.EnergyFn, level: jax.Array) -> samplers.Kernel:
+        step = langevin_scale[level] / (2 * multiplier[level] ** 2)  # the step in y, moved to x
+        return samplers.langevin(energy_fn, step)
+
+    return Marginals(
+        of_x,
+        schedule.a_bar[:-1],
+        schedule.sigma_bar[:-1],
+        Base(),
+        None if langevin_scale is None else own_kernel,
+        conditional,
+    )
 
 
 def chain_marginals(
-    module: nn.Module, params: Any, *, temperature: float, low: float, high: float
+    module: nn.Module,
+    params: Any,
+    make_kernel: Callable[[energy.EnergyFn], samplers.Kernel],
+    *,
+    temperature: float,
+    low: float,
+    high: float,
 ) -> Marginals:
-    """Of contrastive divergence: exp(-temperature E) on the box of its chains, from the uniform law.
+    """Of contrastive divergence: exp(-temperature E) on the box of its chains, from uniform noise.
 
     Of a conditional network it is that of the mixture of its classes, -log mean_y exp(-E(x, y)).
     """
@@ -124,17 +155,28 @@ def chain_marginals(
             [energy.bind(module, normalized, y, scale=temperature) for y in classes]
         )
 
-    return Marginals(of_x, jnp.ones(1), jnp.zeros(1), Base(box=(low, high)))
+    return Marginals(
+        of_x,
+        jnp.ones(1),
+        jnp.zeros(1),
+        Base(box=(low, high)),
+        lambda energy_fn, level: make_kernel(energy_fn),
+    )
 
 
 def annealed_marginals(
-    module: nn.Module, params: Any, *, target_sigma: float, centre: float
+    module: nn.Module, params: Any, *, step_size: float, target_sigma: float, centre: float
 ) -> Marginals:
     """Of denoising score matching: its one energy, of data with noise sigma_0, from N(centre, I).
 
-    With a ladder of noises the energy is no log density at sigma_0 nor at any level.
+    With a ladder of noises the energy is no log density at sigma_0 nor at any level. Its own chain
+    is that of sampling at temperature 1. Arguments as `denoising_score_matching` has them.
     """
     energy_fn = energy.make_energy_fn(module, params)
     return Marginals(
-        lambda level: energy_fn, jnp.ones(1), jnp.full(1, target_sigma), Base(centre=centre)
+        lambda level: energy_fn,
+        jnp.ones(1),
+        jnp.full(1, target_sigma),
+        Base(centre=centre),
+        lambda energy_fn, level: samplers.mdsm_langevin(energy_fn, 1.0, step_size),
     )

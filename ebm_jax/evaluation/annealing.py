@@ -1,0 +1,223 @@
+"""Annealed importance sampling from a base law through a model's levels to its lowest one.
+
+The path has one segment per stage: from the base to the highest level passed, then from level to
+level down to 0; inside a segment beta runs from 0 to 1 and E = (1 - beta) E_start + beta E_end.
+`tune_step` finds, one temperature after the other, where the temperatures should lie and which step
+of HMC suits each; `allocate` makes a ladder of any length of that; `walk` carries chains along a
+stretch of it, either way.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ebm_jax import energy, samplers
+from ebm_jax.evaluation.marginals import Marginals
+
+_BISECTIONS = 30
+_LEAST_BETA_STEP = 1e-6  # a segment has at most a million temperatures when tuned
+_LARGEST_STEP = 0.5  # of HMC, in units of the base law's standard deviation or box
+
+
+class Path(NamedTuple):
+    """Where annealing goes. levels: passed, the highest first, ending with 0 (a tuple of ints)."""
+
+    marginals: Marginals
+    levels: tuple[int, ...]
+
+    @property
+    def num_segments(self) -> int:
+        """From the base to the first level, and from each level to the next."""
+        return len(self.levels)
+
+    def energy_at(self, stage: jax.Array) -> energy.EnergyFn:
+        """Of unfolded positions, at stage 0 (the base) or at the end of segment stage - 1."""
+        base = self.marginals.base
+        level = jnp.asarray(self.levels)[jnp.maximum(stage - 1, 0)]
+        energy_fn = self.marginals.energy(level)
+        return lambda u: jax.lax.cond(stage == 0, base.energy, lambda u: energy_fn(base.fold(u)), u)
+
+    def segment(self, segment: jax.Array) -> tuple[energy.EnergyFn, energy.EnergyFn]:
+        """The energies between which a segment leads."""
+        return self.energy_at(segment), self.energy_at(segment + 1)
+
+
+class Tuned(NamedTuple):
+    """One temperature that tuning found. step_size: of HMC there; acceptance: seen while tuning."""
+
+    segment: int
+    beta: float
+    step_size: float
+    acceptance: float
+
+
+class Ladder(NamedTuple):
+    """Temperatures of a walk, in stretches of one length. All arrays [stretches, ...].
+
+    segment: int [stretches]. betas: [stretches, length + 1], where a stretch starts and then goes.
+    step_sizes: of HMC at each of betas[1:]. Stretches end with repetitions of a beta where a
+    segment's number of temperatures is no multiple of the length; these weigh nothing.
+    """
+
+    segment: np.ndarray
+    betas: np.ndarray
+    step_sizes: np.ndarray
+
+
+def passed_levels(num_levels: int, at_most: int) -> tuple[int, ...]:
+    """Levels of a path, from the top to 0: all, or so many at equal distances.
+
+    Raises:
+      ValueError: for less than 1.
+    """
+    if at_most < 1:
+        raise ValueError(f"max_levels is {at_most}: write at least 1")
+    number = min(num_levels, at_most)
+    chosen = np.linspace(num_levels - 1, 0, number) if number > 1 else np.zeros(1)
+    return tuple(int(level) for level in np.round(chosen))
+
+
+def tune_step(
+    rng_key: jax.Array,
+    path: Path,
+    segment: jax.Array,
+    beta: jax.Array,
+    u: jax.Array,
+    step_size: jax.Array,
+    *,
+    num_steps: int,
+    num_leapfrog_steps: int,
+    target_acceptance: float,
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """From one temperature to the next: the beta that halves the effective number of chains.
+
+    Args:
+      rng_key: of this temperature. path, segment, beta: where the chains stand, in equilibrium.
+      u: [chains, ...], unfolded. step_size: of HMC at beta.
+      num_steps: of HMC at the new beta, during which its step is adapted, at least 20.
+    Returns:
+      (beta, u, step_size, acceptance) at the new temperature; beta is 1 at a segment's end.
+    """
+    start, end = path.segment(segment)
+    difference = end(u) - start(u)
+
+    def share(step: jax.Array) -> jax.Array:
+        """(sum w)^2 / (n sum w^2) of the weights from beta to beta + step."""
+        log_w = -step * (difference - jnp.min(difference))
+        return (
+            jnp.exp(2 * jax.nn.logsumexp(log_w) - jax.nn.logsumexp(2 * log_w)) / difference.shape[0]
+        )
+
+    def bisect(_, bounds):
+        low, high = bounds
+        middle = jnp.sqrt(low * high)  # steps span many orders of magnitude
+        enough = share(middle) > 0.5
+        return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
+
+    rest = 1 - beta
+    low = jnp.minimum(jnp.float32(_LEAST_BETA_STEP), rest)
+    low, _ = jax.lax.fori_loop(0, _BISECTIONS, bisect, (low, rest))
+    reaches_end = (share(rest) > 0.5) | (beta + low >= 1)
+    new_beta = jnp.where(reaches_end, 1.0, beta + low)
+    energy_fn = lambda u: samplers.geometric_path(start, end)(u, new_beta)  # noqa: E731
+    found = samplers.warmup(
+        rng_key,
+        lambda step, mass: samplers.hmc(energy_fn, _capped(step, path), num_leapfrog_steps),
+        u,
+        num_steps,
+        initial_step_size=step_size,
+        target_acceptance=target_acceptance,
+        adapt_mass=False,
+    )
+    return new_beta, found.state.x, _capped(found.step_size, path), found.acceptance
+
+
+def _capped(step_size: jax.Array, path: Path) -> jax.Array:
+    base = path.marginals.base
+    width = base.std if base.box is None else base.box[1] - base.box[0]
+    return jnp.minimum(step_size, _LARGEST_STEP * width)
+
+
+def allocate(tuned: list[Tuned], num_temperatures: int, length: int) -> Ladder:
+    """A ladder of about num_temperatures, spread as evenly as the tuned ones over their path.
+
+    Each segment gets its share of them, at least one, and ends with beta = 1. Between two tuned
+    temperatures betas are interpolated, step sizes on a logarithmic scale.
+
+    Args:
+      tuned: in the order of the path, each segment's last at beta = 1. length: of stretches.
+    Raises:
+      ValueError: for fewer temperatures than segments.
+    """
+    segments = sorted({point.segment for point in tuned})
+    if num_temperatures < len(segments):
+        raise ValueError(
+            f"num_temperatures is {num_temperatures} and the path has {len(segments)} segments: "
+            f"write at least {len(segments)}"
+        )
+    rows: list[tuple[int, np.ndarray, np.ndarray]] = []
+    for segment in segments:
+        points = [point for point in tuned if point.segment == segment]
+        number = max(1, round(num_temperatures * len(points) / len(tuned)))
+        at = np.linspace(0, len(points), number + 1)
+        betas = np.interp(at, np.arange(len(points) + 1), [0.0, *(p.beta for p in points)])
+        log_steps = np.log([points[0].step_size, *(p.step_size for p in points)])
+        steps = np.exp(np.interp(at, np.arange(len(points) + 1), log_steps))
+        for first in range(0, number, length):
+            picked = np.minimum(np.arange(first, first + length + 1), number)
+            rows.append((segment, betas[picked], steps[picked]))
+    return Ladder(
+        np.asarray([row[0] for row in rows], np.int32),
+        np.stack([row[1] for row in rows]).astype(np.float32),
+        np.stack([row[2] for row in rows]).astype(np.float32),
+    )
+
+
+def reversed_ladder(ladder: Ladder) -> Ladder:
+    """The same temperatures the other way."""
+    return Ladder(*(np.ascontiguousarray(field) for field in (
+        ladder.segment[::-1], ladder.betas[::-1, ::-1], ladder.step_sizes[::-1, ::-1]
+    )))  # fmt: skip
+
+
+def walk(
+    rng_key: jax.Array,
+    path: Path,
+    stretch: Ladder,
+    u: jax.Array,
+    first_chain: jax.Array | int = 0,
+    *,
+    num_leapfrog_steps: int,
+) -> samplers.AISResult:
+    """One stretch of annealing with one step of HMC at each temperature; log weights add up.
+
+    Args:
+      rng_key: of this stretch. stretch: one row of a ladder. u: [chains, ...], unfolded.
+      first_chain: place of u[0] among all chains.
+    """
+    return samplers.ais(
+        rng_key,
+        samplers.geometric_path(*path.segment(stretch.segment)),
+        u,
+        stretch.betas,
+        lambda energy_fn, step: samplers.hmc(energy_fn, step, num_leapfrog_steps),
+        kernel_params=stretch.step_sizes[1:],
+        first_chain=first_chain,
+    )
+
+
+def settle(
+    rng_key: jax.Array,
+    path: Path,
+    x: jax.Array,
+    step_size: jax.Array,
+    num_steps: int,
+    *,
+    num_leapfrog_steps: int,
+) -> jax.Array:
+    """So many steps of HMC at the lowest level, from images x [chains, ...]."""
+    energy_fn = path.energy_at(jnp.asarray(path.num_segments))
+    kernel = samplers.hmc(energy_fn, step_size, num_leapfrog_steps)
+    return samplers.run_chain(rng_key, kernel, x, num_steps)[0].x

@@ -1,0 +1,188 @@
+"""Annealing through levels, where log Z is known: Gaussians, the plane on a grid, a box."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ebm_jax.diffusion import t6_schedule
+from ebm_jax.evaluation import annealing, likelihood
+from ebm_jax.evaluation.marginals import Base, Marginals
+
+KEY = jax.random.key(0)
+SCHEDULE = t6_schedule()
+A_BAR, SIGMA_BAR = SCHEDULE.a_bar[:-1], SCHEDULE.sigma_bar[:-1]
+
+
+class Annealed(NamedTuple):
+    forward: likelihood.Estimate
+    reverse: likelihood.Estimate
+    tuned: list
+
+
+def anneal(path, shape, exact, *, num_chains, num_temperatures, length=50):
+    """Tunes, then both directions; reverse from exact draws u [chains, *shape]."""
+    fixed = {"num_leapfrog_steps": 3}
+    step = jax.jit(
+        functools.partial(
+            annealing.tune_step, path=path, num_steps=20, target_acceptance=0.8, **fixed
+        )
+    )
+    base = path.marginals.base
+    start = base.draw(KEY, jnp.arange(num_chains), shape)
+    u, tuned, segment, beta, size = start[:64], [], 0, 0.0, 0.1
+    while segment < path.num_segments:
+        beta, u, size, acceptance = step(
+            jax.random.fold_in(KEY, len(tuned)), segment=segment, beta=beta, u=u, step_size=size
+        )
+        tuned.append(annealing.Tuned(segment, float(beta), float(size), float(acceptance)))
+        if beta >= 1:
+            segment, beta = segment + 1, 0.0
+    ladder = annealing.allocate(tuned, num_temperatures, length)
+    walk = jax.jit(lambda key, row, u: annealing.walk(key, path, row, u, **fixed))
+
+    def directed(ladder, u, key):
+        total = 0.0
+        for n in range(len(ladder.segment)):
+            row = annealing.Ladder(*(field[n] for field in ladder))
+            found = walk(jax.random.fold_in(key, n), row, u)
+            u, total = found.x, total + found.log_weights
+        return total
+
+    log_z = base.log_z(int(np.prod(shape)))
+    up = directed(ladder, start, jax.random.key(1))
+    down = directed(annealing.reversed_ladder(ladder), exact, jax.random.key(2))
+    return Annealed(
+        likelihood.estimate(up, log_z, reverse=False),
+        likelihood.estimate(down, log_z, reverse=True),
+        tuned,
+    )
+
+
+def test_log_likelihood_of_gaussian_levels():
+    """Recovery likelihood's six levels for x_0 ~ N(.3, .25 I) in 4 dimensions, exact energies."""
+    variance = A_BAR**2 * 0.25 + SIGMA_BAR**2
+
+    def energy(level):
+        return lambda x: jnp.sum((x - 0.3 * A_BAR[level]) ** 2, 1) / (2 * variance[level])
+
+    path = annealing.Path(
+        Marginals(energy, A_BAR, SIGMA_BAR, Base()), annealing.passed_levels(6, 6)
+    )
+    x = 0.3 * A_BAR[0] + jnp.sqrt(variance[0]) * jax.random.normal(jax.random.key(3), (256, 4))
+    found = anneal(path, (4,), x, num_chains=256, num_temperatures=300)
+    truth = 2 * np.log(2 * np.pi * float(variance[0]))
+    for side in (found.forward, found.reverse):
+        assert side.standard_error < 0.03
+        assert abs(side.log_z - truth) < 4 * side.standard_error
+    energies = likelihood.split_energy(energy(0)(x))
+    bracket = likelihood.Bracket(300, found.forward, found.reverse)
+    nats = likelihood.log_likelihoods(energies, bracket)
+    wanted = -float(np.mean(energy(0)(x))) - truth
+    for side in ("lower", "upper"):
+        assert abs(nats[side] - wanted) < 4 * bracket.forward.standard_error
+    assert nats["lower"] - nats["upper"] == pytest.approx(-bracket.width)
+
+
+def test_the_plane_against_a_grid():
+    """Three modes of weights .2, .3, .5, three levels: to .02 nats with 1,000 temperatures."""
+    centres = jnp.array([[-1.0, 0.0], [1.0, 0.5], [0.3, -1.0]])
+    log_weights = jnp.log(jnp.array([0.2, 0.3, 0.5]))
+    a_bar, sigma_bar = A_BAR[::2], SIGMA_BAR[::2]
+
+    def energy(level):
+        variance = a_bar[level] ** 2 * 0.04 + sigma_bar[level] ** 2
+
+        def energy_fn(x):
+            squares = jnp.sum((x[:, None] - a_bar[level] * centres) ** 2, -1)
+            mixture = jax.nn.logsumexp(log_weights - squares / (2 * variance), 1)
+            return 3.0 - mixture + 0.1 * jnp.sum(x, 1) ** 2
+
+        return energy_fn
+
+    marginals = Marginals(energy, a_bar, sigma_bar, Base())
+    along = (jnp.arange(600) + 0.5) / 100 - 3.0
+    grid = jnp.stack(jnp.meshgrid(along, along), -1).reshape(-1, 2)
+    log_density = -energy(0)(grid)
+    truth = float(jax.nn.logsumexp(log_density)) + np.log(1e-4)
+    exact = grid[jax.random.categorical(KEY, log_density, shape=(1_000,))]
+    path = annealing.Path(marginals, (2, 1, 0))
+    found = anneal(path, (2,), exact, num_chains=1_000, num_temperatures=1_000)
+    assert abs(found.forward.log_z - truth) < 0.02
+    assert abs(found.reverse.log_z - truth) < 0.02
+
+
+def test_a_box_is_annealed_from_its_uniform_law():
+    """exp(-20 (x - .1)^2 - 3 y) on [0, 2]^2, much of it at the faces."""
+
+    def energy(level):
+        return lambda x: 20 * (x[:, 0] - 0.1) ** 2 + 3 * x[:, 1]
+
+    along = (np.arange(2_000) + 0.5) / 1_000
+    parts = [np.exp(-20 * (along - 0.1) ** 2), np.exp(-3 * along)]
+    truth = np.log(parts[0].sum() * 1e-3) + np.log(parts[1].sum() * 1e-3)
+    draws = [np.random.default_rng(0).choice(along, 512, p=part / part.sum()) for part in parts]
+    path = annealing.Path(Marginals(energy, jnp.ones(1), jnp.zeros(1), Base(box=(0.0, 2.0))), (0,))
+    exact = jnp.asarray(np.stack(draws, 1), jnp.float32)
+    found = anneal(path, (2,), exact, num_chains=512, num_temperatures=100, length=100)
+    for side in (found.forward, found.reverse):
+        assert side.standard_error < 0.05
+        assert abs(side.log_z - truth) < 4 * side.standard_error
+
+
+def test_positions_are_folded_into_the_box():
+    base = Base(box=(-1.0, 2.0))
+    u = jnp.array([[-1.0, 0.5, 2.0, 2.5, 5.0, 5.5, -1.5, -4.0]])
+    np.testing.assert_allclose(
+        base.fold(u), [[-1.0, 0.5, 2.0, 1.5, -1.0, -0.5, -0.5, 2.0]], atol=1e-6
+    )
+    x = base.draw(KEY, jnp.arange(2_000), (1,))
+    assert -1 <= x.min() < -0.99
+    assert 1.99 < x.max() <= 2
+    assert base.log_z(3) == pytest.approx(3 * np.log(3))
+    assert Base(std=2.0).log_z(3) == pytest.approx(1.5 * np.log(2 * np.pi * 4))
+
+
+def test_ladders_end_every_segment_and_share_the_temperatures():
+    tuned = [
+        annealing.Tuned(0, 1.0, 0.5, 0.8),
+        annealing.Tuned(1, 0.01, 0.4, 0.8),
+        annealing.Tuned(1, 0.1, 0.1, 0.8),
+        annealing.Tuned(1, 1.0, 0.01, 0.8),
+    ]
+    ladder = annealing.allocate(tuned, 40, length=8)
+    assert ladder.segment.tolist() == [0, 0, 1, 1, 1, 1]
+    assert ladder.betas.shape == ladder.step_sizes.shape == (6, 9)
+    np.testing.assert_allclose(ladder.betas[:2, 0], [0.0, 0.8])
+    assert ladder.betas[1, 2:].tolist() == [1.0] * 7  # ten temperatures, then nothing
+    second = np.concatenate([ladder.betas[2, :1], *(row[1:] for row in ladder.betas[2:])])
+    np.testing.assert_allclose(second[[0, 10, 20, 30]], [0, 0.01, 0.1, 1.0], rtol=1e-6)
+    steps = np.concatenate([row[1:] for row in ladder.step_sizes[2:]])
+    np.testing.assert_allclose(steps[[14, 19]], [0.2, 0.1], rtol=1e-6)  # half way in the log
+    back = annealing.reversed_ladder(ladder)
+    assert (back.segment[0], back.betas[0, 0], back.betas[-1, -1]) == (1, 1, 0)
+    with pytest.raises(ValueError, match="num_temperatures is 1 and the path has 2 segments"):
+        annealing.allocate(tuned, 1, length=8)
+
+
+@pytest.mark.parametrize(
+    ("num_levels", "at_most", "wanted"),
+    [(6, 9, (5, 4, 3, 2, 1, 0)), (1000, 4, (999, 666, 333, 0)), (6, 1, (0,)), (1, 6, (0,))],
+)
+def test_levels_passed(num_levels, at_most, wanted):
+    assert annealing.passed_levels(num_levels, at_most) == wanted
+
+
+def test_no_levels_are_refused():
+    with pytest.raises(ValueError, match="max_levels is 0: write at least 1"):
+        annealing.passed_levels(6, 0)
+
+
+def test_bits_per_dimension():
+    """d = 3 values in [-1, 1] of 256 grey values: NLL / (d ln 2) + log2(127.5)."""
+    units = likelihood.Units(3, 2 / 255)
+    assert units.bits_per_dim(-6.0) == pytest.approx(6 / (3 * np.log(2)) + np.log2(127.5))
+    assert likelihood.Units(3, 1 / 256).bits_per_dim(0.0) == pytest.approx(8.0)
