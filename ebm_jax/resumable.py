@@ -7,6 +7,7 @@
 An interrupted command, given again, goes on after the last finished batch.
 """
 
+import functools
 import json
 import pathlib
 import shutil
@@ -44,6 +45,7 @@ class Parts:
         self._progress = Progress(total, description)
         self._stop = Interruption()
         self._examples = self._batches = 0
+        self._mapped = functools.cache(parallel.map_examples)  # one compilation for many sets
 
     def __enter__(self) -> Self:
         if jax.process_index() == 0 and not self._are_of_this():
@@ -82,7 +84,7 @@ class Parts:
         number, rank, processes = len(arrays[0]), jax.process_index(), jax.process_count()
         devices = jax.local_device_count()
         batch_size = -(-min(batch_size, number) // devices) * devices
-        mapped = parallel.map_examples(fn, batch_size)
+        mapped = self._mapped(fn, batch_size)
         found = []
         for round_start in range(0, number, batch_size * processes):  # a batch for each process
             first = min(round_start + rank * batch_size, number - 1)  # some have none in the last
