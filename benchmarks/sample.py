@@ -1,0 +1,126 @@
+"""Images per second of progressive sampling, and what it costs against levels, steps and batch.
+
+    python benchmarks/sample.py                        # digits, as benchmarks/train_step.py has it
+    python benchmarks/sample.py --shape=cifar_small
+
+The sampler is the product's own, pmapped. One of T, K and the batch varies at a time around the
+shape's own; all are timed in turn in one process. Linear cost means a constant time per image and
+gradient; flat memory means that what a chain holds does not grow with T or K. A table on stdout, a
+plot and JSON in benchmarks/results/. Floor: T K times what the network's convolutions and their input
+gradients cost as straight-line code, as in benchmarks/train_step.py, for the shape's own case.
+"""
+
+import argparse
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from measure import machine, quartiles, spread, table, time_in_turn
+from train_step import SHAPES, floor_functions, floor_seconds, layers_of, network
+
+from ebm_jax import command_line, parallel, pictures, provenance
+from ebm_jax.diffusion import make_schedule
+from ebm_jax.objectives.recovery_likelihood import recovery_likelihood
+
+TIMES = (1, 2, 4, 8)  # what varies, in multiples of its smallest value
+
+
+def cases(batch_size: int) -> list[tuple[str, int, int, int]]:
+    """(what varies, T, K, batch)."""
+    return (
+        [("levels", 2 * n, 30, batch_size) for n in TIMES]
+        + [("steps", 6, 10 * n, batch_size) for n in TIMES]
+        + [("batch", 6, 30, n * batch_size // 4) for n in TIMES]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shape", default="digits", help=f"one of {', '.join(SHAPES)}")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--dtype", default="float32", help="float32 or bfloat16")
+    parser.add_argument("--formulation", default="auto", help="auto, native, flipped or dense")
+    parser.add_argument("--cpu_devices", type=int, default=2, help="of no effect on accelerators")
+    parser.add_argument("--batch_size", type=int, default=0, help="0: the shape's own")
+    parser.add_argument("--out", default="benchmarks/results/sample.json")
+    args = parser.parse_args()
+    command_line.split_cpu(args.cpu_devices)
+
+    shape = SHAPES[args.shape]
+    on_cpu = jax.default_backend() == "cpu"
+    own = shape.batch_size if on_cpu else shape.accelerator_batch_size
+    batch_size = args.batch_size or own
+    module = network(shape, args)
+    key = jax.random.key(0)
+    x = jnp.zeros((1, *module.input_shape))
+    params = jax.jit(module.init)(key, x, jnp.zeros(1, jnp.int32))["params"]
+
+    functions, memory = {}, {}
+    for case in cases(batch_size):
+        _, num_pairs, num_steps, size = case
+        objective = recovery_likelihood(module, make_schedule(num_pairs), num_steps=num_steps)
+        sampler = parallel.make_sampler(objective, size)
+        functions[case] = lambda sampler=sampler: sampler(key, params)
+        on_one = jax.jit(objective.sample, static_argnums=2).lower(key, params, size).compile()
+        memory[case] = on_one.memory_analysis().temp_size_in_bytes
+    layers = layers_of(module)
+    floors = floor_functions(layers, batch_size, jnp.dtype(args.dtype), ("chain",))
+    seconds = time_in_turn(functions | floors, args.rounds)
+
+    results = [describe(case, seconds[case], memory[case]) for case in functions]
+    num_pairs, num_steps = 6, 30
+    floor = num_pairs * num_steps * floor_seconds(layers, seconds, "chain")[0]
+    share = floor / seconds["batch", num_pairs, num_steps, batch_size]
+    print(table(list(results[0]), [[show(v) for v in found.values()] for found in results]))
+    print(f"\nT = {num_pairs}, K = {num_steps}, batch {batch_size}: floor {floor:.3f} s, "
+          f"floor / time {spread(share)}")  # fmt: skip
+    measured_on = machine()
+    settings = vars(args) | {"shape_of": shape._asdict(), "batch_size": batch_size}
+    provenance.write_json(
+        args.out,
+        {
+            "measured_on": measured_on,
+            "settings": settings,
+            "sample": results,
+            "floor_seconds": floor,
+            "floor_over_time": quartiles(share),
+        },
+    )
+    picture = args.out.replace(".json", ".png")
+    draw(picture, results)
+    print(f"\n{measured_on}\nwritten to {args.out} and {picture}")
+
+
+def describe(case: tuple[str, int, int, int], seconds: np.ndarray, memory: int) -> dict[str, Any]:
+    varies, num_pairs, num_steps, size = case
+    return {
+        "varies": varies,
+        "T": num_pairs,
+        "K": num_steps,
+        "batch": size,
+        "seconds": spread(seconds),
+        "images/s": size / quartiles(seconds)[1],
+        "microseconds per image and gradient": 1e6
+        * quartiles(seconds)[1]
+        / (size * num_pairs * num_steps),
+        "temporary MiB": memory / 2**20,
+    }
+
+
+def show(value: Any) -> str:
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
+
+
+def draw(path: str, results: list[dict[str, Any]]) -> None:
+    """Time per image and gradient while each of T, K and the batch grows."""
+    cost = "microseconds per image and gradient"
+    curves = {
+        varies: [found[cost] for found in results if found["varies"] == varies]
+        for varies in ("levels", "steps", "batch")
+    }
+    pictures.line_figure(path, TIMES, curves, x_label="times the smallest", y_label=cost)
+
+
+if __name__ == "__main__":
+    main()
