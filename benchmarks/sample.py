@@ -6,8 +6,10 @@
 The sampler is the product's own, pmapped. One of T, K and the batch varies at a time around the
 shape's own; all are timed in turn in one process. Linear cost means a constant time per image and
 gradient; flat memory means that what a chain holds does not grow with T or K. A table on stdout, a
-plot and JSON in benchmarks/results/. Floor: T K times what the network's convolutions and their input
-gradients cost as straight-line code, as in benchmarks/train_step.py, for the shape's own case.
+plot and JSON in benchmarks/results/.
+
+Floor, for T = 6, K = 30 and the shape's own batch: T K times what the network's convolutions and
+their input gradients cost as straight-line code, as in benchmarks/train_step.py.
 """
 
 import argparse
