@@ -68,6 +68,8 @@ def read_weights(path: str) -> WeightsFile:
 def _safetensors(content: bytes) -> dict[str, np.ndarray]:
     """8 bytes of length, a JSON header of that length, then the arrays' bytes."""
     start = 8 + int.from_bytes(content[:8], "little")
+    if len(content) < start:
+        raise ValueError("it is cut off")
     header = json.loads(content[8:start])
     arrays = {}
     for name, entry in header.items():

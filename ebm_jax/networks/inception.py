@@ -127,6 +127,18 @@ _BLOCKS: dict[str, tuple[Branch, ...]] = {
 }
 
 
+def weight_shapes() -> dict[str, tuple[int, ...]]:
+    """Of every convolution's kernel [out, in, height, width], and of 'fc', [logits, features]."""
+    shapes: dict[str, tuple[int, ...]] = {"fc": (NUM_LOGITS, NUM_FEATURES)}
+
+    def note(x: jax.Array, name: str, layer: Layer) -> jax.Array:
+        shapes[name] = (layer[1], x.shape[-1], *layer[2])
+        return _convolve(x, jnp.zeros((*layer[2], x.shape[-1], layer[1])), layer)
+
+    jax.eval_shape(lambda x: _features(x, note), jnp.zeros((1, SIZE, SIZE, 3)))
+    return shapes
+
+
 def params_from_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """The network's parameters, each batch norm put into its convolution.
 
@@ -137,15 +149,8 @@ def params_from_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     Raises:
       ValueError: for arrays of another network; names what is absent or of another shape.
     """
-    shapes = {"fc": (NUM_LOGITS, NUM_FEATURES)}
-
-    def note(x: jax.Array, name: str, layer: Layer) -> jax.Array:
-        shapes[name] = (layer[1], x.shape[-1], *layer[2])
-        return jnp.zeros((*x.shape[:-1], layer[1]))
-
-    jax.eval_shape(lambda x: _features(x, note), jnp.zeros((1, SIZE, SIZE, 3)))
     params = {}
-    for name, shape in shapes.items():
+    for name, shape in weight_shapes().items():
         weight = "fc.weight" if name == "fc" else f"{name}.conv.weight"
         found = arrays.get(weight)
         if found is None or found.shape != shape:
@@ -179,11 +184,7 @@ def inception(params: Mapping[str, Any], images: jax.Array) -> dict[str, jax.Arr
 
     def convolve(x: jax.Array, name: str, layer: Layer) -> jax.Array:
         kernel, bias = params[name]
-        x = lax.conv_general_dilated(
-            x, kernel, (layer[3],) * 2, layer[4],
-            dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=lax.Precision.HIGHEST,
-        )  # fmt: skip
-        return jax.nn.relu(x + bias)
+        return jax.nn.relu(_convolve(x, kernel, layer) + bias)
 
     x = jnp.broadcast_to(images, (*images.shape[:3], 3)).astype(jnp.float32)
     features = _features((resize_like_tensorflow1(x, SIZE) - 128) / 128, convolve)
@@ -209,6 +210,13 @@ def resize_like_tensorflow1(x: jax.Array, size: int) -> jax.Array:
         first, second = (jnp.take(x, index, axis=axis) for index in (lower, upper))
         x = first + (second - first) * share
     return x
+
+
+def _convolve(x: jax.Array, kernel: jax.Array, layer: Layer) -> jax.Array:
+    return lax.conv_general_dilated(
+        x, kernel, (layer[3],) * 2, layer[4],
+        dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=lax.Precision.HIGHEST,
+    )  # fmt: skip
 
 
 def _features(x: jax.Array, convolve: Callable[..., jax.Array]) -> jax.Array:
