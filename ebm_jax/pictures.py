@@ -70,7 +70,7 @@ def image_grid(
 
 def save_image(path: str | os.PathLike, image: np.ndarray) -> None:
     """Writes uint8 [height, width, 1 or 3] to a PNG, replacing the file in one step."""
-    write_atomically(path, _png(image))
+    write_atomically(path, png(image))
 
 
 def side_by_side(
@@ -218,14 +218,8 @@ class Curves(NamedTuple):
 
 def curves_picture(panels: Sequence[Curves], *, columns: int = 2) -> np.ndarray:
     """Panels of curves beside each other, uint8 [height, width, 3]."""
-    from matplotlib.figure import Figure
-
-    rows, columns = math.ceil(len(panels) / columns), min(columns, len(panels))
-    figure = Figure(figsize=(5.2 * columns, 3.8 * rows), dpi=120, layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axis in axes[len(panels) :]:
-        axis.set_axis_off()
-    for axis, panel in zip(axes, panels, strict=False):
+    figure, axes = _panels(len(panels), columns, (5.2, 3.8))
+    for axis, panel in zip(axes, panels, strict=True):
         for name, values in panel.lines.items():
             error = panel.errors.get(name)
             axis.errorbar(panel.x, values, error, marker="o", markersize=3, capsize=3, label=name)
@@ -236,66 +230,39 @@ def curves_picture(panels: Sequence[Curves], *, columns: int = 2) -> np.ndarray:
     return _rendered(figure)
 
 
-def histogram_figure(
-    path: str | os.PathLike,
-    values: Mapping[str, Sequence[float] | np.ndarray],
-    *,
-    x_label: str,
-    bins: int = 60,
-) -> None:
-    """Draws histograms of named values over common bins, each as a density, to a PNG.
-
-    Non-finite values are left out; the legend gives the numbers that are drawn.
-    """
-    figure, (axis,) = _figure(1)
-    _histograms(axis, values, x_label, bins)
-    _save_figure(path, figure)
-
-
 def histograms_picture(
     panels: Mapping[str, Mapping[str, Sequence[float] | np.ndarray]],
     *,
     bins: int = 60,
-    columns: int = 3,
 ) -> np.ndarray:
-    """Panels of `histogram_figure`, titled by their x axes, three beside each other.
+    """Panels of histograms over common bins, each a density, three panels beside each other.
 
-    The range of each is that of the middle 98 % of its values, so that a few far ones do not press
-    the others into one bar; what lies beyond is not drawn.
+    The range of a panel is that of the middle 98 % of its values, so that a few far ones do not
+    press the others into one bar; what lies beyond, and what is not finite, is not drawn. The
+    legend gives the numbers of finite values.
 
     Args:
       panels: {label of the x axis: {name: values}}, the same names in each.
     Returns:
       uint8 [height, width, 3].
     """
-    from matplotlib.figure import Figure
-
-    rows, columns = math.ceil(len(panels) / columns), min(columns, len(panels))
-    size = (4.6 * columns, 3.2 * rows + 0.8)
-    figure = Figure(figsize=size, dpi=120, layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axis in axes[len(panels) :]:
-        axis.set_axis_off()
-    for axis, (x_label, values) in zip(axes, panels.items(), strict=False):
-        _histograms(axis, values, x_label, bins, share=0.98)
-        axis.get_legend().remove()
+    figure, axes = _panels(len(panels), 3, (4.6, 3.2), below=0.8)
+    for axis, (x_label, values) in zip(axes, panels.items(), strict=True):
+        _histograms(axis, values, bins)
+        _label(axis, x_label, "density", legend=False)
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=8)
     return _rendered(figure)
 
 
-def _histograms(axis: Any, values: Mapping[str, Any], x_label: str, bins: int, share: float = 1.0):
+def _histograms(axis: Any, values: Mapping[str, Any], bins: int) -> None:
     arrays = {name: np.asarray(v, np.float64) for name, v in values.items()}
     finite = {name: v[np.isfinite(v)] for name, v in arrays.items()}
-    everything = np.concatenate(list(finite.values()))
-    if share < 1 and len(everything):
-        everything = np.quantile(everything, [(1 - share) / 2, (1 + share) / 2])
-    edges = np.histogram_bin_edges(everything, bins)
+    middle = np.quantile(np.concatenate(list(finite.values())), [0.01, 0.99])
+    edges = np.histogram_bin_edges(middle, bins)
     for name, v in finite.items():
-        drawn = v[(v >= edges[0]) & (v <= edges[-1])]
-        weights = np.full(len(drawn), 1 / max(len(v), 1) / (edges[1] - edges[0]))
-        axis.hist(drawn, edges, weights=weights, alpha=0.5, label=f"{name} ({len(v)})")
-    _label(axis, x_label, "density", legend=True)
+        weights = np.full(len(v), 1 / max(len(v), 1) / (edges[1] - edges[0]))
+        axis.hist(v, edges, weights=weights, alpha=0.5, label=f"{name} ({len(v)})")
 
 
 def _normalized(log_density: np.ndarray) -> np.ndarray:
@@ -309,6 +276,21 @@ def _figure(panels: int) -> tuple[Any, list[Any]]:
 
     figure = Figure(figsize=(4.6 * panels, 4.4), dpi=120, layout="constrained")
     return figure, list(figure.subplots(1, panels, squeeze=False)[0])
+
+
+def _panels(
+    number: int, columns: int, size: tuple[float, float], *, below: float = 0.0
+) -> tuple[Any, list[Any]]:
+    """A figure of so many panels, each of that size in inches; below: room under all of them."""
+    from matplotlib.figure import Figure
+
+    rows, columns = math.ceil(number / columns), min(columns, number)
+    whole = (size[0] * columns, size[1] * rows + below)
+    figure = Figure(figsize=whole, dpi=120, layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False).ravel())
+    for axis in axes[number:]:
+        axis.set_axis_off()
+    return figure, axes[:number]
 
 
 def _label(axis: Any, x_label: str, y_label: str, *, legend: bool) -> None:
@@ -331,7 +313,8 @@ def _rendered(figure: Any) -> np.ndarray:
     return np.array(canvas.buffer_rgba())[..., :3]
 
 
-def _png(image: np.ndarray) -> bytes:
+def png(image: np.ndarray) -> bytes:
+    """uint8 [height, width, 1 or 3] as the bytes of a PNG file."""
     from PIL import Image
 
     image = np.asarray(image)

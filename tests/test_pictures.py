@@ -120,14 +120,26 @@ def test_curves_and_histograms_are_drawn(tmp_path):
         y_label="energy",
         log_y=True,
     )
-    pictures.histogram_figure(
-        tmp_path / "b.png",
-        {"in": np.append(np.zeros(10), np.nan), "out": np.ones(5)},
-        x_label="energy",
+    picture = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 10
+
+
+def test_histograms_leave_out_what_is_far_and_what_is_not_finite():
+    """With a value at 1e9 and a NaN the bars fill the panel, larger values to the right."""
+    rng = np.random.default_rng(0)
+    inside, outside = np.append(rng.normal(size=999), np.nan), 2 + rng.normal(size=999)
+    outside[outside.argmax()] = 1e9
+    values = {"inside": inside, "outside": outside}
+    picture = pictures.histograms_picture({"energy": values, "norm": values}).astype(int)
+    height, width = picture.shape[:2]
+    assert width > 2 * height
+    first = picture[: int(0.75 * height), : width // 2]
+    blue, orange = (
+        np.nonzero(np.abs(first - colour).max(-1) < 30)[1]
+        for colour in ((143, 187, 217), (255, 191, 134))
     )
-    for name in ("a.png", "b.png"):
-        picture = np.asarray(Image.open(tmp_path / name).convert("RGB"))
-        assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 10
+    assert blue.mean() < orange.mean()
+    assert np.ptp(np.append(blue, orange)) > 0.6 * width / 2
 
 
 def test_importing_brings_in_neither_matplotlib_nor_pillow():
