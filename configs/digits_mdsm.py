@@ -15,9 +15,16 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.width = 16
     config.model.multipliers = (2, 4)
     config.model.num_blocks = 2
-    config.optimizer.learning_rate = 1e-3
+    # Steps 2.5 times the published ones, and a fifth as many: the noise still falls slowly beside
+    # the steps that the chain takes to follow, and 561 gradients make a sample.
+    config.objective.step_size = 0.05
+    config.objective.num_hot = 100
+    config.objective.num_cooling = 400
+    config.objective.num_final = 60
+    config.optimizer.learning_rate = 2e-3
     config.training = digits.get_config().training
     config.training.batch_size = 128
+    config.training.num_steps = 2_000
     config.cpu_devices = 2
     config.evaluation.num_samples = 1_797
     return config
