@@ -44,9 +44,7 @@ class Pieces:
     ):
         self._folder = folder
         self._made_from = provenance.json_safe(made_from)
-        self._total = total
-        self._description = description
-        self._progress: Progress | None = None
+        self._progress = Progress(total, description)
         self._stop = Interruption()
         self._done = self._advances = 0
 
@@ -55,13 +53,13 @@ class Pieces:
             shutil.rmtree(self._folder, ignore_errors=True)
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("pieces are those of this command")
+        self._progress.__enter__()
         self._stop.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
         self._stop.__exit__(kind, *error)
-        if self._progress is not None:
-            self._progress.__exit__(kind, *error)
+        self._progress.__exit__(kind, *error)
         if kind is None and jax.process_index() == 0:
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -73,9 +71,12 @@ class Pieces:
         with np.load(path) as kept:
             return dict(kept)
 
-    def keep(self, name: str, arrays: Mapping[str, Any]) -> None:
-        """Keeps arrays under a name, in place of what was there."""
-        if jax.process_index() != 0:
+    def keep(self, name: str, arrays: Mapping[str, Any], *, on_every_process: bool = False) -> None:
+        """Keeps arrays under a name, in place of what was there.
+
+        on_every_process: whether each process has something of its own to keep, by another name.
+        """
+        if jax.process_index() != 0 and not on_every_process:
             return
         if not (described := self._folder / "made_from.json").exists():
             provenance.write_json(described, self._made_from)
@@ -90,9 +91,6 @@ class Pieces:
 
         After Ctrl-C or SIGTERM it ends the process, with exit code 130 or 143.
         """
-        if self._progress is None:
-            self._progress = Progress(self._total, self._description, self._done)
-            self._progress.__enter__()
         self._done, self._advances = self._done + amount, self._advances + 1
         self._progress.update(self._done, figures)
         if self._stop.requested(self._advances):

@@ -90,3 +90,22 @@ def test_images_of_other_sizes(networks):
         theirs, ours = by_both(networks, rng.integers(0, 256, shape, dtype=np.uint8))
         for a, b in zip(theirs, ours, strict=True):
             assert np.max(np.abs(a - b)) <= 1e-5 * np.max(np.abs(a))
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_both_formats_of_torch(is_zip, tmp_path):
+    torch = pytest.importorskip("torch", reason="needs the extra 'fidelity'")
+    whole = torch.arange(24.0).reshape(4, 6)
+    saved = {
+        "turned": whole.T,
+        "part": whole[1:3, ::2],
+        "short": whole.to(torch.bfloat16),
+        "half": whole.half(),
+        "count": torch.tensor(7),
+        "parameter": torch.nn.Parameter(whole),
+    }
+    torch.save(saved, tmp_path / "file.pt", _use_new_zipfile_serialization=is_zip)
+    found = read_weights(str(tmp_path / "file.pt")).arrays
+    assert found.keys() == saved.keys()
+    for name, tensor in saved.items():
+        np.testing.assert_array_equal(found[name], tensor.detach().double().numpy())
