@@ -13,6 +13,7 @@ where it stopped.
 """
 
 import argparse
+import importlib
 import json
 import pathlib
 import subprocess
@@ -23,16 +24,22 @@ from typing import Any
 import numpy as np
 from measure import machine, table
 
-from configs import digits, digits_igebm, digits_mdsm
 from ebm_jax import data, pictures, provenance
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = {
-    "recovery likelihood": digits,
-    "IGEBM": digits_igebm,
-    "multiscale DSM": digits_mdsm,
+    "recovery likelihood": "digits",
+    "IGEBM": "digits_igebm",
+    "multiscale DSM": "digits_mdsm",
 }
 CALIBRATION_STEPS = 60
+
+
+def load_config(name: str) -> Any:
+    """The config of configs/<name>.py, which is beside this package and not part of it."""
+    if str(ROOT) not in sys.path:
+        sys.path.insert(0, str(ROOT))
+    return importlib.import_module(f"configs.{name}").get_config()
 
 
 def gradients_per_sample(config: Any) -> int:
@@ -45,12 +52,12 @@ def gradients_per_sample(config: Any) -> int:
     return objective.num_hot + objective.num_cooling + objective.num_final + 1  # and the last jump
 
 
-def run_main(module: Any, workdir: pathlib.Path, *flags: str) -> float:
+def run_main(name: str, workdir: pathlib.Path, *flags: str) -> float:
     """Runs main.py in a process of its own; returns the seconds that it took."""
     command = [
         sys.executable,
         "main.py",
-        f"--config={pathlib.Path(module.__file__).relative_to(ROOT)}",
+        f"--config=configs/{name}.py",
         f"--workdir={workdir.resolve()}",
         "--config.training.sample_every=0",
         *flags,
@@ -66,7 +73,7 @@ def steps_per_second(workdir: pathlib.Path) -> float:
     return json.loads(lines[-1])["steps_per_second"]
 
 
-def measure(module: Any, workdir: pathlib.Path, seconds: float) -> dict[str, Any]:
+def measure(name: str, workdir: pathlib.Path, seconds: float) -> dict[str, Any]:
     """Trains and judges one method; its figures."""
     result_file = workdir / "result.json"
     if result_file.exists():
@@ -75,19 +82,20 @@ def measure(module: Any, workdir: pathlib.Path, seconds: float) -> dict[str, Any
     if not schedule_file.exists():
         trial = workdir / "calibration"
         run_main(
-            module,
+            name,
             trial,
             f"--config.training.num_steps={CALIBRATION_STEPS}",
             f"--config.training.log_every={CALIBRATION_STEPS // 2}",
+            "--config.optimizer.warmup_steps=0",
         )
         rate = steps_per_second(trial)
         provenance.write_json(schedule_file, {"num_steps": max(1, round(rate * seconds))})
     num_steps = json.loads(schedule_file.read_text())["num_steps"]
     length = f"--config.training.num_steps={num_steps}"
     run = workdir / "run"
-    training_seconds = run_main(module, run, length)
+    training_seconds = run_main(name, run, length)
     for mode in ("sample", "evaluate"):
-        run_main(module, run, length, f"--mode={mode}")
+        run_main(name, run, length, f"--mode={mode}")
     evaluation = json.loads((run / "evaluate" / "evaluation.json").read_text())
     distance = evaluation["frechet_distance_to_training"]["over_pixels"]
     verdict = evaluation["classifier"]
@@ -95,7 +103,7 @@ def measure(module: Any, workdir: pathlib.Path, seconds: float) -> dict[str, Any
         "num_steps": num_steps,
         "steps_per_second": steps_per_second(run),
         "seconds_with_compilation": training_seconds,
-        "gradients_per_sample": gradients_per_sample(module.get_config()),
+        "gradients_per_sample": gradients_per_sample(load_config(name)),
         "frechet_distance": distance["samples"],
         "frechet_distance_of_real": distance["floor"],
         "num_samples": distance["num_samples"],
@@ -135,8 +143,8 @@ def show(results: dict[str, dict[str, Any]]) -> None:
 def picture(workdir: pathlib.Path) -> np.ndarray:
     """One grid per method and one of real digits."""
     grids = {}
-    for name, module in CONFIGS.items():
-        config = module.get_config()
+    for name, config_name in CONFIGS.items():
+        config = load_config(config_name)
         samples = np.load(folder(workdir, name) / "run" / "sample" / "samples.npy")
         images = np.asarray(data.unscale_images(samples, config.data.low, config.data.high))
         grids[name] = pictures.image_grid(images)
@@ -156,8 +164,8 @@ def main() -> None:
     args = parser.parse_args()
     workdir = pathlib.Path(args.workdir)
     results = {
-        name: measure(module, folder(workdir, name), 60 * args.minutes)
-        for name, module in CONFIGS.items()
+        name: measure(config_name, folder(workdir, name), 60 * args.minutes)
+        for name, config_name in CONFIGS.items()
     }
     show(results)
     provenance.write_json(
