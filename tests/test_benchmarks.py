@@ -1,0 +1,67 @@
+"""What the benchmarks count; what they time is not tested."""
+
+import pathlib
+import sys
+
+import numpy as np
+import pytest
+
+sys.path.append(str(pathlib.Path(__file__).parent.parent / "benchmarks"))
+
+import devices
+import measure
+import methods_on_digits
+import train_step
+
+from ebm_jax.networks.recovery_resnet import RecoveryResNet
+
+
+@pytest.fixture(scope="module")
+def module():
+    return RecoveryResNet(8, 1, width=4, multipliers=(1, 2), num_blocks=1)
+
+
+def test_layers_are_the_convolutions_of_one_evaluation(module):
+    layers = [tuple(layer) for layer in train_step.layers_of(module)]
+    assert layers == [(8, 1, 4), (8, 4, 4), (8, 4, 4), (4, 4, 8), (4, 8, 8), (4, 4, 8)]
+
+
+def test_a_chain_costs_as_many_gradients_as_it_has_steps(module):
+    assert train_step.gradients_per_step(module, 2) == train_step.NUM_STEPS
+
+
+def test_floor_takes_the_fastest_formulation_of_every_layer():
+    layer, other = train_step.Layer(8, 4, 4), train_step.Layer(4, 4, 8)
+    seconds = {
+        (layer, "chain", "native"): np.array([0.4, 0.8, 0.6]),
+        (layer, "chain", "flipped"): np.array([0.2, 0.2, 9.0]),
+        (other, "chain", "dense"): np.array([0.1]),
+        (other, "update", "native"): np.array([7.0]),
+    }
+    total, each = train_step.floor_seconds([layer, other, layer], seconds, "chain")
+    assert total == pytest.approx((2 * 0.2 + 0.1) / train_step.REPEATS)
+    assert each["8x8 4->4"] == pytest.approx({"native": 150.0, "flipped": 50.0})
+
+
+def test_all_reduces_are_found_with_their_bytes():
+    hlo = """
+    %all-reduce.1 = (f32[3,2]{1,0}, f32[]) all-reduce(%a, %b), replica_groups={{0,1}}
+    %done = f32[5]{0} fusion(%all-reduce.1)
+    %r = bf16[4]{0} all-reduce-start(%c), channel_id=2
+    """
+    assert devices.all_reduces(hlo) == [4 * 7, 2 * 4]
+
+
+@pytest.mark.parametrize(
+    ("name", "gradients"), [("digits", 50), ("digits_igebm", 200), ("digits_mdsm", 561)]
+)
+def test_gradients_per_sample(name, gradients):
+    config = methods_on_digits.load_config(name)
+    assert methods_on_digits.gradients_per_sample(config) == gradients
+
+
+def test_functions_are_timed_in_turn_and_not_at_their_first_call():
+    calls = []
+    seconds = measure.time_in_turn({n: lambda n=n: calls.append(n) for n in "ab"}, rounds=3)
+    assert "".join(calls) == "ab" + "ab" * 3
+    assert all(len(values) == 3 and (values >= 0).all() for values in seconds.values())
