@@ -8,7 +8,7 @@ are used, so that importing this module costs nothing.
 import io
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -98,6 +98,32 @@ def side_by_side(
         draw.text((left, _MARGIN), title, fill=(0, 0, 0), font=font)
         picture.paste(Image.fromarray(np.ascontiguousarray(grid)), (left, _MARGIN + title_height))
         left += width + _MARGIN
+    return np.asarray(picture)
+
+
+def columns_picture(columns: Mapping[str, np.ndarray], *, min_tile: int = 80) -> np.ndarray:
+    """Columns of images, each under its title; row i is the i-th of every column.
+
+    Args:
+      columns: by title, uint8 [n, height, width, 1 or 3] of one size.
+    Returns:
+      uint8 [height, width, 3].
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    grids = [image_grid(images, 1, min_tile=min_tile) for images in columns.values()]
+    height, width = grids[0].shape[:2]
+    font = ImageFont.load_default(size=12)
+    titles = [_wrapped(title, lambda text: font.getlength(text) <= width) for title in columns]
+    line = 15  # pixels
+    top = line * max(len(lines) for lines in titles) + 6
+    picture = Image.new("RGB", (width * len(grids), top + height), (_BACKGROUND,) * 3)
+    draw = ImageDraw.Draw(picture)
+    for i, (grid, lines) in enumerate(zip(grids, titles, strict=True)):
+        for j, text in enumerate(reversed(lines)):
+            draw.text((i * width + 3, top - line * (j + 1) - 3), text, fill=(0, 0, 0), font=font)
+        colours = np.ascontiguousarray(np.broadcast_to(grid, (*grid.shape[:2], 3)))
+        picture.paste(Image.fromarray(colours), (i * width, top))
     return np.asarray(picture)
 
 
@@ -232,14 +258,12 @@ def curves_picture(panels: Sequence[Curves], *, columns: int = 2) -> np.ndarray:
 
 def histograms_picture(
     panels: Mapping[str, Mapping[str, Sequence[float] | np.ndarray]],
-    *,
-    bins: int = 60,
 ) -> np.ndarray:
     """Panels of histograms over common bins, each a density, three panels beside each other.
 
     The range of a panel is that of the middle 98 % of its values, so that a few far ones do not
     press the others into one bar; what lies beyond, and what is not finite, is not drawn. The
-    legend gives the numbers of finite values.
+    legend gives the numbers of finite values. The first two are filled, the others outlined.
 
     Args:
       panels: {label of the x axis: {name: values}}, the same names in each.
@@ -248,21 +272,34 @@ def histograms_picture(
     """
     figure, axes = _panels(len(panels), 3, (4.6, 3.2), below=0.8)
     for axis, (x_label, values) in zip(axes, panels.items(), strict=True):
-        _histograms(axis, values, bins)
+        _histograms(axis, values)
         _label(axis, x_label, "density", legend=False)
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=8)
     return _rendered(figure)
 
 
-def _histograms(axis: Any, values: Mapping[str, Any], bins: int) -> None:
+def _wrapped(text: str, fits: Callable[[str], bool]) -> list[str]:
+    """Words put on lines that fit; a word that does not has a line of its own."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and fits(f"{lines[-1]} {word}"):
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
+
+
+def _histograms(axis: Any, values: Mapping[str, Any]) -> None:
     arrays = {name: np.asarray(v, np.float64) for name, v in values.items()}
     finite = {name: v[np.isfinite(v)] for name, v in arrays.items()}
     middle = np.quantile(np.concatenate(list(finite.values())), [0.01, 0.99])
-    edges = np.histogram_bin_edges(middle, bins)
-    for name, v in finite.items():
+    smallest = min(len(v) for v in finite.values())
+    edges = np.histogram_bin_edges(middle, int(np.clip(2 * np.sqrt(smallest), 10, 60)))
+    for i, (name, v) in enumerate(finite.items()):
+        drawn = {"alpha": 0.5} if i < 2 else {"histtype": "step", "linewidth": 1.3}
         weights = np.full(len(v), 1 / max(len(v), 1) / (edges[1] - edges[0]))
-        axis.hist(v, edges, weights=weights, alpha=0.5, label=f"{name} ({len(v)})")
+        axis.hist(v, edges, weights=weights, **drawn, label=f"{name} ({len(v)})")
 
 
 def _normalized(log_density: np.ndarray) -> np.ndarray:

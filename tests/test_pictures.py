@@ -124,6 +124,28 @@ def test_curves_and_histograms_are_drawn(tmp_path):
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 10
 
 
+def test_columns_stand_under_their_titles():
+    """Each column's ink begins below the highest title; the images are where they should be."""
+    rng = np.random.default_rng(0)
+    images = {
+        name: rng.integers(0, 200, (3, 8, 8, channels), dtype=np.uint8)
+        for name, channels in (("original", 1), ("a title of several words", 3), ("x", 1))
+    }
+    picture = pictures.columns_picture(images)
+    grid_height, width = 3 * 82 + 2, 84
+    assert picture.shape[1:] == (3 * width, 3)
+    top = picture.shape[0] - grid_height
+    assert 2 * 15 < top < 5 * 15
+    for i, stack in enumerate(images.values()):
+        column = picture[:, i * width : (i + 1) * width]
+        np.testing.assert_array_equal(
+            column[top:],
+            np.broadcast_to(pictures.image_grid(stack, 1, min_tile=80), (grid_height, width, 3)),
+        )
+        assert column[top - 15 : top].min() < 128  # letters just above
+    assert picture[: top - 18, :width].min() == 255  # a short title has one line
+
+
 def test_histograms_leave_out_what_is_far_and_what_is_not_finite():
     """With a value at 1e9 and a NaN the bars fill the panel, larger values to the right."""
     rng = np.random.default_rng(0)

@@ -17,7 +17,9 @@ OverBatches = Callable[..., dict[str, np.ndarray]]
 
 
 class Extractor(NamedTuple):
-    """title: of the distances over these features. details: for JSON. num_features: d.
+    """in_batches: whether `extract` works through over_batches; else at once, on the host.
+
+    title: of the distances over these features. details: for JSON. num_features: d.
 
     score_title: of the score over these logits.
 
@@ -25,6 +27,7 @@ class Extractor(NamedTuple):
         {'features': [n, d], 'logits': [n, classes]}.
     """
 
+    in_batches: bool
     title: str
     score_title: str
     details: Mapping[str, Any]
@@ -50,7 +53,7 @@ def inception_extractor(path: str) -> Extractor:
         "resize": f"bilinear to {inception.SIZE}, as TensorFlow 1 does it",
     }
     return Extractor(
-        INCEPTION_FEATURES, "Inception score", details, inception.NUM_FEATURES, extract
+        True, INCEPTION_FEATURES, "Inception score", details, inception.NUM_FEATURES, extract
     )
 
 
@@ -71,6 +74,6 @@ def classifier_extractor(training: Dataset) -> Extractor:
         "resize": "none",
     }
     return Extractor(
-        "class scores of our small classifier", "classifier's score", details,
+        False, "class scores of our small classifier", "classifier's score", details,
         training.num_classes, extract,
     )  # fmt: skip

@@ -23,7 +23,6 @@ _MAX_PIXELS = 3_072  # values of an image, for the distance over pixels
 
 def run(config: ml_collections.ConfigDict, directory: str) -> int:
     """Writes `fid/`: fid.json and samples.png."""
-    trained = workdir.load_trained_on_images(config, directory, "fid")
     settings = config.fid
     if min(settings.num_samples, settings.num_splits, settings.batch_size) < 1:
         raise ConfigError("fid: write num_samples, num_splits and batch_size of at least 1")
@@ -39,6 +38,7 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
             raise ConfigError(f"fid.stats: {error}") from error
     else:
         _require_enough(split.num_examples, f"{split.name}, {split.split}", extractor)
+    trained = workdir.load_trained_on_images(config, directory, "fid")
     model = experiment.make_model(config, trained.parts)
     key = experiment.run_keys(config)["sample"]
     low, high = config.data.low, config.data.high
@@ -47,7 +47,9 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
         return {"image": data.unscale_images(model(params).generate(key, index), low, high)}
 
     number = settings.num_samples
-    total = 2 * number + (0 if statistics else split.num_examples)
+    total = number
+    if extractor.in_batches:
+        total += number + (0 if statistics else split.num_examples)
     folder = pathlib.Path(directory) / "fid" / "parts"
     made_from = workdir.made_from(config, trained, "fid") | {"features": described}
     with Parts(folder, made_from, "sampling, features", total) as parts:

@@ -60,10 +60,16 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
                               counted=hidden)
             for name, guess in guesses.items()
         }  # fmt: skip
-        columns = [true, *np.moveaxis(x, 1, 0), np.where(hidden, neighbour, true)]
-        images = np.stack([data.unscale_images(c, low, high) for c in columns], axis=1)
-        images = np.insert(images, 1, np.where(hidden, np.uint8(_GREY), shown), axis=1)
-        grid = pictures.image_grid(images.reshape(-1, *true.shape[1:]), images.shape[1])
+
+        def grey(x: np.ndarray) -> np.ndarray:
+            return np.asarray(data.unscale_images(x, low, high))
+
+        columns = {
+            "original": shown,
+            "seen": np.where(hidden, np.uint8(_GREY), shown),
+            **{f"draw {i + 1}": grey(x[:, i]) for i in range(draws)},
+            "nearest training image": grey(np.where(hidden, neighbour, true)),
+        }
         title = f"hidden pixels of {number} {held_out.split} images"
         workdir.write_result(
             config, trained, directory, "inpaint",
@@ -74,10 +80,8 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
                 "spread_of_draws": float(x.std(1).mean(where=hidden) / (high - low)),
                 "error_on_hidden_pixels": {k: v._asdict() for k, v in errors.items()},
                 "units": "the range of the grey values",
-                "columns": ["original", "seen", *[f"draw {i + 1}" for i in range(draws)],
-                            "nearest training image by the known pixels"],
             },
-            drawings={"inpaint": grid},
+            drawings={"inpaint": pictures.columns_picture(columns)},
             lines=error_lines(errors, title),
         )  # fmt: skip
     return 0

@@ -14,7 +14,7 @@ from ebm_jax.experiment import ConfigError
 from ebm_jax.resumable import Parts
 
 _SHOWN = 12  # samples of the picture
-_OF_CLASSIFIER = "class scores of our small classifier"
+_OF_CLASSIFIER = "our classifier's scores"
 
 
 def run(config: ml_collections.ConfigDict, directory: str) -> int:
@@ -74,7 +74,7 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
         }
         of_splits = {name: {split: scores[split][name] for split in scores} for name in energies}
         distances = {
-            f"distance to the nearest training image, {space}": {"samples": x, "held out": y}
+            f"distance to the nearest, {space}": {"samples": x, "held out": y}
             for space, (_, x, y) in compared.items()
         }
         drawings = {
@@ -84,11 +84,14 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
         shown = samples[:_SHOWN]
         for space, features in spaces.items():
             chosen, _ = nearest(features(shown), features(every), settings.num_neighbours)
-            rows = np.concatenate([shown[:, None], every[chosen]], axis=1)
-            images = np.asarray(data.unscale_images(rows, low, high))
+            columns = {"sample": shown}
+            columns |= {f"nearest {i + 1}": every[chosen[:, i]] for i in range(chosen.shape[1])}
             name = "nearest_in_pixels" if space == "pixels" else "nearest_in_class_scores"
-            drawings[name] = pictures.image_grid(
-                images.reshape(-1, *every.shape[1:]), rows.shape[1]
+            drawings[name] = pictures.columns_picture(
+                {
+                    title: np.asarray(data.unscale_images(x, low, high))
+                    for title, x in columns.items()
+                }
             )
         workdir.write_result(
             config, trained, directory, "neighbours",

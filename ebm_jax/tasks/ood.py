@@ -12,7 +12,7 @@ from ebm_jax.experiment import ConfigError
 from ebm_jax.resumable import Parts
 
 _TRAINING = "training images"
-_SHOWN = 10  # images of each set in the picture
+_SHOWN = 8  # images of each set in the picture
 
 
 def run(config: ml_collections.ConfigDict, directory: str) -> int:
@@ -67,7 +67,10 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
             for score in scores[inside_name]
             if score.startswith("energy")
         }
-        some = np.concatenate([x[:_SHOWN] for name, x in sets.items() if name != _TRAINING])
+        some = {
+            name.replace("_", " "): np.round(255 * x[:_SHOWN]).astype(np.uint8)
+            for name, x in sets.items()
+        }
         workdir.write_result(
             config, trained, directory, "ood",
             num_examples=len(sets[inside_name]),
@@ -84,9 +87,9 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
             },
             drawings={
                 "histograms": pictures.histograms_picture(panels),
-                "sets": pictures.image_grid(np.round(255 * some).astype(np.uint8), _SHOWN),
+                "sets": pictures.columns_picture(some),
             },
-            lines=_lines(table, mean, inside_name),
+            lines=_lines(table, mean, inside_name, levels),
         )  # fmt: skip
     return 0
 
@@ -118,9 +121,11 @@ def _sets(
     return sets
 
 
-def _lines(table, mean, inside_name) -> list[str]:
+def _lines(table, mean, inside_name, levels) -> list[str]:
     width = max(len(name) for name in table) + 2
-    columns = list(mean)
+    # The first level is the data's own; the others are in the JSON.
+    first = f" {levels[0]}"
+    columns = [name for name in mean if name.endswith(first) or not name[-1].isdigit()]
     head = "".join(f"{name:>{max(len(name), 6) + 2}}" for name in columns)
 
     def row(name: str, values: dict[str, float]) -> str:

@@ -65,9 +65,11 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
             errors[name] = {
                 title: image_error(guess, true, value_range=1.0) for title, guess in guesses.items()
             }
-            columns = np.stack([true, *guesses.values()], axis=1)[:_SHOWN]
-            drawn = np.round(255 * columns).astype(np.uint8).reshape(-1, *true.shape[1:])
-            drawings[name] = pictures.image_grid(drawn, columns.shape[1])
+            columns = {
+                title: np.round(255 * x[:_SHOWN]).astype(np.uint8)
+                for title, x in {"original": true, **guesses}.items()
+            }
+            drawings[name] = pictures.columns_picture(columns)
             lines += error_lines(errors[name], f"{name} {strengths[name]:g}: {len(true)} images")
         workdir.write_result(
             config, trained, directory, "restore",
@@ -80,7 +82,6 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
                     for name, of_one in errors.items()
                 },
                 "units": "the range of the grey values; everything clipped to it first",
-                "columns": ["original", *guesses],
             },
             drawings=drawings,
             lines=lines,
