@@ -27,4 +27,5 @@ def get_config() -> ml_collections.ConfigDict:
     config.training.num_steps = 2_000
     config.cpu_devices = 2
     config.evaluation.num_samples = 1_797
+    config.fid.num_samples = 1_797
     return config
