@@ -10,7 +10,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from ebm_jax import experiment, parallel, pictures, provenance
+from ebm_jax import data, experiment, parallel, pictures, provenance
 from ebm_jax.experiment import ConfigError, Experiment
 from ebm_jax.progress import Progress
 from ebm_jax.training.train_step import TrainState
@@ -170,6 +170,23 @@ def sample(
         if progress is not None:
             progress.update(min(first + batch_size, num_samples))
     return np.concatenate(batches)[:num_samples]
+
+
+def some_examples(
+    config: ml_collections.ConfigDict, dataset: data.Dataset, number: int
+) -> np.ndarray:
+    """Examples of a split in model units: dequantised as in training, not mirrored.
+
+    Returns:
+      float32 [number or all that there are, ...], drawn by sampling.seed.
+    """
+    unflipped = config.copy_and_resolve_references()
+    unflipped.data.random_flip = False
+    number = min(number, dataset.num_examples)
+    chosen = data.batch_indices(dataset.num_examples, number, 0, config.sampling.seed)
+    keys = data.example_keys(jax.random.key(config.sampling.seed), np.asarray(chosen))
+    preprocess = experiment.make_preprocess(unflipped, dataset)
+    return np.asarray(preprocess(keys, dataset.images[chosen]), np.float32)
 
 
 def write_result(

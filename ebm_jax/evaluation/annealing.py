@@ -7,17 +7,19 @@ of HMC suits each; `allocate` makes a ladder of any length of that; `walk` carri
 stretch of it, either way.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ebm_jax import energy, samplers
+from ebm_jax import samplers
 from ebm_jax.evaluation.marginals import Marginals
 
 _BISECTIONS = 30
 _LEAST_BETA_STEP = 1e-6  # a segment has at most a million temperatures when tuned
+_LEAST_LENGTH = 0.02  # of a temperature where the two laws are all but one
 _LARGEST_STEP = 0.5  # of HMC, in units of the base law's standard deviation or box
 
 
@@ -32,25 +34,50 @@ class Path(NamedTuple):
         """From the base to the first level, and from each level to the next."""
         return len(self.levels)
 
-    def energy_at(self, stage: jax.Array) -> energy.EnergyFn:
-        """Of unfolded positions, at stage 0 (the base) or at the end of segment stage - 1."""
-        base = self.marginals.base
-        level = jnp.asarray(self.levels)[jnp.maximum(stage - 1, 0)]
-        energy_fn = self.marginals.energy(level)
-        return lambda u: jax.lax.cond(stage == 0, base.energy, lambda u: energy_fn(base.fold(u)), u)
+    def ends(self, segment: jax.Array) -> Callable[[jax.Array], tuple[jax.Array, jax.Array]]:
+        """Unfolded positions u [chains, ...] -> energies [chains] at a segment's start and end.
 
-    def segment(self, segment: jax.Array) -> tuple[energy.EnergyFn, energy.EnergyFn]:
-        """The energies between which a segment leads."""
-        return self.energy_at(segment), self.energy_at(segment + 1)
+        Both come from one evaluation of twice the batch: programs with one network compile sooner.
+        """
+        marginals, base = self.marginals, self.marginals.base
+        levels = jnp.asarray(self.levels)
+
+        def both(u: jax.Array) -> tuple[jax.Array, jax.Array]:
+            x = base.fold(u)
+            if len(self.levels) == 1:
+                return base.energy(u), marginals.energy(levels[0])(x)
+            level = jnp.stack([levels[jnp.maximum(segment - 1, 0)], levels[segment]])
+            energy_fn = marginals.energy(jnp.repeat(level, x.shape[0]))
+            start, end = jnp.split(energy_fn(jnp.concatenate([x, x])), 2)
+            return jnp.where(segment == 0, base.energy(u), start), end
+
+        return both
+
+    def along(self, segment: jax.Array) -> Callable[[jax.Array, jax.Array], jax.Array]:
+        """(u, beta) -> (1 - beta) E_start + beta E_end; at 0 and 1 the other end does not enter."""
+        both = self.ends(segment)
+
+        def path(u: jax.Array, beta: jax.Array) -> jax.Array:
+            start, end = both(u)
+            return jnp.where(beta == 1, 0.0, (1 - beta) * start) + jnp.where(
+                beta == 0, 0.0, beta * end
+            )
+
+        return path
 
 
 class Tuned(NamedTuple):
-    """One temperature that tuning found. step_size: of HMC there; acceptance: seen while tuning."""
+    """One temperature that tuning found.
+
+    step_size: of HMC there; acceptance: seen while tuning. length: from the temperature before it,
+    sqrt(-log(share of effective chains)), which is the standard deviation of normal log weights.
+    """
 
     segment: int
     beta: float
     step_size: float
     acceptance: float
+    length: float
 
 
 class Ladder(NamedTuple):
@@ -90,7 +117,7 @@ def tune_step(
     num_steps: int,
     num_leapfrog_steps: int,
     target_acceptance: float,
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
     """From one temperature to the next: the beta that halves the effective number of chains.
 
     Args:
@@ -98,10 +125,10 @@ def tune_step(
       u: [chains, ...], unfolded. step_size: of HMC at beta.
       num_steps: of HMC at the new beta, during which its step is adapted, at least 20.
     Returns:
-      (beta, u, step_size, acceptance) at the new temperature; beta is 1 at a segment's end.
+      (beta, u, step_size, acceptance, length) of the new temperature; beta is 1 at a segment's end.
     """
-    start, end = path.segment(segment)
-    difference = end(u) - start(u)
+    start, end = path.ends(segment)(u)
+    difference = end - start
 
     def share(step: jax.Array) -> jax.Array:
         """(sum w)^2 / (n sum w^2) of the weights from beta to beta + step."""
@@ -121,17 +148,21 @@ def tune_step(
     low, _ = jax.lax.fori_loop(0, _BISECTIONS, bisect, (low, rest))
     reaches_end = (share(rest) > 0.5) | (beta + low >= 1)
     new_beta = jnp.where(reaches_end, 1.0, beta + low)
-    energy_fn = lambda u: samplers.geometric_path(start, end)(u, new_beta)  # noqa: E731
+    along = path.along(segment)
     found = samplers.warmup(
         rng_key,
-        lambda step, mass: samplers.hmc(energy_fn, _capped(step, path), num_leapfrog_steps),
+        lambda step, mass: samplers.hmc(
+            lambda u: along(u, new_beta), _capped(step, path), num_leapfrog_steps
+        ),
         u,
         num_steps,
         initial_step_size=step_size,
         target_acceptance=target_acceptance,
         adapt_mass=False,
     )
-    return new_beta, found.state.x, _capped(found.step_size, path), found.acceptance
+    length = jnp.sqrt(jnp.maximum(-jnp.log(share(new_beta - beta)), 0.0))
+    step_size = _capped(found.step_size, path)
+    return new_beta, found.state.x, step_size, found.acceptance, length
 
 
 def _capped(step_size: jax.Array, path: Path) -> jax.Array:
@@ -141,7 +172,7 @@ def _capped(step_size: jax.Array, path: Path) -> jax.Array:
 
 
 def allocate(tuned: list[Tuned], num_temperatures: int, length: int) -> Ladder:
-    """A ladder of about num_temperatures, spread as evenly as the tuned ones over their path.
+    """A ladder of about num_temperatures, at equal distances in the tuned ones' length.
 
     Each segment gets its share of them, at least one, and ends with beta = 1. Between two tuned
     temperatures betas are interpolated, step sizes on a logarithmic scale.
@@ -157,14 +188,16 @@ def allocate(tuned: list[Tuned], num_temperatures: int, length: int) -> Ladder:
             f"num_temperatures is {num_temperatures} and the path has {len(segments)} segments: "
             f"write at least {len(segments)}"
         )
+    whole = sum(max(point.length, _LEAST_LENGTH) for point in tuned)
     rows: list[tuple[int, np.ndarray, np.ndarray]] = []
     for segment in segments:
         points = [point for point in tuned if point.segment == segment]
-        number = max(1, round(num_temperatures * len(points) / len(tuned)))
-        at = np.linspace(0, len(points), number + 1)
-        betas = np.interp(at, np.arange(len(points) + 1), [0.0, *(p.beta for p in points)])
-        log_steps = np.log([points[0].step_size, *(p.step_size for p in points)])
-        steps = np.exp(np.interp(at, np.arange(len(points) + 1), log_steps))
+        knots = np.cumsum([0.0, *(max(point.length, _LEAST_LENGTH) for point in points)])
+        number = max(1, round(num_temperatures * knots[-1] / whole))
+        at = np.linspace(0, knots[-1], number + 1)
+        betas = np.interp(at, knots, [0.0, *(point.beta for point in points)])
+        log_steps = np.log([points[0].step_size, *(point.step_size for point in points)])
+        steps = np.exp(np.interp(at, knots, log_steps))
         for first in range(0, number, length):
             picked = np.minimum(np.arange(first, first + length + 1), number)
             rows.append((segment, betas[picked], steps[picked]))
@@ -199,7 +232,7 @@ def walk(
     """
     return samplers.ais(
         rng_key,
-        samplers.geometric_path(*path.segment(stretch.segment)),
+        path.along(stretch.segment),
         u,
         stretch.betas,
         lambda energy_fn, step: samplers.hmc(energy_fn, step, num_leapfrog_steps),
@@ -218,6 +251,6 @@ def settle(
     num_leapfrog_steps: int,
 ) -> jax.Array:
     """So many steps of HMC at the lowest level, from images x [chains, ...]."""
-    energy_fn = path.energy_at(jnp.asarray(path.num_segments))
-    kernel = samplers.hmc(energy_fn, step_size, num_leapfrog_steps)
+    energy_fn, fold = path.marginals.energy(jnp.asarray(0)), path.marginals.base.fold
+    kernel = samplers.hmc(lambda u: energy_fn(fold(u)), step_size, num_leapfrog_steps)
     return samplers.run_chain(rng_key, kernel, x, num_steps)[0].x

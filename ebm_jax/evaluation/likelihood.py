@@ -159,6 +159,17 @@ def statement(*, reverse_steps: int, measured: str) -> list[str]:
     ]
 
 
+def crossing(bracket: Bracket) -> list[str]:
+    """What to say where the two directions are the wrong way round by more than their errors."""
+    error = np.hypot(bracket.forward.standard_error, bracket.reverse.standard_error)
+    if not bracket.width < -3 * error:
+        return []
+    return [
+        f"Reverse lies {-bracket.width:.1f} nats below forward: its starts are not draws of this "
+        "model, whose own lie elsewhere, and there is no lower bound here."
+    ]
+
+
 def picture(
     brackets: Sequence[Bracket], energies: Mapping[str, SplitEnergy], units: Units
 ) -> np.ndarray:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from ebm_jax import energy, samplers
+from ebm_jax import energy, parallel, samplers
 from ebm_jax.diffusion import NoiseSchedule
 from ebm_jax.objectives import recovery_likelihood as recovery
 from ebm_jax.objectives.chain_starts import box_noise
@@ -65,7 +65,7 @@ class Base(NamedTuple):
 class Marginals(NamedTuple):
     """p_t(x) ∝ exp(-energy(t)(x)), for the levels t = 0 (the lowest noise) .. num_levels - 1.
 
-    energy: (t int []) -> energy_fn of x [batch, ...] -> [batch], in nats.
+    energy: (t int [] or [batch]) -> energy_fn of x [batch, ...] -> [batch], in nats.
     a_bar, sigma_bar: float [num_levels]: p_t is the model of a_bar x + sigma_bar eps, x the data.
     base: law from which annealing starts; its box, if it has one, is where the densities are.
     own_kernel: (energy_fn, t) -> kernel of the method's own chain on an energy of x; None where the
@@ -109,8 +109,8 @@ def recovery_marginals(
     multiplier = schedule.multiplier
 
     def of_x(level: jax.Array) -> energy.EnergyFn:
-        energy_fn = of_y(level)
-        return lambda x: energy_fn(multiplier[level] * x)
+        energy_fn, factor = of_y(level), multiplier[level]
+        return lambda x: energy_fn(factor.reshape(factor.shape + (1,) * (x.ndim - 1)) * x)
 
     def conditional(level: jax.Array, x_noisy: jax.Array) -> energy.EnergyFn:
         energy_fn = recovery.conditional_energy(of_y(level), schedule, x_noisy, level)
@@ -180,3 +180,31 @@ def annealed_marginals(
         Base(centre=centre),
         lambda energy_fn, level: samplers.mdsm_langevin(energy_fn, 1.0, step_size),
     )
+
+
+def level_energies(
+    make: Callable[[Any], Marginals],
+    params: Any,
+    rng_key: jax.Array,
+    level: int,
+    x: np.ndarray,
+    *,
+    batch_size: int,
+) -> np.ndarray:
+    """Energies [n] of images x [n, ...] brought to a level's noise, on all local devices.
+
+    Args:
+      make: (params) -> Marginals. rng_key: image i's noise is a function of it and i.
+      batch_size: images at once.
+    """
+
+    def energies(params, x, index):
+        marginals = make(params)
+        x_noisy = marginals.noised(rng_key, level, x, index)
+        return {"energy": marginals.energy(jnp.asarray(level))(x_noisy)}
+
+    devices = jax.local_device_count()
+    batch_size = -(-min(batch_size, len(x)) // devices) * devices
+    mapped, index = parallel.map_examples(energies, batch_size), np.arange(len(x))
+    batches = [slice(first, first + batch_size) for first in range(0, len(x), batch_size)]
+    return np.concatenate([mapped(params, x[part], index[part])["energy"] for part in batches])

@@ -35,10 +35,11 @@ def anneal(path, shape, exact, *, num_chains, num_temperatures, length=50):
     start = base.draw(KEY, jnp.arange(num_chains), shape)
     u, tuned, segment, beta, size = start[:64], [], 0, 0.0, 0.1
     while segment < path.num_segments:
-        beta, u, size, acceptance = step(
+        beta, u, *found = step(
             jax.random.fold_in(KEY, len(tuned)), segment=segment, beta=beta, u=u, step_size=size
         )
-        tuned.append(annealing.Tuned(segment, float(beta), float(size), float(acceptance)))
+        tuned.append(annealing.Tuned(segment, float(beta), *(float(value) for value in found)))
+        size = found[0]
         if beta >= 1:
             segment, beta = segment + 1, 0.0
     ladder = annealing.allocate(tuned, num_temperatures, length)
@@ -67,7 +68,8 @@ def test_log_likelihood_of_gaussian_levels():
     variance = A_BAR**2 * 0.25 + SIGMA_BAR**2
 
     def energy(level):
-        return lambda x: jnp.sum((x - 0.3 * A_BAR[level]) ** 2, 1) / (2 * variance[level])
+        a_bar = jnp.reshape(A_BAR[level], (-1, 1))
+        return lambda x: jnp.sum((x - 0.3 * a_bar) ** 2, 1) / (2 * variance[level])
 
     path = annealing.Path(
         Marginals(energy, A_BAR, SIGMA_BAR, Base()), annealing.passed_levels(6, 6)
@@ -94,10 +96,11 @@ def test_the_plane_against_a_grid():
     a_bar, sigma_bar = A_BAR[::2], SIGMA_BAR[::2]
 
     def energy(level):
-        variance = a_bar[level] ** 2 * 0.04 + sigma_bar[level] ** 2
+        scale = jnp.reshape(a_bar[level], (-1, 1, 1))
+        variance = jnp.reshape(a_bar[level] ** 2 * 0.04 + sigma_bar[level] ** 2, (-1, 1))
 
         def energy_fn(x):
-            squares = jnp.sum((x[:, None] - a_bar[level] * centres) ** 2, -1)
+            squares = jnp.sum((x[:, None] - scale * centres) ** 2, -1)
             mixture = jax.nn.logsumexp(log_weights - squares / (2 * variance), 1)
             return 3.0 - mixture + 0.1 * jnp.sum(x, 1) ** 2
 
@@ -148,10 +151,10 @@ def test_positions_are_folded_into_the_box():
 
 def test_ladders_end_every_segment_and_share_the_temperatures():
     tuned = [
-        annealing.Tuned(0, 1.0, 0.5, 0.8),
-        annealing.Tuned(1, 0.01, 0.4, 0.8),
-        annealing.Tuned(1, 0.1, 0.1, 0.8),
-        annealing.Tuned(1, 1.0, 0.01, 0.8),
+        annealing.Tuned(0, 1.0, 0.5, 0.8, 0.2),
+        annealing.Tuned(1, 0.01, 0.4, 0.8, 0.2),
+        annealing.Tuned(1, 0.1, 0.1, 0.8, 0.2),
+        annealing.Tuned(1, 1.0, 0.01, 0.8, 0.2),
     ]
     ladder = annealing.allocate(tuned, 40, length=8)
     assert ladder.segment.tolist() == [0, 0, 1, 1, 1, 1]
@@ -164,6 +167,8 @@ def test_ladders_end_every_segment_and_share_the_temperatures():
     np.testing.assert_allclose(steps[[14, 19]], [0.2, 0.1], rtol=1e-6)  # half way in the log
     back = annealing.reversed_ladder(ladder)
     assert (back.segment[0], back.betas[0, 0], back.betas[-1, -1]) == (1, 1, 0)
+    short = [tuned[0]._replace(length=0.0), *tuned[1:]]  # two laws all but one: few temperatures
+    assert annealing.allocate(short, 62, length=100).betas[0].tolist()[2:] == [1.0] * 99
     with pytest.raises(ValueError, match="num_temperatures is 1 and the path has 2 segments"):
         annealing.allocate(tuned, 1, length=8)
 
