@@ -1,0 +1,293 @@
+"""Chains far longer than those of training: where they go, and what that says of the energy.
+
+A model whose long chains stay where its data are has learned their density; one whose chains drift
+away or saturate has learned a sampler of short runs (Nijkamp et al. 2019, arXiv 1903.12370). What
+is kept of a chain does not grow with its length.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ebm_jax import energy, pictures, samplers
+from ebm_jax.evaluation import frechet
+from ebm_jax.samplers import random
+
+NUM_DRAWS = 50  # states of the second half of a run that R-hat compares
+NUM_VALUES = 256  # of an image, at equal distances, that R-hat is taken of
+_EDGE = 0.01  # of the range of grey values: as near to an end of it counts as saturated
+_TUNING_STEPS = 50
+SAMPLERS = ("langevin", "mala", "hmc")
+
+MakeKernel = Callable[[energy.EnergyFn, jax.Array], samplers.Kernel]  # (energy, step size)
+
+
+class Record(NamedTuple):
+    """Where the chains are after a number of steps; means over chains unless said otherwise.
+
+    energy: of the energy that the chains run on, in nats, and its standard deviation over chains.
+    grad_norm: nats per model unit. displacement: from where they began at this level, model units.
+    acceptance: over the steps since the last record. contrast: standard deviation of all values.
+    saturated: share of the values at or beyond the ends of the grey values. frechet: over pixels to
+    real images with the level's noise, NaN where it was not measured.
+    """
+
+    step: int
+    level: int
+    energy: float
+    energy_std: float
+    grad_norm: float
+    displacement: float
+    acceptance: float
+    contrast: float
+    saturated: float
+    frechet: float
+
+
+class Reference(NamedTuple):
+    """The same figures of real images with the level's noise. fit: of them, or None: too few.
+
+    frechet_floor: of as many other real images as there are chains.
+    """
+
+    energy: float
+    energy_std: float
+    contrast: float
+    saturated: float
+    fit: frechet.GaussianFit | None
+    frechet_floor: float
+
+
+class Verdict(NamedTuple):
+    """word: 'stays', 'drifts', 'saturates' or 'diverges'; reasons: the figures behind it."""
+
+    word: str
+    reasons: list[str]
+
+
+def record_steps(num_steps: int) -> list[int]:
+    """0, 1, 2, .. 10, 20, .. 100, 200, .. and the last."""
+    steps, unit = [0], 1
+    while steps[-1] < num_steps:
+        steps += [n * unit for n in range(1, 10) if n * unit < num_steps]
+        unit *= 10
+        if unit >= num_steps:
+            steps.append(num_steps)
+    return steps
+
+
+def picture_steps(num_steps: int) -> list[int]:
+    """0, 10, 100, .. and the last."""
+    powers = [10**k for k in range(1, len(str(num_steps))) if 10**k < num_steps]
+    return [0, *powers, num_steps]
+
+
+def draw_steps(num_steps: int) -> list[int]:
+    """`NUM_DRAWS` steps of the second half at equal distances, or as many as there are."""
+    stride = max(1, num_steps // (2 * NUM_DRAWS))
+    return list(range(num_steps, num_steps // 2, -stride))[NUM_DRAWS - 1 :: -1]
+
+
+def make_kernel(name: str, num_leapfrog_steps: int) -> MakeKernel:
+    """A sampler by name, at temperature 1.
+
+    Raises:
+      ValueError: for another name.
+    """
+    if name not in SAMPLERS:
+        raise ValueError(f"sampler is {name!r}: write one of {', '.join(SAMPLERS)}")
+    if name == "langevin":
+        return samplers.langevin
+    if name == "mala":
+        return samplers.mala
+    return lambda energy_fn, step: samplers.hmc(energy_fn, step, num_leapfrog_steps)
+
+
+def advance(
+    rng_key: jax.Array, kernel: samplers.Kernel, x: jax.Array, first_step: Any, num_steps: Any
+) -> tuple[Any, jax.Array]:
+    """So many steps, as `samplers.run_chain` makes them, in a loop of traced length.
+
+    Args:
+      rng_key: step n uses fold_in(rng_key, n). x: [chains, ...]. first_step, num_steps: ints.
+    Returns:
+      (state, acceptance []): after the steps, and over them (1 where there are none).
+    """
+
+    def body(n, carry):
+        state, accepted = carry
+        state, info = kernel.step(random.fold_in(rng_key, n), state)
+        return state, accepted + jnp.mean(info.acceptance)
+
+    start = kernel.init(x), jnp.zeros(())
+    state, accepted = jax.lax.fori_loop(first_step, first_step + num_steps, body, start)
+    return state, jnp.where(num_steps > 0, accepted / jnp.maximum(num_steps, 1), 1.0)
+
+
+def tuned_step(
+    rng_key: jax.Array, make: MakeKernel, energy_fn: energy.EnergyFn, x: jax.Array, first: Any
+) -> tuple[jax.Array, jax.Array]:
+    """(step size, acceptance) of MALA or HMC with an acceptance of about .75, found from x."""
+    found = samplers.warmup(
+        rng_key,
+        lambda step, mass: make(energy_fn, step),
+        x,
+        _TUNING_STEPS,
+        initial_step_size=first,
+        target_acceptance=0.75,
+        adapt_mass=False,
+    )
+    return found.step_size, found.acceptance
+
+
+def saturated_share(x: np.ndarray, low: float, high: float) -> float:
+    """Share of the values within a hundredth of the range of its ends, or beyond them."""
+    edge = _EDGE * (high - low)
+    return float(np.mean((x <= low + edge) | (x >= high - edge)))
+
+
+def reference(
+    x: np.ndarray, energies: np.ndarray, num_chains: int, *, low: float, high: float
+) -> tuple[Reference, str | None]:
+    """Figures of real images x [n, ...] at the level, and why there is no Frechet distance.
+
+    The first num_chains of them give the floor, the others the fit.
+    """
+    fit, floor, reason = None, float("nan"), None
+    num_values = int(np.prod(x.shape[1:]))
+    reason = frechet.too_few(min(num_chains, len(x) - num_chains), num_values)
+    if reason is None:
+        fit = frechet.fit_gaussian(x[num_chains:])
+        floor = frechet.frechet_distance(frechet.fit_gaussian(x[:num_chains]), fit)
+    energies = np.asarray(energies, np.float64)
+    figures = Reference(
+        float(energies.mean()),
+        float(energies.std(ddof=1)),
+        float(np.std(x)),
+        saturated_share(x, low, high),
+        fit,
+        floor,
+    )
+    return figures, reason
+
+
+def record(
+    step: int,
+    level: int,
+    x: np.ndarray,
+    start: np.ndarray,
+    energies: np.ndarray,
+    grad: np.ndarray,
+    acceptance: float,
+    real: Reference,
+    *,
+    low: float,
+    high: float,
+) -> Record:
+    """Figures of chains x [chains, ...] that began at start."""
+    axes = tuple(range(1, x.ndim))
+    finite = bool(np.all(np.isfinite(x)))
+    distance = float("nan")
+    if real.fit is not None and finite:
+        distance = frechet.frechet_distance(frechet.fit_gaussian(x), real.fit)
+    with np.errstate(all="ignore"):  # chains may be beyond the range of floats
+        return Record(
+            step,
+            level,
+            float(np.mean(energies)),
+            float(np.std(energies)),
+            float(np.mean(np.sqrt(np.sum(np.square(grad), axes)))),
+            float(np.mean(np.sqrt(np.sum(np.square(x - start), axes)))),
+            acceptance,
+            float(np.std(x)),
+            saturated_share(x, low, high),
+            distance,
+        )
+
+
+def r_hat(draws: np.ndarray, energies: np.ndarray) -> dict[str, float]:
+    """Split R-hat over chains: of the energy, and the median and largest of an image's values.
+
+    Args:
+      draws: [draws, chains, values]. energies: [draws, chains].
+    """
+    if len(draws) < 4:
+        return {"energy": float("nan"), "median_of_values": float("nan"), "largest": float("nan")}
+    values = np.asarray(samplers.split_r_hat(jnp.asarray(draws)))
+    return {
+        "energy": float(samplers.split_r_hat(jnp.asarray(energies)[..., None])[0]),
+        "median_of_values": float(np.nanmedian(values)),
+        "largest": float(np.nanmax(values)),
+    }
+
+
+def verdict(records: Sequence[Record], real: Reference) -> Verdict:
+    """In one word, where chains went in the last nine tenths of their steps at the last level.
+
+    'diverges': values or energies are not finite. 'saturates': the values' standard deviation is
+    over 1.25 times that of real images, or the share of them at the ends of the range is over .2
+    larger. 'drifts': since a tenth of the run the mean energy moved by more than one standard
+    deviation over chains, or the Frechet distance doubled and exceeds twice its floor, or the mean
+    energy is over 3 standard deviations away from that of real images, or the values' standard
+    deviation is below .75 of theirs. Else 'stays'.
+    """
+    last = records[-1]
+    here = [r for r in records if r.level == last.level]
+    begin, end = here[0].step, last.step
+    tenth = next(r for r in here if r.step - begin >= (end - begin) / 10)
+    figures = (last.energy, last.grad_norm, last.displacement)
+    if not np.all(np.isfinite(figures)):
+        return Verdict("diverges", [f"energies or values are not finite at step {last.step:,}"])
+    spread = max(tenth.energy_std, 1e-6 * abs(tenth.energy), 1e-12)
+    moved = (last.energy - tenth.energy) / spread
+    away = (last.energy - real.energy) / max(real.energy_std, 1e-12)
+    contrast = last.contrast / max(real.contrast, 1e-12)
+    more = last.saturated - real.saturated
+    reasons = [
+        f"from step {tenth.step:,} to {last.step:,} the mean energy moved by {moved:+.2f} standard "
+        f"deviations over chains, from {tenth.energy:.4g} to {last.energy:.4g} nats",
+        f"it is {away:+.2f} standard deviations from that of real images, {real.energy:.4g}",
+        f"the values' standard deviation is {contrast:.3f} times that of real images, and "
+        f"{more:+.1%} more of them lie at the ends of the range",
+        f"chains are {last.displacement:.3g} model units from where they began",
+    ]
+    grown = False
+    if np.isfinite(last.frechet) and np.isfinite(tenth.frechet):
+        grown = last.frechet > 2 * max(tenth.frechet, real.frechet_floor)
+        reasons.append(
+            f"the Frechet distance over pixels went from {tenth.frechet:.4g} to {last.frechet:.4g};"
+            f" of as many real images it is {real.frechet_floor:.4g}"
+        )
+    if contrast > 1.25 or more > 0.2:
+        return Verdict("saturates", reasons)
+    if abs(moved) > 1 or grown or abs(away) > 3 or contrast < 0.75:
+        return Verdict("drifts", reasons)
+    return Verdict("stays", reasons)
+
+
+def curves(records: Sequence[Record], real: Reference) -> np.ndarray:
+    """Energy, gradient norm, displacement and Frechet distance against steps; uint8 picture."""
+    shown = [r for r in records if r.step > 0]
+    steps = [r.step for r in shown]
+
+    def panel(title: str, name: str, unit: str, of_real: float | None = None) -> pictures.Curves:
+        lines = {"chains": [getattr(r, name) for r in shown]}
+        if of_real is not None:
+            lines["real images"] = [of_real] * len(shown)
+        return pictures.Curves(
+            title, steps, lines, x_label="steps of the chain", y_label=unit, log_x=True
+        )
+
+    panels = [
+        panel("energy", "energy", "nats", real.energy),
+        panel("norm of the energy's gradient", "grad_norm", "nats per model unit"),
+        panel("distance from the start", "displacement", "model units"),
+    ]
+    if np.isfinite(real.frechet_floor):
+        panels.append(
+            panel("Frechet distance over pixels", "frechet", "squared units", real.frechet_floor)
+        )
+    return pictures.curves_picture(panels)

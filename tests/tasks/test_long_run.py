@@ -1,0 +1,140 @@
+"""--mode=long_run on densities that are known, or that are none."""
+
+import json
+
+import gaussian_runs as exact
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from ebm_jax import samplers
+from ebm_jax.evaluation import long_run as chains
+from ebm_jax.evaluation.marginals import Base, Marginals
+from ebm_jax.experiment import ConfigError
+from ebm_jax.tasks import long_run
+
+
+def small(config, **fields):
+    config.long_run.update(num_steps=200, num_chains=64)
+    config.long_run.update(fields)
+    return config
+
+
+def result_of(path):
+    return json.loads((path / "long_run/long_run.json").read_text())
+
+
+def test_chains_on_the_right_density_stay_also_after_an_interrupt(tmp_path, monkeypatch, capsys):
+    config = small(exact.install(monkeypatch), sampler="hmc")
+    assert long_run.run(config, str(tmp_path / "whole")) == 0
+    said = capsys.readouterr().out
+    result = result_of(tmp_path / "whole")
+    assert result["verdict"]["word"] == "stays"
+    assert "64 chains of 200 steps of hmc from data, at level 0: stays" in said
+    last = result["records"][-1]
+    assert [r["step"] for r in result["records"]][:13] == [*range(11), 20, 30]
+    assert last["step"] == 200
+    # E = |x|^2 / 2v over four values: mean 2, standard deviation sqrt(2); contrast sqrt(v)
+    assert abs(last["energy"] - 2) < 4 * np.sqrt(2 / 64)
+    assert abs(last["energy_std"] - np.sqrt(2)) < 0.7
+    assert last["contrast"] == pytest.approx(np.sqrt(float(exact.VARIANCE[0])), rel=0.2)
+    assert 0.6 < np.mean([r["acceptance"] for r in result["records"][11:]]) < 0.95
+    assert last["frechet"] < 0.02
+    assert result["split_r_hat"]["largest"] < 1.05
+    assert result["pictured_steps"] == [0, 10, 100, 200]
+    grid = Image.open(tmp_path / "whole/long_run/chains.png").size
+    assert grid == (10 * 50 + 2, 4 * 50 + 2)
+
+    directory = str(tmp_path / "interrupted")
+    with monkeypatch.context() as patch:
+        exact.interrupt_after(patch, 14, "energy")
+        with pytest.raises(SystemExit):
+            long_run.run(config, directory)
+    assert long_run.run(config, directory) == 0
+    assert result_of(tmp_path / "interrupted") == result
+
+
+def test_all_levels_from_noise_end_in_the_data(tmp_path, monkeypatch):
+    """Mean and variance of x_0 after 40 steps of Langevin at each of the six levels."""
+    config = small(exact.install(monkeypatch), level=-1, start="noise", num_steps=240)
+    assert long_run.run(config, str(tmp_path)) == 0
+    result = result_of(tmp_path)
+    assert [r["level"] for r in result["records"] if r["step"] % 40 == 0][:3] == [5, 5, 4]
+    last = result["records"][-1]
+    assert last["level"] == 0
+    assert last["contrast"] == pytest.approx(0.2, rel=0.25)
+    assert abs(last["energy"] - 2) < 1.0
+    assert result["step_sizes_by_level"] == {}
+
+
+def run_of(energy_fn):
+    def marginals_energy(level):
+        return lambda x: energy_fn(jnp.sum(x**2, (1, 2, 3)))
+
+    def kernel(energy_fn, level):
+        return samplers.langevin(energy_fn, 0.002)
+
+    return Marginals(marginals_energy, jnp.ones(1), jnp.zeros(1), Base(), kernel)
+
+
+@pytest.mark.parametrize(
+    ("energy_fn", "word"),
+    [
+        (lambda squares: -squares, "saturates"),  # runs away, slowly enough to stay finite
+        (lambda squares: -(squares**2) * 100, "diverges"),
+        (lambda squares: 100 * squares, "drifts"),  # to a third of the data's width
+    ],
+)
+def test_other_densities_are_found_out(energy_fn, word, tmp_path, monkeypatch):
+    config = small(exact.install(monkeypatch, run_of(energy_fn)))
+    assert long_run.run(config, str(tmp_path)) == 0
+    assert result_of(tmp_path)["verdict"]["word"] == word
+
+
+def test_steps_in_pieces_are_those_of_run_chain():
+    kernel = samplers.hmc(lambda x: jnp.sum(x**2, 1), 0.3, 3)
+    key, x = jax.random.key(0), jax.random.normal(jax.random.key(1), (8, 2))
+    whole, _ = samplers.run_chain(key, kernel, x, 7)
+    move = jax.jit(lambda x, first, n: chains.advance(key, kernel, x, first, n))
+    first, _ = move(x, 0, 4)
+    second, acceptance = move(first.x, 4, 3)
+    np.testing.assert_allclose(second.x, whole.x, rtol=1e-5, atol=1e-6)
+    assert move(x, 0, 0)[1] == 1
+    np.testing.assert_array_equal(move(x, 0, 0)[0].x, x)
+    assert 0 < acceptance <= 1
+
+
+def test_steps_at_which_a_run_stops():
+    assert chains.record_steps(25) == [0, *range(1, 11), 20, 25]
+    assert chains.record_steps(100)[-3:] == [80, 90, 100]
+    assert chains.picture_steps(100_000) == [0, 10, 100, 1_000, 10_000, 100_000]
+    assert chains.picture_steps(250) == [0, 10, 100, 250]
+    draws = chains.draw_steps(100_000)
+    assert (len(draws), draws[0], draws[-1]) == (50, 51_000, 100_000)
+    assert chains.draw_steps(7) == [4, 5, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"sampler": "nuts"}, "long_run.sampler is 'nuts': write one of langevin, mala, hmc"),
+        ({"start": "zero"}, "long_run.start is 'zero': write data or noise"),
+        ({"level": 6}, "the levels 0 to 5: write one of them, or -1 for all of them"),
+        ({"level": -1, "num_steps": 5}, "num_steps is 5 for 6 levels: write at least 6"),
+        ({"num_steps": 0}, "long_run.num_steps is 0: write at least 1"),
+        ({"step_size": -1.0}, "long_run.step_size is -1.0: write 0 or more"),
+        ({"num_chains": 9}, "does not divide among 8 devices: write 8"),
+    ],
+)
+def test_bad_settings_are_one_line(fields, says, tmp_path, monkeypatch):
+    config = small(exact.install(monkeypatch), **fields)
+    with pytest.raises(ConfigError, match=says):
+        long_run.run(config, str(tmp_path))
+
+
+def test_a_method_without_chains_asks_for_a_sampler(tmp_path, monkeypatch):
+    config = small(exact.install(monkeypatch, exact.MARGINALS._replace(own_kernel=None)))
+    with pytest.raises(ConfigError, match="has no chain of its own: write hmc or mala"):
+        long_run.run(config, str(tmp_path))
