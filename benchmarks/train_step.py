@@ -53,7 +53,7 @@ SHAPES = {
     "cifar": Shape(32, 3, 128, (1, 2, 2, 2), 8, 8, 256),
 }
 NUM_STEPS = 30
-REPEATS = 4
+REPEATS = 12
 
 
 def parse() -> argparse.Namespace:
