@@ -37,7 +37,7 @@ BAD_FLAGS = {
     "unknown variant": (
         [f"{CIFAR10}:smal"],
         "flag --config=configs/cifar10.py:smal: ValueError: unknown variant 'smal': "
-        "write one of small",
+        "write one of small, t1k",
     ),
     "a variant where there are none": (
         ["--config=configs/svhn.py:small"],
