@@ -72,7 +72,8 @@ def main() -> None:
 
     results = [describe(case, seconds[case], memory[case]) for case in functions]
     num_pairs, num_steps = 6, 30
-    floor = num_pairs * num_steps * floor_seconds(layers, seconds, "chain")[0]
+    of_layers = {key: seconds[key] for key in floors}
+    floor = num_pairs * num_steps * floor_seconds(layers, of_layers, "chain")[0]
     share = floor / seconds["batch", num_pairs, num_steps, batch_size]
     print(table(list(results[0]), [[show(v) for v in found.values()] for found in results]))
     print(f"\nT = {num_pairs}, K = {num_steps}, batch {batch_size}: floor {floor:.3f} s, "
