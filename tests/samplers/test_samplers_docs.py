@@ -102,7 +102,31 @@ def check_blackjax(names):
     assert names["draws"].shape == (200, 2)
 
 
+def check_fragment(names):
+    """Whatever the fragments computed is finite."""
+    arrays = [leaf for leaf in jax.tree.leaves(names) if isinstance(leaf, jax.Array)]
+    real = [leaf for leaf in arrays if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    assert real
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in real)
+
+
+def check_running(names):
+    """The fragments' kernels run on: their chains moved and were accepted now and then."""
+    check_fragment(names)
+    assert names["info"].acceptance.mean() > 0.4
+    assert names["info"].is_finite.all()
+    assert names["found"].step_size > 0
+
+
+def check_devices(names):
+    check_fragment(names)
+    assert len(names["x0"].sharding.device_set) == 8
+
+
 CHECKS = {
+    "`ebm_jax.samplers`": check_fragment,
+    "Running": check_running,
+    "Determinism and devices": check_devices,
     "Normalising constants": check_normalising_constants,
     "Replay buffer": check_replay_buffer,
     "BlackJAX, both ways": check_blackjax,
@@ -114,10 +138,8 @@ CHECKS = {
 
 @pytest.mark.parametrize("title", [title for title, blocks in SECTIONS.items() if blocks])
 def test_code_of_the_page(title):
-    names = run(title)
-    if title in CHECKS:
-        CHECKS[title](names)
+    CHECKS[title](run(title))
 
 
 def test_every_check_has_its_section():
-    assert set(CHECKS) | FRAGMENTS <= set(SECTIONS)
+    assert FRAGMENTS <= set(CHECKS) <= set(SECTIONS)
