@@ -21,7 +21,7 @@ from ebm_jax.networks.preparation import prepared
 
 FORMULATIONS = ("auto", "native", "flipped", "dense")
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
-_MAX_DENSE_PIXELS = 4  # on CPU a 4x4 image is level, an 8x8 one much slower as a matrix product
+_MAX_DENSE_PIXELS = 4  # on CPU a 4x4 image takes more than twice as long as a matrix product
 
 
 class PreparedKernel(NamedTuple):
