@@ -19,7 +19,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from measure import machine, quartiles, spread, table, time_in_turn
-from train_step import SHAPES, floor_functions, floor_seconds, layers_of, network
+from train_step import (
+    SHAPES,
+    add_network_arguments,
+    batch_size_of,
+    floor_functions,
+    floor_seconds,
+    layers_of,
+    network,
+)
 
 from ebm_jax import command_line, parallel, pictures, provenance
 from ebm_jax.diffusion import make_schedule
@@ -41,18 +49,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shape", default="digits", help=f"one of {', '.join(SHAPES)}")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--dtype", default="float32", help="float32 or bfloat16")
-    parser.add_argument("--formulation", default="auto", help="auto, native, flipped or dense")
-    parser.add_argument("--cpu_devices", type=int, default=2, help="of no effect on accelerators")
-    parser.add_argument("--batch_size", type=int, default=0, help="0: the shape's own")
+    add_network_arguments(parser)
     parser.add_argument("--out", default="benchmarks/results/sample.json")
     args = parser.parse_args()
     command_line.split_cpu(args.cpu_devices)
 
     shape = SHAPES[args.shape]
-    on_cpu = jax.default_backend() == "cpu"
-    own = shape.batch_size if on_cpu else shape.accelerator_batch_size
-    batch_size = args.batch_size or own
+    batch_size = batch_size_of(shape, args)
     module = network(shape, args)
     key = jax.random.key(0)
     x = jnp.zeros((1, *module.input_shape))

@@ -60,13 +60,24 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shapes", default="digits,cifar_small", help=f"of {', '.join(SHAPES)}")
     parser.add_argument("--rounds", type=int, default=11)
+    add_network_arguments(parser)
+    parser.add_argument("--no_floor", action="store_true", help="time the steps alone")
+    parser.add_argument("--out", default="benchmarks/results/train_step.json")
+    return parser.parse_args()
+
+
+def add_network_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `network` and `batch_size_of` read, and how many devices the CPU is split into."""
     parser.add_argument("--dtype", default="float32", help="float32 or bfloat16")
     parser.add_argument("--formulation", default="auto", help="auto, native, flipped or dense")
     parser.add_argument("--cpu_devices", type=int, default=2, help="of no effect on accelerators")
     parser.add_argument("--batch_size", type=int, default=0, help="0: the shape's own")
-    parser.add_argument("--no_floor", action="store_true", help="time the steps alone")
-    parser.add_argument("--out", default="benchmarks/results/train_step.json")
-    return parser.parse_args()
+
+
+def batch_size_of(shape: Shape, args: argparse.Namespace) -> int:
+    """--batch_size, or the shape's own on this platform."""
+    on_cpu = jax.default_backend() == "cpu"
+    return args.batch_size or (shape.batch_size if on_cpu else shape.accelerator_batch_size)
 
 
 class Layer(NamedTuple):
@@ -253,9 +264,7 @@ def floor_seconds(
 
 def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
     shape = SHAPES[name]
-    on_cpu = jax.default_backend() == "cpu"
-    own = shape.batch_size if on_cpu else shape.accelerator_batch_size
-    batch_size = args.batch_size or own
+    batch_size = batch_size_of(shape, args)
     devices = jax.device_count()
     module = network(shape, args)
     step, init = train_step_of(module)
