@@ -17,7 +17,7 @@ import numpy as np
 from ebm_jax import samplers
 from ebm_jax.evaluation.marginals import Marginals
 
-_BISECTIONS = 30
+_TUNED_LENGTH = 0.8  # nats between tuned temperatures
 _LEAST_BETA_STEP = 1e-6  # a segment has at most a million temperatures when tuned
 _LEAST_LENGTH = 0.02  # of a temperature where the two laws are all but one
 _LARGEST_STEP = 0.5  # of HMC, in units of the base law's standard deviation or box
@@ -70,7 +70,7 @@ class Tuned(NamedTuple):
     """One temperature that tuning found.
 
     step_size: of HMC there; acceptance: seen while tuning. length: from the temperature before it,
-    sqrt(-log(share of effective chains)), which is the standard deviation of normal log weights.
+    in nats: the standard deviation of log weights that HMC can even out.
     """
 
     segment: int
@@ -111,6 +111,7 @@ def tune_step(
     path: Path,
     segment: jax.Array,
     beta: jax.Array,
+    u_earlier: jax.Array,
     u: jax.Array,
     step_size: jax.Array,
     *,
@@ -118,36 +119,30 @@ def tune_step(
     num_leapfrog_steps: int,
     target_acceptance: float,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
-    """From one temperature to the next: the beta that halves the effective number of chains.
+    """From one temperature to the next, whose log weights spread by `_TUNED_LENGTH` nats.
+
+    The spread is what HMC's moves change: std(D(u) - D(u_earlier)) / sqrt(2) per unit of beta, with
+    D = E_end - E_start, from mean absolute deviations. Of chains that have mixed this is std(D). Of
+    chains shut in separate modes of unequal depths, std(D) is mostly between modes; it would ask
+    for thousands of temperatures, and none of them would make the weights more even.
 
     Args:
-      rng_key: of this temperature. path, segment, beta: where the chains stand, in equilibrium.
-      u: [chains, ...], unfolded. step_size: of HMC at beta.
+      rng_key: of this temperature. path, segment, beta: where the chains stand.
+      u_earlier, u: [chains, ...], unfolded: the chains num_steps of HMC ago (or other draws of the
+        same law), and now. step_size: of HMC at beta.
       num_steps: of HMC at the new beta, during which its step is adapted, at least 20.
     Returns:
       (beta, u, step_size, acceptance, length) of the new temperature; beta is 1 at a segment's end.
     """
-    start, end = path.ends(segment)(u)
-    difference = end - start
-
-    def share(step: jax.Array) -> jax.Array:
-        """(sum w)^2 / (n sum w^2) of the weights from beta to beta + step."""
-        log_w = -step * (difference - jnp.min(difference))
-        return (
-            jnp.exp(2 * jax.nn.logsumexp(log_w) - jax.nn.logsumexp(2 * log_w)) / difference.shape[0]
-        )
-
-    def bisect(_, bounds):
-        low, high = bounds
-        middle = jnp.sqrt(low * high)  # steps span many orders of magnitude
-        enough = share(middle) > 0.5
-        return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
-
-    rest = 1 - beta
-    low = jnp.minimum(jnp.float32(_LEAST_BETA_STEP), rest)
-    low, _ = jax.lax.fori_loop(0, _BISECTIONS, bisect, (low, rest))
-    reaches_end = (share(rest) > 0.5) | (beta + low >= 1)
-    new_beta = jnp.where(reaches_end, 1.0, beta + low)
+    start, end = path.ends(segment)(jnp.concatenate([u_earlier, u]))
+    earlier, now = jnp.split(end - start, 2)
+    change = now - earlier
+    deviation = jnp.mean(jnp.abs(change - jnp.mean(change)))
+    spread = deviation * np.sqrt(np.pi / 2) / np.sqrt(2)  # mean |z| of a normal is sqrt(2 / pi)
+    step = jnp.maximum(_TUNED_LENGTH / jnp.maximum(spread, 1e-30), _LEAST_BETA_STEP)
+    step = jnp.where(jnp.isfinite(spread), step, jnp.nan)  # shows in the beta returned
+    # A rest that is short against the step is taken with it.
+    new_beta = jnp.where(beta + 1.1 * step >= 1, 1.0, beta + step)
     along = path.along(segment)
     found = samplers.warmup(
         rng_key,
@@ -160,9 +155,8 @@ def tune_step(
         target_acceptance=target_acceptance,
         adapt_mass=False,
     )
-    length = jnp.sqrt(jnp.maximum(-jnp.log(share(new_beta - beta)), 0.0))
     step_size = _capped(found.step_size, path)
-    return new_beta, found.state.x, step_size, found.acceptance, length
+    return new_beta, found.state.x, step_size, found.acceptance, (new_beta - beta) * spread
 
 
 def _capped(step_size: jax.Array, path: Path) -> jax.Array:

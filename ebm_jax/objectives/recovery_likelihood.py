@@ -25,6 +25,7 @@ from ebm_jax.objectives.base import (
     mean_per_level,
 )
 from ebm_jax.samplers import random
+from ebm_jax.samplers.base import energy_and_grad
 
 LevelEnergy = Callable[[jax.Array], energy.EnergyFn]  # level t -> marginal energy of y_t
 LevelKernel = Callable[[energy.EnergyFn, jax.Array], samplers.Kernel]  # (energy, level t) -> kernel
@@ -79,19 +80,51 @@ def normal_draw_per_level(
     Raises:
       ValueError: for another variance.
     """
-    if variance not in DRAW_VARIANCES:
-        raise ValueError(f"draw_variance is {variance!r}: write one of {', '.join(DRAW_VARIANCES)}")
-    step = schedule.sigma[1:] ** 2
-    drawn = step
-    if variance == "posterior":
-        within = (schedule.multiplier * schedule.sigma_bar[:-1]) ** 2
-        drawn = 1 / (1 / within + schedule.recovery_weight / step)
-    temperature = noise_scale**2 * drawn / (2 * step)
+    step, temperature = _draw_as_langevin(schedule, variance, noise_scale)
 
     def make_kernel(energy_fn: energy.EnergyFn, level: jax.Array) -> samplers.Kernel:
         return samplers.langevin(energy_fn, step[level], temperature=temperature[level])
 
     return make_kernel
+
+
+def _draw_as_langevin(
+    schedule: NoiseSchedule, variance: str, noise_scale: float
+) -> tuple[jax.Array, jax.Array]:
+    """([T], [T]): step size and temperature that make a step of Langevin the normal draw."""
+    step = schedule.sigma[1:] ** 2
+    match variance:
+        case "step":
+            drawn = step
+        case "posterior":
+            within = (schedule.multiplier * schedule.sigma_bar[:-1]) ** 2
+            drawn = 1 / (1 / within + schedule.recovery_weight / step)
+        case _:
+            known = ", ".join(DRAW_VARIANCES)
+            raise ValueError(f"draw_variance is {variance!r}: write one of {known}")
+    return step, noise_scale**2 * drawn / (2 * step)
+
+
+def noise_of_the_draw(
+    schedule: NoiseSchedule, level: jax.Array, noise: jax.Array, next_noise: jax.Array
+) -> jax.Array:
+    """xi for the draw of a pair's negative, from the pair's own noises.
+
+        xi = (sigma_{t+1} eps - a_{t+1} sbar_t eps') / sqrt(a_{t+1}^2 sbar_t^2 + sigma_{t+1}^2)
+
+    is what x_t has and x_{t+1} does not show: standard normal whatever x_0 and x_{t+1} are, so that
+    negatives drawn with it have their law, and the expected gradient of the loss is that of a fresh
+    xi. But y_t = E[y_t | x_0, x_{t+1}] + sqrt(v_t) xi with the 'posterior' variance v_t: xi drops
+    out of y_pos - y_neg, which it would otherwise fill, and to first order in sigma_{t+1} the loss
+    has the gradient of denoising score matching.
+
+    Args:
+      level: t [batch]. noise, next_noise: eps, eps' of `q_sample_pairs` [batch, ...].
+    """
+    shape = (-1,) + (1,) * (noise.ndim - 1)
+    sigma = schedule.sigma[1:][level].reshape(shape)
+    within = (schedule.a[1:] * schedule.sigma_bar[:-1])[level].reshape(shape)
+    return (sigma * noise - within * next_noise) / jnp.sqrt(within**2 + sigma**2)
 
 
 def chain_per_level(
@@ -254,16 +287,14 @@ def recovery_likelihood(
         energy_in_nats=energy_in_nats,
         num_steps=num_steps,
     )
-    (train_kernel, chain_steps), (sample_kernel, _) = (
-        chain_per_level(
-            schedule,
-            num_steps=num_steps,
-            step_scale=step_scale,
-            step_growth=step_growth,
-            noise_scale=nu,
-            draw_variance=draw_variance,
-        )
-        for nu in (noise_scale, sampling_noise_scale)
+    steps = {"step_scale": step_scale, "step_growth": step_growth}
+    train_kernel = langevin_per_level(schedule, noise_scale=noise_scale, **steps)
+    sample_kernel, chain_steps = chain_per_level(
+        schedule,
+        num_steps=num_steps,
+        noise_scale=sampling_noise_scale,
+        draw_variance=draw_variance,
+        **steps,
     )
 
     def init(rng_key, params, example_batch) -> ObjectiveState:
@@ -280,12 +311,29 @@ def recovery_likelihood(
         uniform = random.uniform(keys[0], index, ())
         level = jnp.floor(num_levels * uniform).astype(jnp.int32)
         noise, next_noise = (random.normal(key, index, x) for key in keys[1:])
-        return level, *q_sample_pairs(schedule, x, level, noise, next_noise)
+        pair = q_sample_pairs(schedule, x, level, noise, next_noise)
+        return level, *pair, (noise, next_noise)
+
+    def run_chains(rng_key, marginal, level, x_noisy, first_chain):
+        """Negatives y_t, and the norm of the gradient that the last step went along."""
+        conditional = conditional_energy(marginal, schedule, x_noisy, level)
+        state, info = samplers.run_chain(
+            rng_key, train_kernel(conditional, level), x_noisy, num_steps, first_chain=first_chain
+        )
+        return state.x, info.grad_norm
+
+    def draw_once(marginal, level, x_noisy, noises):
+        """The same of one normal draw, with the noise that belongs to the pair."""
+        step, temperature = _draw_as_langevin(schedule, draw_variance, noise_scale)
+        _, grad = energy_and_grad(marginal, x_noisy)
+        noise = noise_of_the_draw(schedule, level, *noises)
+        drawn = samplers.langevin_update(x_noisy, grad, noise, step[level], temperature[level])
+        return drawn, jnp.sqrt(jnp.sum(grad**2, axis=tuple(range(1, grad.ndim))))
 
     def loss(params, objective_state, batch, rng_key):
         pair_key, chain_key = jax.random.split(rng_key)
         index = example_index(batch)
-        level, x_t, x_noisy = draw_pairs(pair_key, batch["image"], index)
+        level, x_t, x_noisy, noises = draw_pairs(pair_key, batch["image"], index)
         multiplier = schedule.multiplier[level].reshape((-1,) + (1,) * (x_t.ndim - 1))
         y_pos = multiplier * x_t
 
@@ -293,14 +341,11 @@ def recovery_likelihood(
             module, params, objective_state.power_state
         )
         marginal = energy.bind(module, jax.lax.stop_gradient(normalized), level, scale=scale[level])
-        state, info = samplers.run_chain(
-            chain_key,
-            train_kernel(conditional_energy(marginal, schedule, x_noisy, level), level),
-            x_noisy,
-            chain_steps,
-            first_chain=index[0],
-        )
-        y_neg = jax.lax.stop_gradient(state.x)
+        if num_steps == 0:
+            y_neg, grad_norm = draw_once(marginal, level, x_noisy, noises)
+        else:
+            y_neg, grad_norm = run_chains(chain_key, marginal, level, x_noisy, index[0])
+        y_neg = jax.lax.stop_gradient(y_neg)
 
         both_energy_fn = energy.bind(module, normalized, jnp.concatenate([level, level]))
         energy_pos, energy_neg = jnp.split(both_energy_fn(jnp.concatenate([y_pos, y_neg])), 2)
@@ -313,7 +358,7 @@ def recovery_likelihood(
             "energy_pos": energy_pos,
             "energy_neg": energy_neg,
             "displacement": displacement,
-            "chain_grad_norm": info.grad_norm,
+            "chain_grad_norm": grad_norm,
         }
         metrics = {k: mean_per_level(v, level, num_levels) for k, v in figures.items()}
         new_state = objective_state._replace(power_state=power_state)

@@ -154,9 +154,9 @@ def _tune(of: _Run, pieces: Pieces, work: int) -> list[Tuned]:
     base = of.path(of.params).marginals.base
 
     @jax.jit
-    def step(params, n, segment, beta, u, step_size):
+    def step(params, n, segment, beta, u_earlier, u, step_size):
         return annealing.tune_step(
-            jax.random.fold_in(key, n), of.path(params), segment, beta, u, step_size,
+            jax.random.fold_in(key, n), of.path(params), segment, beta, u_earlier, u, step_size,
             num_steps=settings.tuning_steps,
             num_leapfrog_steps=settings.num_leapfrog_steps,
             target_acceptance=settings.target_acceptance,
@@ -164,12 +164,15 @@ def _tune(of: _Run, pieces: Pieces, work: int) -> list[Tuned]:
 
     kept = pieces.load("tuned")
     if kept is None:
-        u = base.draw(key, np.arange(settings.num_chains), of.shape)
+        u_earlier, u = (
+            base.draw(jax.random.fold_in(key, n), np.arange(settings.num_chains), of.shape)
+            for n in (0, 1)
+        )
         tuned = []
     else:
         rows = zip(*(kept[name].tolist() for name in Tuned._fields), strict=True)
-        u, tuned = kept["u"], [Tuned(*row) for row in rows]
-    u = parallel.spread(u)
+        u_earlier, u, tuned = kept["u_earlier"], kept["u"], [Tuned(*row) for row in rows]
+    u_earlier, u = parallel.spread(u_earlier), parallel.spread(u)
     segment, beta, step_size, shown = 0, 0.0, 0.1, 0
     if tuned:
         segment, beta, step_size, *_ = tuned[-1]
@@ -178,7 +181,10 @@ def _tune(of: _Run, pieces: Pieces, work: int) -> list[Tuned]:
     while not (segment == of.num_segments - 1 and beta >= 1):
         if beta >= 1:
             segment, beta = segment + 1, 0.0
-        beta, u, *found = step(of.params, len(tuned), segment, float(beta), u, float(step_size))
+        beta, moved, *found = step(
+            of.params, len(tuned), segment, float(beta), u_earlier, u, float(step_size)
+        )
+        u_earlier, u = u, moved
         point = Tuned(segment, float(beta), *(float(value) for value in found))
         step_size = point.step_size
         if not np.all(np.isfinite(np.asarray(point))) or len(tuned) == _MOST_TUNED:
@@ -191,7 +197,10 @@ def _tune(of: _Run, pieces: Pieces, work: int) -> list[Tuned]:
             )
         tuned.append(point)
         columns = zip(*tuned, strict=True)
-        pieces.keep("tuned", {**dict(zip(Tuned._fields, columns, strict=True)), "u": u})
+        pieces.keep(
+            "tuned",
+            {**dict(zip(Tuned._fields, columns, strict=True)), "u_earlier": u_earlier, "u": u},
+        )
         done = _share(point, of.num_segments, work)
         pieces.advance(done - shown, {"beta": segment + point.beta, "acceptance": point.acceptance})
         shown = done

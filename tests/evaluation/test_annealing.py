@@ -34,10 +34,11 @@ def anneal(path, shape, exact, *, num_chains, num_temperatures, length=50):
     base = path.marginals.base
     start = base.draw(KEY, jnp.arange(num_chains), shape)
     u, tuned, segment, beta, size = start[:64], [], 0, 0.0, 0.1
+    earlier = base.draw(jax.random.key(4), jnp.arange(64), shape)
     while segment < path.num_segments:
-        beta, u, *found = step(
-            jax.random.fold_in(KEY, len(tuned)), segment=segment, beta=beta, u=u, step_size=size
-        )
+        key, place = jax.random.fold_in(KEY, len(tuned)), {"segment": segment, "beta": beta}
+        beta, moved, *found = step(key, u_earlier=earlier, u=u, step_size=size, **place)
+        earlier, u = u, moved
         tuned.append(annealing.Tuned(segment, float(beta), *(float(value) for value in found)))
         size = found[0]
         if beta >= 1:

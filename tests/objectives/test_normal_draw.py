@@ -124,38 +124,55 @@ class Quadratic(nn.Module):
         return curvature[level] * (y[:, 0] - jnp.asarray(self.mean)[level]) ** 2 / 2
 
 
-@pytest.mark.parametrize(("kind", "data_variance"), [("step", 0.25), ("posterior", 0.0)])
-def test_training_settles_where_the_draws_vary_as_the_data_do(kind, data_variance):
-    """(1 - sigma^2 theta)^2 var(x~) + v_t = var(y_t) is where the expected gradient is zero."""
-    exact = plain.schedule(101)
-    variance, mean, step, _, _ = of_levels(exact, data_variance)
-    a_bar, sigma_bar = exact["a_bar"][1:], exact["sigma_bar"][1:]
-    noisy = a_bar**2 * data_variance + sigma_bar**2
-    left = variance - drawn_variance(exact, kind)
-    kept = np.flatnonzero(left > -1e-12)  # 'step': not the last, whose pair is wide apart
-    curvature = np.ones_like(variance)
-    curvature[kept] = (1 - np.sqrt(np.maximum(left[kept], 0) / noisy[kept])) / step[kept]
-    module = Quadratic(tuple(mean), tuple(curvature))
-    schedule = make_schedule(101)
+def gradients(exact, curvature, kind, data_variance, num_batches=64):
+    """Of the loss in the curvatures [num_batches, T], each of 2,048 examples over the levels."""
+    mean = of_levels(exact, data_variance)[1]
+    module, schedule = Quadratic(tuple(mean), tuple(curvature)), make_schedule(len(mean))
     objective = recovery.recovery_likelihood(
         module, schedule, num_steps=0, energy_in_nats=True, draw_variance=kind
     )
 
-    def one_batch(params, rng_key):
+    def one_batch(rng_key):
         data_key, loss_key = jax.random.split(rng_key)
         x = MEAN + np.sqrt(data_variance) * jax.random.normal(data_key, (2_048, 1))
         loss = lambda p: objective.loss(p, ObjectiveState(), {"image": x}, loss_key)[0]  # noqa: E731
-        return jax.grad(loss)(params)["curvature"]
+        return jax.grad(loss)({"curvature": jnp.asarray(curvature, jnp.float32)})["curvature"]
 
-    params = {"curvature": jnp.asarray(curvature, jnp.float32)}
-    batches = jit_once(lambda keys: jax.lax.map(lambda key: one_batch(params, key), keys))(
-        jax.random.split(KEY, 64)
+    batches = jit_once(lambda keys: jax.lax.map(one_batch, keys))(
+        jax.random.split(KEY, num_batches)
     )
-    gradient = np.asarray(batches, np.float64)[:, kept]
-    scores = gradient.mean(axis=0) / (gradient.std(axis=0, ddof=1) / np.sqrt(len(gradient)))
-    assert len(kept) >= 100
+    return np.asarray(batches, np.float64)
+
+
+@pytest.mark.parametrize("kind", recovery.DRAW_VARIANCES)
+def test_gradient_has_the_expectation_of_independent_negatives(kind):
+    """w_t / 2T (var(y_t) - (1 - sigma^2 theta)^2 var(x~) - v_t), away from the best curvature."""
+    exact, data_variance = plain.schedule(101), 0.25
+    variance, _, step, _, _ = of_levels(exact, data_variance)
+    a_bar, sigma_bar = exact["a_bar"][1:], exact["sigma_bar"][1:]
+    noisy = a_bar**2 * data_variance + sigma_bar**2
+    curvature = 2 / noisy
+    inside = slice(0, 100)  # the last pair is wide apart: its means differ
+    drawn = (1 - step * curvature) ** 2 * noisy + drawn_variance(exact, kind)
+    weight = exact["sigma"][1] / exact["sigma"][1:]
+    wanted = (weight * (variance - drawn) / 2 / len(variance))[inside]
+    found = gradients(exact, curvature, kind, data_variance)[:, inside]
+    scores = (found.mean(axis=0) - wanted) / (found.std(axis=0, ddof=1) / np.sqrt(len(found)))
     assert np.abs(scores).max() < 4.5
     assert 0.7 < np.std(scores) < 1.3
+    # Of independent negatives, the variance of y_pos^2 - y_neg^2 alone would be this at least.
+    count = 2_048 / len(variance)
+    independent = (weight / 2 / len(variance)) ** 2 * 2 * (variance**2 + drawn**2) / count
+    assert np.mean(found.var(axis=0) / independent[inside]) < 0.6
+
+
+def test_nothing_is_left_of_the_noise_where_the_data_do_not_vary():
+    """With E of x_{t+1} and the posterior's variance the draw is the positive itself."""
+    exact = plain.schedule(101)
+    noisy = exact["sigma_bar"][1:] ** 2
+    best = gradients(exact, 1 / noisy, "posterior", 0.0, num_batches=4)[:, :100]
+    other = gradients(exact, 2 / noisy, "posterior", 0.0, num_batches=4)[:, :100]
+    assert np.abs(best).max() < 1e-3 * np.abs(other).max()
 
 
 def test_energy_is_scaled_so_that_gradients_of_the_output_are_noise():
