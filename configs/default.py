@@ -134,7 +134,7 @@ def get_config() -> ml_collections.ConfigDict:
     likelihood.num_leapfrog_steps = 3  # of HMC, which moves once at each temperature
     likelihood.target_acceptance = 0.8  # that its steps are tuned to
     likelihood.tuning_steps = 30  # of HMC at each temperature of the ladder that is tuned
-    likelihood.max_levels = 6  # noise levels passed, at equal distances
+    likelihood.max_levels = 6  # noise levels passed, at equal ratios of their noise
     likelihood.num_images = 500  # of each split, drawn by sampling.seed
     likelihood.reverse_steps = 300  # of HMC from training images, before reverse annealing; or 0
 

@@ -243,6 +243,12 @@ def init_state(config: ml_collections.ConfigDict, experiment: Experiment) -> Tra
     return parallel.init_shards(jax.jit(init, compiler_options=quick), state_key)
 
 
+def params_template(config: ml_collections.ConfigDict, experiment: Experiment) -> Any:
+    """Shapes and types of the network's parameters, a tree of `jax.ShapeDtypeStruct`."""
+    key = jax.random.key(0)
+    return jax.eval_shape(_init_on_device(config, experiment), key, key).params
+
+
 def _init_on_device(
     config: ml_collections.ConfigDict, experiment: Experiment
 ) -> Callable[[jax.Array, jax.Array], TrainState]:
@@ -400,15 +406,21 @@ _FREE = (
 )  # fmt: skip
 
 
-def differences(saved: Mapping[str, Any], config: ml_collections.ConfigDict) -> list[str]:
+def differences(
+    saved: Mapping[str, Any], config: ml_collections.ConfigDict, *, judging: bool = False
+) -> list[str]:
     """'field: saved -> new' for every field that matters and differs from a saved config.
 
-    training.num_steps may grow, unless the learning rate's schedule depends on it.
+    training.num_steps may grow, unless the learning rate's schedule depends on it. To judge what
+    was trained, how it was trained does not matter, but for the EMA's decay, which results name.
     """
     old, new = (_flat(json.loads(json.dumps(c))) for c in (dict(saved), config.to_dict()))
     free = _FREE
     if new.get("optimizer.schedule") == "constant":
         free = (*free, "training.num_steps")
+    if judging:
+        of_training = {k for k in old | new if k.startswith(("optimizer.", "training."))}
+        free = (*free, *(of_training - {"training.ema_decay"}))
     return [
         f"{name}: {old.get(name, 'absent')} -> {new.get(name, 'absent')}"
         for name in sorted(old.keys() | new.keys())

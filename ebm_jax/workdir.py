@@ -13,7 +13,6 @@ import numpy as np
 from ebm_jax import data, experiment, parallel, pictures, provenance
 from ebm_jax.experiment import ConfigError, Experiment
 from ebm_jax.progress import Progress
-from ebm_jax.training.train_step import TrainState
 
 
 def check_workdir(workdir: str | os.PathLike, config: ml_collections.ConfigDict) -> pathlib.Path:
@@ -55,15 +54,20 @@ def describe_run(path: pathlib.Path, config: ml_collections.ConfigDict) -> None:
     return path
 
 
-def check_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
-    """Raises ConfigError where the workdir holds a run of a config that differs and matters."""
+def check_config(
+    workdir: pathlib.Path, config: ml_collections.ConfigDict, *, judging: bool = False
+) -> None:
+    """Raises ConfigError where the workdir holds a run of a config that differs and matters.
+
+    judging: the run is read and not gone on with.
+    """
     try:
         saved = json.loads((workdir / "config.json").read_text())
     except FileNotFoundError:
         return
     except (OSError, json.JSONDecodeError) as error:
         raise ConfigError(f"{workdir}/config.json cannot be read: {error}") from error
-    if fields := experiment.differences(saved, config):
+    if fields := experiment.differences(saved, config, judging=judging):
         raise ConfigError(
             f"{workdir} holds a run of another config; write another workdir, or these as they "
             f"were: {'; '.join(fields)}"
@@ -71,15 +75,17 @@ def check_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> No
 
 
 class Trained(NamedTuple):
-    """A trained model. parts: its run's. step: of the checkpoint. state: on the host."""
+    """A trained model. parts: its run's. step: of the checkpoint. params: EMA, on the host."""
 
     parts: Experiment
     step: int
-    state: TrainState
+    params: Any
 
 
 def load_trained(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Trained:
     """The newest intact checkpoint of a workdir, or those of `ensemble.checkpoints` as one.
+
+    Reads the EMA weights alone: how the run was trained, and on how many devices, does not enter.
 
     Raises:
       ConfigError: where nothing is trained there, or with another config, or not at these steps.
@@ -87,33 +93,19 @@ def load_trained(config: ml_collections.ConfigDict, workdir: str | os.PathLike) 
     path = pathlib.Path(workdir)
     if not (path / "checkpoints").is_dir():
         raise ConfigError(f"nothing is trained in {path}: run the same command with --mode=train")
-    check_config(path, config)
+    check_config(path, config, judging=True)
     parts = experiment.build(config)
-    template = experiment.init_state(config, parts)
+    template = experiment.params_template(config, parts)
     with experiment.open_checkpoints(config, path) as checkpoints:
         if steps := tuple(config.ensemble.checkpoints):
-            states = [checkpoints.restore(step, template) for step in steps]
-            return _together(config, parts, steps, states)
-        found = checkpoints.restore_latest(template)
+            members = [checkpoints.restore(step, template, part="ema_params") for step in steps]
+            parts = experiment.make_ensemble(config, parts, len(members))
+            together = {f"member_{i}": params for i, params in enumerate(members)}
+            return Trained(parts, max(steps), together)
+        found = checkpoints.restore_latest(template, part="ema_params")
     if found is None:
         raise ConfigError(f"{path} has no checkpoint yet: run the same command with --mode=train")
     return Trained(parts, *found)
-
-
-def _together(
-    config: ml_collections.ConfigDict,
-    parts: Experiment,
-    steps: Sequence[int],
-    states: Sequence[TrainState],
-) -> Trained:
-    """Several checkpoints as one model; what else its state has is the last one's."""
-    last = states[int(np.argmax(steps))]
-    members = {
-        name: {f"member_{i}": getattr(state, name) for i, state in enumerate(states)}
-        for name in ("params", "ema_params")
-    }
-    parts = experiment.make_ensemble(config, parts, len(states))
-    return Trained(parts, max(steps), last._replace(**members))
 
 
 def load_trained_on_images(
@@ -166,7 +158,7 @@ def sample(
     key = experiment.run_keys(config)["sample"]
     batches = []
     for first in range(0, num_samples, batch_size):
-        batches.append(np.asarray(sampler(key, trained.state.ema_params, first)))
+        batches.append(np.asarray(sampler(key, trained.params, first)))
         if progress is not None:
             progress.update(min(first + batch_size, num_samples))
     return np.concatenate(batches)[:num_samples]

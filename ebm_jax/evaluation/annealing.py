@@ -93,17 +93,24 @@ class Ladder(NamedTuple):
     step_sizes: np.ndarray
 
 
-def passed_levels(num_levels: int, at_most: int) -> tuple[int, ...]:
-    """Levels of a path, from the top to 0: all, or so many at equal distances.
+def passed_levels(sigma_bar: np.ndarray, at_most: int) -> tuple[int, ...]:
+    """Levels of a path, from the top to 0: all, or about so many at equal ratios of the noise.
 
+    Args:
+      sigma_bar: [levels], growing.
     Raises:
       ValueError: for less than 1.
     """
     if at_most < 1:
         raise ValueError(f"max_levels is {at_most}: write at least 1")
-    number = min(num_levels, at_most)
-    chosen = np.linspace(num_levels - 1, 0, number) if number > 1 else np.zeros(1)
-    return tuple(int(level) for level in np.round(chosen))
+    if len(sigma_bar) <= at_most:
+        return tuple(range(len(sigma_bar) - 1, -1, -1))
+    if at_most == 1:
+        return (0,)
+    log_sigma = np.log(sigma_bar)
+    wanted = np.linspace(log_sigma[-1], log_sigma[0], at_most)
+    nearest = np.abs(log_sigma - wanted[:, None]).argmin(1)
+    return tuple(sorted({int(level) for level in nearest}, reverse=True))
 
 
 def tune_step(

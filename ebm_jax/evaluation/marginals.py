@@ -103,9 +103,12 @@ def recovery_marginals(
 
     Args:
       module, params: the network. schedule: its levels. energy_scale: see `recovery.energy_scale`.
-      langevin_scale: s_t^2 [T] of the chains, in y_t; None where there are none (T1k).
+      langevin_scale: s_t^2 [T] of the chains, in y_t; None where there are none (T1k): then the
+        energy of pair t is that of x_{t+1}, where the draw takes its gradient.
     """
     of_y = recovery.network_level_energy(module, params, energy_scale)
+    if langevin_scale is None:
+        return _draw_marginals(of_y, schedule)
     multiplier = schedule.multiplier
 
     def of_x(level: jax.Array) -> energy.EnergyFn:
@@ -125,8 +128,30 @@ def recovery_marginals(
         schedule.a_bar[:-1],
         schedule.sigma_bar[:-1],
         Base(),
-        None if langevin_scale is None else own_kernel,
+        own_kernel,
         conditional,
+    )
+
+
+def _draw_marginals(of_y: recovery.LevelEnergy, schedule: NoiseSchedule) -> Marginals:
+    """Of T1k: pair t's energy is that of x_{t+1}, called level t.
+
+    By Tweedie's formula the draw, of mean x~ - sigma^2 grad E(x~), has the mean of y_t given x~
+    where E is minus the log density of x~ = x_{t+1}.
+    """
+    factor, sigma = (jnp.append(values[2:], 1.0) for values in (schedule.a, schedule.sigma))
+
+    def conditional(level: jax.Array, x_noisy: jax.Array) -> energy.EnergyFn:
+        energy_fn = energy.recovery_energy(
+            lambda y: of_y(level)(y / factor[level]),
+            x_noisy,
+            sigma[level],
+            schedule.recovery_weight[level],
+        )
+        return lambda x: energy_fn(factor[level] * x)
+
+    return Marginals(
+        of_y, schedule.a_bar[1:], schedule.sigma_bar[1:], Base(), conditional=conditional
     )
 
 

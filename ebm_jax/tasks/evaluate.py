@@ -75,7 +75,7 @@ def _judge_plane(
     config: ml_collections.ConfigDict, trained: workdir.Trained
 ) -> Callable[[np.ndarray], Report]:
     """The learned density against the true one on a grid, and the samples by boxes."""
-    parts, params = trained.parts, trained.state.ema_params
+    parts, params = trained.parts, trained.params
     held_out = experiment.load_split(config, config.data.held_out_split)
     density = data.toy_density(parts.dataset.name)
 

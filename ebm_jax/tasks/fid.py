@@ -54,7 +54,7 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
     made_from = workdir.made_from(config, trained, "fid") | {"features": described}
     with Parts(folder, made_from, "sampling, features", total) as parts:
         images = parts.over_batches(
-            "samples", generate, trained.state.ema_params, (np.arange(number),),
+            "samples", generate, trained.params, (np.arange(number),),
             batch_size=config.sampling.batch_size,
         )["image"]  # fmt: skip
         over_batches = functools.partial(parts.over_batches, batch_size=settings.batch_size)

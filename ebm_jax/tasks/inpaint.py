@@ -44,7 +44,7 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
     made_from = workdir.made_from(config, trained, "inpaint") | {"hidden": hidden}
     with Parts(folder, made_from, "inpainting", len(rows)) as parts:
         x = parts.over_batches(
-            "images", fill, trained.state.ema_params, arrays,
+            "images", fill, trained.params, arrays,
             batch_size=config.sampling.batch_size,
         )["x"].reshape(number, draws, *true.shape[1:])  # fmt: skip
         known = np.asarray(data.scale_images(training.images, low, high))

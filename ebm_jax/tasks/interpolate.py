@@ -29,7 +29,7 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
     made_from = workdir.made_from(config, trained, "interpolate")
     with Parts(folder, made_from, "interpolating", number) as parts:
         x = parts.over_batches(
-            "paths", generate, trained.state.ema_params, paths,
+            "paths", generate, trained.params, paths,
             batch_size=config.sampling.batch_size,
         )["x"]  # fmt: skip
         images = np.asarray(data.unscale_images(x, config.data.low, config.data.high))

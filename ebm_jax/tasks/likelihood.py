@@ -37,10 +37,10 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
     settings = _checked(config)
     trained = workdir.load_trained(config, directory)
     make = experiment.make_marginals(config, trained.parts)
-    params = trained.state.ema_params
+    params = trained.params
     marginals = make(params)
     try:
-        levels = annealing.passed_levels(marginals.num_levels, settings.max_levels)
+        levels = annealing.passed_levels(np.asarray(marginals.sigma_bar), settings.max_levels)
     except ValueError as error:
         raise ConfigError(f"likelihood.{error}") from error
     if min(settings.num_temperatures) < len(levels):

@@ -48,7 +48,7 @@ class _Plan(NamedTuple):
 def run(config: ml_collections.ConfigDict, directory: str) -> int:
     """Writes `long_run/`: long_run.json, curves.png, chains.png; prints the verdict."""
     trained = workdir.load_trained_on_images(config, directory, "long_run")
-    make, params = experiment.make_marginals(config, trained.parts), trained.state.ema_params
+    make, params = experiment.make_marginals(config, trained.parts), trained.params
     marginals = make(params)
     plan = _plan(config, marginals)
     settings, low, high = config.long_run, config.data.low, config.data.high

@@ -27,7 +27,7 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
     held_out = experiment.load_split(config, config.data.held_out_split)
     model, keys = experiment.make_model(config, trained.parts), experiment.run_keys(config)
     try:
-        levels = chosen_levels(model(trained.state.ema_params).num_levels, settings.max_levels)
+        levels = chosen_levels(model(trained.params).num_levels, settings.max_levels)
     except ValueError as error:
         raise ConfigError(f"neighbours.{error}") from error
 
@@ -45,7 +45,7 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
     made_from = workdir.made_from(config, trained, "neighbours")
     total = sum(len(x) for x in real.values()) + settings.num_samples
     with Parts(folder, made_from, "comparing", total) as parts:
-        params, size = trained.state.ema_params, config.sampling.batch_size
+        params, size = trained.params, config.sampling.batch_size
         found = {
             name: parts.over_batches(
                 name.replace(" ", "_"), score, params, (x, np.arange(len(x))), batch_size=size

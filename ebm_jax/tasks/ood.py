@@ -23,7 +23,7 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
     sets = _sets(config, trained, inside_name)
     model, key = experiment.make_model(config, trained.parts), experiment.run_keys(config)["sample"]
     try:
-        levels = chosen_levels(model(trained.state.ema_params).num_levels, settings.max_levels)
+        levels = chosen_levels(model(trained.params).num_levels, settings.max_levels)
     except ValueError as error:
         raise ConfigError(f"ood.{error}") from error
 
@@ -35,7 +35,7 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
     with Parts(folder, workdir.made_from(config, trained, "ood"), "scoring", total) as parts:
         found = {
             name: parts.over_batches(
-                f"set_{i}", score, trained.state.ema_params,
+                f"set_{i}", score, trained.params,
                 (x.astype(np.float32), np.arange(len(x))),
                 batch_size=config.sampling.batch_size,
             )

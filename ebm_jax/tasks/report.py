@@ -14,7 +14,7 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
     path = pathlib.Path(directory)
     if not path.is_dir():
         raise ConfigError(f"there is no {path}: write the workdir of a run")
-    workdir.check_config(path, config)
+    workdir.check_config(path, config, judging=True)
     if jax.process_index() == 0:
         try:
             text = report.page(path)

@@ -51,7 +51,7 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
         for name, x in spoiled.items():
             arrays = (x.astype(np.float32), labels, np.arange(len(x)))
             repaired = parts.over_batches(
-                name, repair, trained.state.ema_params, arrays,
+                name, repair, trained.params, arrays,
                 batch_size=config.sampling.batch_size,
             )["x"]  # fmt: skip
             known = training.images / 255.0

@@ -20,7 +20,7 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
         out = pathlib.Path(directory) / "sample"
         out.mkdir(exist_ok=True)
         np.save(out / "samples.npy", samples)
-        picture = experiment.picture(config, trained.parts, trained.state.ema_params, samples)
+        picture = experiment.picture(config, trained.parts, trained.params, samples)
         pictures.save_image(out / "samples.png", picture)
         provenance.write_json(
             out / "samples.json", workdir.measured_on(config, trained, num_samples)

@@ -134,7 +134,7 @@ class Checkpoints:
             # force: past Orbax's own choice of steps; it still never overwrites.
             return writer.save(step, args=ocp.args.Composite(**items), force=True)
 
-    def restore_latest(self, template: Any) -> tuple[int, Any] | None:
+    def restore_latest(self, template: Any, *, part: str = "") -> tuple[int, Any] | None:
         """Returns (step, state) of the newest intact checkpoint, or None if there is none at all.
 
         A damaged one (truncated, a file missing, flipped bytes) is passed over for the one before
@@ -144,6 +144,8 @@ class Checkpoints:
         Args:
           template: pytree with the structure, shapes and types wanted, of arrays or of
             `jax.ShapeDtypeStruct`s.
+          part: the state's field that the template is of, such as 'ema_params'; the others are then
+            neither read nor compared. '' is the whole state.
 
         Returns:
           The state has the template's structure, with NumPy arrays as leaves.
@@ -154,10 +156,9 @@ class Checkpoints:
         """
         steps = self.steps()
         _require_shared_directory(self.directory, steps)
-        wanted = manifests.leaf_specs(template)
         for i, step in enumerate(reversed(steps)):
             try:
-                state = self._read_everywhere(step, template, wanted)
+                state = self._read_everywhere(step, template, part)
             except DamagedCheckpointError as error:
                 self._damaged.add(step)
                 before = "" if i + 1 == len(steps) else f"; trying step {steps[-i - 2]} instead"
@@ -172,7 +173,7 @@ class Checkpoints:
             )
         return None
 
-    def restore(self, step: int, template: Any) -> Any:
+    def restore(self, step: int, template: Any, *, part: str = "") -> Any:
         """Returns the state of one step, as `restore_latest` does.
 
         Raises:
@@ -181,7 +182,7 @@ class Checkpoints:
           ArchitectureError: if it does not fit the template.
         """
         self._require(step)
-        return self._read_everywhere(step, template, manifests.leaf_specs(template))
+        return self._read_everywhere(step, template, part)
 
     def config(self, step: int) -> Any:
         """Returns the config stored in the checkpoint of `step`, as JSON gives it back.
@@ -286,14 +287,12 @@ class Checkpoints:
         if self._writer is not None:
             self._writer.reload()
 
-    def _read_everywhere(
-        self, step: int, template: Any, wanted: dict[str, manifests.LeafSpec]
-    ) -> Any:
+    def _read_everywhere(self, step: int, template: Any, part: str) -> Any:
         """Reads one checkpoint; either every process gets it or every process raises."""
         failure: CheckpointError | None = None
         state = None
         try:
-            state = self._read(step, template, wanted)
+            state = self._read(step, template, part)
         except CheckpointError as error:
             failure = error
         if jax.process_count() > 1 and not _all_processes(failure is None):
@@ -304,10 +303,16 @@ class Checkpoints:
             raise failure
         return state
 
-    def _read(self, step: int, template: Any, wanted: dict[str, manifests.LeafSpec]) -> Any:
+    def _read(self, step: int, template: Any, part: str) -> Any:
         folder = self.directory / str(step)
         manifest = self._read_manifest(step)
-        stored = manifests.stored_specs(manifest)
+        prefix = f"{part}/" if part else ""
+        wanted = {f"{prefix}{k}": spec for k, spec in manifests.leaf_specs(template).items()}
+        stored = {
+            name: spec
+            for name, spec in manifests.stored_specs(manifest).items()
+            if name.startswith(prefix)
+        }
         difference = manifests.first_difference(stored, wanted)
         if difference is not None:
             raise ArchitectureError(

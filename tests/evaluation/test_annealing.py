@@ -73,7 +73,7 @@ def test_log_likelihood_of_gaussian_levels():
         return lambda x: jnp.sum((x - 0.3 * a_bar) ** 2, 1) / (2 * variance[level])
 
     path = annealing.Path(
-        Marginals(energy, A_BAR, SIGMA_BAR, Base()), annealing.passed_levels(6, 6)
+        Marginals(energy, A_BAR, SIGMA_BAR, Base()), annealing.passed_levels(SIGMA_BAR, 6)
     )
     x = 0.3 * A_BAR[0] + jnp.sqrt(variance[0]) * jax.random.normal(jax.random.key(3), (256, 4))
     found = anneal(path, (4,), x, num_chains=256, num_temperatures=300)
@@ -175,16 +175,23 @@ def test_ladders_end_every_segment_and_share_the_temperatures():
 
 
 @pytest.mark.parametrize(
-    ("num_levels", "at_most", "wanted"),
-    [(6, 9, (5, 4, 3, 2, 1, 0)), (1000, 4, (999, 666, 333, 0)), (6, 1, (0,)), (1, 6, (0,))],
+    ("sigma_bar", "at_most", "wanted"),
+    [
+        (np.geomspace(0.01, 1, 6), 9, (5, 4, 3, 2, 1, 0)),
+        (np.geomspace(0.01, 1, 1_000), 4, (999, 666, 333, 0)),
+        (np.linspace(0.01, 1, 100), 3, (99, 9, 0)),  # .01, .1, 1
+        (np.linspace(0.9, 1, 3), 2, (2, 0)),
+        (np.geomspace(0.01, 1, 6), 1, (0,)),
+        (np.zeros(1), 6, (0,)),
+    ],
 )
-def test_levels_passed(num_levels, at_most, wanted):
-    assert annealing.passed_levels(num_levels, at_most) == wanted
+def test_levels_passed(sigma_bar, at_most, wanted):
+    assert annealing.passed_levels(sigma_bar, at_most) == wanted
 
 
 def test_no_levels_are_refused():
     with pytest.raises(ValueError, match="max_levels is 0: write at least 1"):
-        annealing.passed_levels(6, 0)
+        annealing.passed_levels(SIGMA_BAR, 0)
 
 
 def test_bits_per_dimension():

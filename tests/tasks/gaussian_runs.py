@@ -1,7 +1,5 @@
 """A trained run whose densities are known: images N(0, .2^2), six levels with exact energies."""
 
-import types
-
 import jax.numpy as jnp
 import numpy as np
 
@@ -55,7 +53,7 @@ MARGINALS = Marginals(energy, A_BAR, SIGMA_BAR, Base(), own_kernel, conditional)
 def install(monkeypatch, marginals=MARGINALS):
     """Makes tasks find this run in every workdir; returns its config."""
     parts = experiment.Experiment(images("train"), None, None, None, None)
-    trained = workdir.Trained(parts, 7, types.SimpleNamespace(ema_params={"unused": np.zeros(())}))
+    trained = workdir.Trained(parts, 7, {"unused": np.zeros(())})
     for name in ("load_trained", "load_trained_on_images"):
         monkeypatch.setattr(workdir, name, lambda *_: trained)
     monkeypatch.setattr(experiment, "make_marginals", lambda *_: lambda params: marginals)
