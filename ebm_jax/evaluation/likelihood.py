@@ -6,7 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ebm_jax import pictures
+from ebm_jax.energy import EnergyFn
+from ebm_jax.evaluation import density2d
 from ebm_jax.samplers import summarize_weights
+
+_REACH, _CELLS = 1.5, 480  # of the grid on the plane
 
 
 class Estimate(NamedTuple):
@@ -59,6 +63,15 @@ def estimate(log_weights: np.ndarray, log_z_start: float, *, reverse: bool) -> E
     found = summarize_weights(np.asarray(log_weights, np.float32))
     ratio = -float(found.log_z) if reverse else float(found.log_z)
     return Estimate(log_z_start + ratio, float(found.standard_error), float(found.ess))
+
+
+def log_z_on_grid(energy_fn: EnergyFn, low: float, high: float) -> float:
+    """log of the integral of exp(-E) over the plane, by the midpoint rule.
+
+    The grid reaches half as far again as the square [low, high]^2 of the data.
+    """
+    grid = density2d.Grid(_REACH * (high - low) / 2, _CELLS)
+    return density2d.learned_density(energy_fn, grid, offset=(low + high) / 2).log_z
 
 
 def split_energy(energies: np.ndarray) -> SplitEnergy:
@@ -142,18 +155,21 @@ def lines(
     return table
 
 
-def statement(*, reverse_steps: int, measured: str) -> list[str]:
+def statement(*, reverse_steps: int, measured: str, units: Units) -> list[str]:
     """What bounds what, in sentences. measured: of what the density is."""
-    starts = "training images"
+    starts = "training examples"
     if reverse_steps:
-        starts = f"draws of {reverse_steps:,} steps of HMC from training images"
+        starts = f"draws of {reverse_steps:,} steps of HMC from training examples"
+    lower, upper = (
+        (f", and bits/dim {side} bounds" if units.grey_step else "") for side in ("lower", "upper")
+    )
     return [
         f"Measured is {measured}.",
         "Forward annealing: its log Z lies below the truth on average, so that log-likelihoods by "
-        "it are upper bounds, and bits/dim lower bounds.",
+        f"it are upper bounds{lower}.",
         "Reverse annealing: its log Z lies above the truth on average if its starts are draws of "
-        "the model; then log-likelihoods by it are lower bounds, and bits/dim upper bounds. Its "
-        f"starts are {starts}: as far as these are not the model's own, it bounds nothing.",
+        f"the model; then log-likelihoods by it are lower bounds{upper}. Its starts are {starts}: "
+        "as far as these are not the model's own, it bounds nothing.",
         "A bound holds on average over runs, each with the standard error given; where few chains "
         "carry the weight (ess), that error is too small: take more temperatures.",
     ]

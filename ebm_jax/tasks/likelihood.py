@@ -96,12 +96,20 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
             )
         energies = {name: _energies(config, of, x) for name, x in images.items()}
         units = _units(config, shape)
-        measured, caveats = _measured(config, marginals)
+        measured, caveats = _measured(config, marginals, units)
         meaning = [
-            *likelihood.statement(reverse_steps=settings.reverse_steps, measured=measured),
+            *likelihood.statement(
+                reverse_steps=settings.reverse_steps, measured=measured, units=units
+            ),
             *likelihood.crossing(brackets[-1]),
             *caveats,
         ]
+        lines = likelihood.lines(brackets, energies, units)
+        on_grid = None
+        if shape == (2,):
+            lowest = marginals.energy(jnp.asarray(0))
+            on_grid = likelihood.log_z_on_grid(lowest, config.data.low, config.data.high)
+            lines.append(f"by a grid, log Z is {on_grid:.4f}")
         sampler = f"HMC, {settings.num_leapfrog_steps} leapfrog steps, one move per temperature"
         workdir.write_result(
             config, trained, directory, "likelihood",
@@ -114,10 +122,11 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
                     "training": config.data.split, "held out": config.data.held_out_split
                 },
                 **likelihood.figures(brackets, energies, units),
+                "log_z_on_grid": on_grid,
                 "tuned": [point._asdict() for point in tuned],
             },
             drawings={"likelihood": likelihood.picture(brackets, energies, units)},
-            lines=[*likelihood.lines(brackets, energies, units), *meaning],
+            lines=[*lines, *meaning],
         )  # fmt: skip
     return 0
 
@@ -280,10 +289,11 @@ def _units(config: ml_collections.ConfigDict, shape: tuple[int, ...]) -> likelih
     return likelihood.Units(int(np.prod(shape)), (config.data.high - config.data.low) / grey_values)
 
 
-def _measured(config: ml_collections.ConfigDict, marginals: Any) -> tuple[str, list[str]]:
+def _measured(
+    config: ml_collections.ConfigDict, marginals: Any, units: likelihood.Units
+) -> tuple[str, list[str]]:
     """What the density is of, and what to bear in mind with this method."""
     noise, objective = float(marginals.sigma_bar[0]), config.objective
-    grey_values = noise / ((config.data.high - config.data.low) / 255)
     if marginals.base.box is not None:
         measured = "exp(-E) / Z on the box of the images, at uniformly dequantised images"
         if not config.data.dequantise:
@@ -301,9 +311,12 @@ def _measured(config: ml_collections.ConfigDict, marginals: Any) -> tuple[str, l
             "With a ladder of noises the best E is no log density of data at any noise: read these "
             "figures as those of exp(-E) alone, and not as what this method reaches."
         ]
+    of = f"with normal noise of {noise:.3g} model units"
+    if not units.grey_step:
+        return f"the density at the lowest noise level, of points {of}, one draw each", []
     return (
-        f"the density at the lowest noise level, of images with normal noise of {noise:.3g} model "
-        f"units ({grey_values:.2g} grey values), one draw each; bits/dim are of that density, and "
-        "no bound on the probability of the grey values themselves",
+        f"the density at the lowest noise level, of images {of} ({noise / units.grey_step:.2g} "
+        "grey values), one draw each; bits/dim are of that density, and no bound on the "
+        "probability of the grey values themselves",
         [],
     )

@@ -199,3 +199,10 @@ def test_bits_per_dimension():
     units = likelihood.Units(3, 2 / 255)
     assert units.bits_per_dim(-6.0) == pytest.approx(6 / (3 * np.log(2)) + np.log2(127.5))
     assert likelihood.Units(3, 1 / 256).bits_per_dim(0.0) == pytest.approx(8.0)
+
+
+def test_log_z_on_a_grid():
+    """2 pi s^2 of a normal law that lies off the middle of the data's square."""
+    energy_fn = lambda x: jnp.sum((x - 2.5) ** 2, 1) / (2 * 0.3**2)  # noqa: E731
+    found = likelihood.log_z_on_grid(energy_fn, -1.0, 4.0)
+    assert found == pytest.approx(np.log(2 * np.pi * 0.3**2), abs=1e-4)

@@ -27,7 +27,9 @@ def test_figures_are_those_of_the_density_also_after_an_interrupt(tmp_path, monk
     result = json.loads((tmp_path / "whole/likelihood/likelihood.json").read_text())
     assert [row["num_temperatures"] for row in result["log_z"]] == [30, 120]
     for way in ("forward", "reverse"):
-        assert abs(result["log_z"][-1][way]["log_z"] - TRUTH) < 0.5  # 64 chains; see test_annealing
+        found = result["log_z"][-1][way]
+        assert found["standard_error"] < 0.6  # 64 chains; closer in test_annealing
+        assert abs(found["log_z"] - TRUTH) < 3 * found["standard_error"]
     for name in ("training", "held out"):
         split = result["splits"][name]
         # x_0 of these images has the variance of the model but for rounding to grey values
