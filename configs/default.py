@@ -37,7 +37,7 @@ def get_config() -> ml_collections.ConfigDict:
     model.dtype = "float32"  # of activations and kernels inside the network, or "bfloat16"
 
     config.objective = objective = ml_collections.ConfigDict()
-    objective.name = "recovery_likelihood"  # one of ebm_jax.methods.OBJECTIVES; as above
+    objective.name = "recovery_likelihood"  # one of ebm_jax.methods.METHODS; as above
     objective.num_pairs = 6  # pairs of noise levels, "T"
     objective.num_steps = 30  # Langevin steps per level, "K"
     objective.step_scale = 2e-4  # "b^2": s_t^2 = b^2 c_t^2 sigma_{t+1}^2

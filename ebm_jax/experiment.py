@@ -1,10 +1,10 @@
 """From a config to what a run is made of. Below this file no function sees a config."""
 
+import contextlib
 import difflib
 import functools
-import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -111,7 +111,9 @@ def make_objective(
             f"model.num_classes is {num_classes} and {dataset.name} has {dataset.num_classes} "
             f"classes: write {dataset.num_classes if dataset.num_classes > 1 else 0}"
         )
-    return _make(methods.OBJECTIVES, "objective", config.objective, module, _batch(config))
+    method = make_method(config)
+    with _refusing("objective", config.objective.name):
+        return method.objective(module)
 
 
 def make_ensemble(
@@ -139,15 +141,20 @@ def make_ensemble(
     return parts._replace(module=module, objective=objective)
 
 
+def make_method(config: ml_collections.ConfigDict) -> methods.Method:
+    """The method of a config, with the fields of its objective."""
+    batch = methods.Batch(
+        low=config.data.low,
+        high=config.data.high,
+        size=config.training.batch_size,
+        num_devices=jax.device_count(),
+    )
+    return _make(methods.METHODS, "objective", config.objective, batch)
+
+
 def make_model(config: ml_collections.ConfigDict, parts: Experiment) -> Callable[[Any], Model]:
     """(parameters) -> what can be done with the trained network; pure, for use under jit."""
-
-    def model(params: Any) -> Model:
-        return _make(
-            methods.MODELS, "objective", config.objective, parts.module, _batch(config), params
-        )
-
-    return model
+    return functools.partial(make_method(config).model, parts.module)
 
 
 def feature_extractor(config: ml_collections.ConfigDict) -> Extractor:
@@ -187,21 +194,7 @@ def make_marginals(
 ) -> Callable[[Any], Marginals]:
     """(parameters) -> the densities that the trained network stands for; pure, for use in jit."""
 
-    def marginals(params: Any) -> Marginals:
-        return _make(
-            methods.MARGINALS, "objective", config.objective, parts.module, _batch(config), params
-        )
-
-    return marginals
-
-
-def _batch(config: ml_collections.ConfigDict) -> methods.Batch:
-    return methods.Batch(
-        low=config.data.low,
-        high=config.data.high,
-        size=config.training.batch_size,
-        num_devices=jax.device_count(),
-    )
+    return functools.partial(make_method(config).marginals, parts.module)
 
 
 def make_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
@@ -396,48 +389,6 @@ def get_field(config: Mapping[str, Any], name: str) -> Any:
     return config
 
 
-# Sections of a config that make a run what it is, and their fields that a resumed run may change:
-# where and how often it writes, and how it samples.
-_MATTER = ("seed", "data.", "model.", "objective.", "optimizer.", "training.")
-_FREE = (
-    "data.data_dir", "data.held_out_split", "objective.sampling_",
-    "training.log_every", "training.sample_every", "training.checkpoint_every",
-    "training.keep_checkpoints", "training.pin_every", "training.max_abs_energy",
-)  # fmt: skip
-
-
-def differences(
-    saved: Mapping[str, Any], config: ml_collections.ConfigDict, *, judging: bool = False
-) -> list[str]:
-    """'field: saved -> new' for every field that matters and differs from a saved config.
-
-    training.num_steps may grow, unless the learning rate's schedule depends on it. To judge what
-    was trained, how it was trained does not matter, but for the EMA's decay, which results name.
-    """
-    old, new = (_flat(json.loads(json.dumps(c))) for c in (dict(saved), config.to_dict()))
-    free = _FREE
-    if new.get("optimizer.schedule") == "constant":
-        free = (*free, "training.num_steps")
-    if judging:
-        of_training = {k for k in old | new if k.startswith(("optimizer.", "training."))}
-        free = (*free, *(of_training - {"training.ema_decay"}))
-    return [
-        f"{name}: {old.get(name, 'absent')} -> {new.get(name, 'absent')}"
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name) and name.startswith(_MATTER) and not name.startswith(free)
-    ]
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
-
-
 def _make(makers: Mapping[str, Callable[..., Any]], section: str, fields: Any, *args: Any) -> Any:
     """makers[fields.name](*args, **the other fields), with one-line errors."""
     fields = dict(fields)
@@ -446,7 +397,14 @@ def _make(makers: Mapping[str, Callable[..., Any]], section: str, fields: Any, *
         close = difflib.get_close_matches(name, makers, n=1, cutoff=0)[0]
         raise ConfigError(f"{section}.name is {name!r}: did you mean {close!r}? "
                           f"known are {', '.join(makers)}")  # fmt: skip
-    try:
+    with _refusing(section, name):
         return makers[name](*args, **fields)
+
+
+@contextlib.contextmanager
+def _refusing(section: str, name: str) -> Iterator[None]:
+    """Turns what a maker says of unknown or missing fields into a ConfigError."""
+    try:
+        yield
     except TypeError as error:
         raise ConfigError(f"{section} {name!r} does not take these fields: {error}") from error

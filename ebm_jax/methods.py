@@ -1,4 +1,4 @@
-"""Networks and objectives by the names that configs use.
+"""Networks and methods by the names that configs use.
 
 A config's section names one maker and gives its keywords: after `config.model.name`, the other
 fields of `config.model` are those of the network. In a config 0 stands for "none" where None
@@ -8,7 +8,6 @@ has no type: no classes, no clipping.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
 from flax import linen as nn
 
 from ebm_jax import samplers
@@ -59,64 +58,20 @@ def _mlp(example_shape: tuple[int, ...], **fields: Any) -> nn.Module:
     return EnergyMLP(input_size=example_shape[0], **fields)
 
 
+class Method(NamedTuple):
+    """A method with the fields of its config: what trains a network, and what a trained one is.
+
+    objective: (network) -> Objective. model, marginals: (network, params) -> what can be done with
+    it, and the densities that it stands for; both pure, for use in jit.
+    """
+
+    objective: Callable[[nn.Module], Objective]
+    model: Callable[[nn.Module, Any], Model]
+    marginals: Callable[[nn.Module, Any], marginals.Marginals]
+
+
 def _recovery_likelihood(
-    module: nn.Module, batch: Batch, *, num_pairs: int, **fields: Any
-) -> Objective:
-    del batch
-    return recovery_likelihood(module, make_schedule(num_pairs), **fields)
-
-
-def _contrastive_divergence(
-    module: nn.Module, batch: Batch, *, sampling_num_steps: int, **fields: Any
-) -> Objective:
-    return igebm(
-        module,
-        low=batch.low,
-        high=batch.high,
-        num_shards=batch.num_devices,
-        sampling_num_steps=sampling_num_steps or None,
-        **fields,
-    )
-
-
-def _denoising_score_matching(
-    module: nn.Module,
     batch: Batch,
-    *,
-    num_levels: int,
-    min_noise: float,
-    max_noise: float,
-    spacing: str,
-    start_temperature: float,
-    num_hot: int,
-    num_cooling: int,
-    num_final: int,
-    cooling: str,
-    **fields: Any,
-) -> Objective:
-    return denoising_score_matching(
-        module,
-        noise_ladder(num_levels, min_noise, max_noise, spacing=spacing),
-        batch_size=batch.size,
-        temperatures=samplers.mdsm_temperatures(
-            start=start_temperature,
-            num_hot=num_hot,
-            num_cooling=num_cooling,
-            num_final=num_final,
-            cooling=cooling,
-        ),
-        centre=(batch.low + batch.high) / 2,
-        **fields,
-    )
-
-
-# A trained model takes of its objective's fields those that sampling knows.
-
-
-def _recovery_model(
-    module: nn.Module,
-    batch: Batch,
-    params: Any,
     *,
     num_pairs: int,
     num_steps: int,
@@ -126,27 +81,38 @@ def _recovery_model(
     sampling_noise_scale: float,
     draw_variance: str = "step",
     **of_training: Any,
-) -> Model:
-    del batch, of_training
+) -> Method:
+    del batch
     schedule = make_schedule(num_pairs)
     steps = {"step_scale": step_scale, "step_growth": step_growth, "num_steps": num_steps}
-    make_kernel, chain_steps = recovery.chain_per_level(
-        schedule, noise_scale=sampling_noise_scale, draw_variance=draw_variance, **steps
-    )
-    return recovery_model(
-        module,
-        params,
-        schedule,
-        recovery.energy_scale(schedule, energy_in_nats=energy_in_nats, **steps),
-        make_kernel,
-        num_steps=chain_steps,
-    )
+    scale = recovery.energy_scale(schedule, energy_in_nats=energy_in_nats, **steps)
+
+    def objective(module: nn.Module) -> Objective:
+        return recovery_likelihood(
+            module,
+            schedule,
+            energy_in_nats=energy_in_nats,
+            sampling_noise_scale=sampling_noise_scale,
+            draw_variance=draw_variance,
+            **steps,
+            **of_training,
+        )
+
+    def model(module: nn.Module, params: Any) -> Model:
+        make_kernel, chain_steps = recovery.chain_per_level(
+            schedule, noise_scale=sampling_noise_scale, draw_variance=draw_variance, **steps
+        )
+        return recovery_model(module, params, schedule, scale, make_kernel, num_steps=chain_steps)
+
+    def densities(module: nn.Module, params: Any) -> marginals.Marginals:
+        step = schedule.langevin_scale(step_scale, step_growth) if num_steps else None
+        return marginals.recovery_marginals(module, params, schedule, scale, step)
+
+    return Method(objective, model, densities)
 
 
-def _chain_model(
-    module: nn.Module,
+def _contrastive_divergence(
     batch: Batch,
-    params: Any,
     *,
     num_steps: int,
     sampling_num_steps: int,
@@ -157,57 +123,70 @@ def _chain_model(
     temperature: float = 1.0,
     max_batch_norm: float | None = None,
     **of_training: Any,
-) -> Model:
-    del of_training
-    return chain_model(
-        module,
-        params,
-        igebm_kernel(
-            step_size=step_size,
-            noise_std=noise_std,
-            max_grad=max_grad,
-            max_batch_norm=max_batch_norm,
-            low=batch.low,
-            high=batch.high,
-        ),
-        num_steps=sampling_num_steps or num_steps,
-        temperature=temperature,
-        start_noise=start_noise,
-        low=batch.low,
-        high=batch.high,
-    )
+) -> Method:
+    box = {"low": batch.low, "high": batch.high}
+    chain = {
+        "step_size": step_size,
+        "noise_std": noise_std,
+        "max_grad": max_grad,
+        "max_batch_norm": max_batch_norm,
+    }
+
+    def objective(module: nn.Module) -> Objective:
+        return igebm(
+            module,
+            num_steps=num_steps,
+            sampling_num_steps=sampling_num_steps or None,
+            start_noise=start_noise,
+            temperature=temperature,
+            num_shards=batch.num_devices,
+            **box,
+            **chain,
+            **of_training,
+        )
+
+    def model(module: nn.Module, params: Any) -> Model:
+        return chain_model(
+            module,
+            params,
+            igebm_kernel(**chain, **box),
+            num_steps=sampling_num_steps or num_steps,
+            temperature=temperature,
+            start_noise=start_noise,
+            **box,
+        )
+
+    def densities(module: nn.Module, params: Any) -> marginals.Marginals:
+        make_kernel = igebm_kernel(**chain, **box)
+        return marginals.chain_marginals(
+            module, params, make_kernel, temperature=temperature, **box
+        )
+
+    return Method(objective, model, densities)
 
 
-def _annealed_model(
-    module: nn.Module,
+def _denoising_score_matching(
     batch: Batch,
-    params: Any,
     *,
+    num_levels: int,
+    min_noise: float,
+    max_noise: float,
+    spacing: str,
     target_sigma: float,
     step_size: float,
-    **fields: Any,
-) -> Model:
-    return annealed_model(
-        module,
-        params,
-        _temperatures(**fields),
-        step_size=step_size,
-        target_sigma=target_sigma,
-        centre=(batch.low + batch.high) / 2,
-    )
-
-
-def _temperatures(
-    *,
     start_temperature: float,
     num_hot: int,
     num_cooling: int,
     num_final: int,
     cooling: str,
     **of_training: Any,
-) -> np.ndarray:
-    del of_training
-    return samplers.mdsm_temperatures(
+) -> Method:
+    chain = {
+        "step_size": step_size,
+        "target_sigma": target_sigma,
+        "centre": (batch.low + batch.high) / 2,
+    }
+    temperatures = samplers.mdsm_temperatures(
         start=start_temperature,
         num_hot=num_hot,
         num_cooling=num_cooling,
@@ -215,75 +194,23 @@ def _temperatures(
         cooling=cooling,
     )
 
+    def objective(module: nn.Module) -> Objective:
+        return denoising_score_matching(
+            module,
+            noise_ladder(num_levels, min_noise, max_noise, spacing=spacing),
+            batch_size=batch.size,
+            temperatures=temperatures,
+            **chain,
+            **of_training,
+        )
 
-def _recovery_marginals(
-    module: nn.Module,
-    batch: Batch,
-    params: Any,
-    *,
-    num_pairs: int,
-    num_steps: int,
-    step_scale: float,
-    step_growth: float,
-    energy_in_nats: bool,
-    **of_sampling: Any,
-) -> marginals.Marginals:
-    del batch, of_sampling
-    schedule = make_schedule(num_pairs)
-    scale = recovery.energy_scale(
-        schedule,
-        step_scale=step_scale,
-        step_growth=step_growth,
-        energy_in_nats=energy_in_nats,
-        num_steps=num_steps,
-    )
-    steps = schedule.langevin_scale(step_scale, step_growth) if num_steps else None
-    return marginals.recovery_marginals(module, params, schedule, scale, steps)
+    def model(module: nn.Module, params: Any) -> Model:
+        return annealed_model(module, params, temperatures, **chain)
 
+    def densities(module: nn.Module, params: Any) -> marginals.Marginals:
+        return marginals.annealed_marginals(module, params, **chain)
 
-def _chain_marginals(
-    module: nn.Module,
-    batch: Batch,
-    params: Any,
-    *,
-    step_size: float,
-    noise_std: float,
-    max_grad: float,
-    max_batch_norm: float | None = None,
-    temperature: float = 1.0,
-    **of_sampling: Any,
-) -> marginals.Marginals:
-    del of_sampling
-    make_kernel = igebm_kernel(
-        step_size=step_size,
-        noise_std=noise_std,
-        max_grad=max_grad,
-        max_batch_norm=max_batch_norm,
-        low=batch.low,
-        high=batch.high,
-    )
-    return marginals.chain_marginals(
-        module, params, make_kernel, temperature=temperature, low=batch.low, high=batch.high
-    )
-
-
-def _annealed_marginals(
-    module: nn.Module,
-    batch: Batch,
-    params: Any,
-    *,
-    step_size: float,
-    target_sigma: float,
-    **of_sampling: Any,
-) -> marginals.Marginals:
-    del of_sampling
-    return marginals.annealed_marginals(
-        module,
-        params,
-        step_size=step_size,
-        target_sigma=target_sigma,
-        centre=(batch.low + batch.high) / 2,
-    )
+    return Method(objective, model, densities)
 
 
 # (shape of one example, **fields) -> network
@@ -295,23 +222,9 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "mlp": _mlp,
 }
 
-# (network, Batch, **fields) -> Objective
-OBJECTIVES: dict[str, Callable[..., Objective]] = {
+# (Batch, **fields of the objective) -> Method
+METHODS: dict[str, Callable[..., Method]] = {
     "recovery_likelihood": _recovery_likelihood,
     "contrastive_divergence": _contrastive_divergence,
     "denoising_score_matching": _denoising_score_matching,
-}
-
-# (network, Batch, params, **fields of the objective) -> Model
-MODELS: dict[str, Callable[..., Model]] = {
-    "recovery_likelihood": _recovery_model,
-    "contrastive_divergence": _chain_model,
-    "denoising_score_matching": _annealed_model,
-}
-
-# (network, Batch, params, **fields of the objective) -> Marginals
-MARGINALS: dict[str, Callable[..., marginals.Marginals]] = {
-    "recovery_likelihood": _recovery_marginals,
-    "contrastive_divergence": _chain_marginals,
-    "denoising_score_matching": _annealed_marginals,
 }

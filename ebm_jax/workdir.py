@@ -67,11 +67,53 @@ def check_config(
         return
     except (OSError, json.JSONDecodeError) as error:
         raise ConfigError(f"{workdir}/config.json cannot be read: {error}") from error
-    if fields := experiment.differences(saved, config, judging=judging):
+    if fields := differences(saved, config, judging=judging):
         raise ConfigError(
             f"{workdir} holds a run of another config; write another workdir, or these as they "
             f"were: {'; '.join(fields)}"
         )
+
+
+# Sections of a config that make a run what it is, and their fields that a resumed run may change:
+# where and how often it writes, and how it samples.
+_MATTER = ("seed", "data.", "model.", "objective.", "optimizer.", "training.")
+_FREE = (
+    "data.data_dir", "data.held_out_split", "objective.sampling_",
+    "training.log_every", "training.sample_every", "training.checkpoint_every",
+    "training.keep_checkpoints", "training.pin_every", "training.max_abs_energy",
+)  # fmt: skip
+
+
+def differences(
+    saved: Mapping[str, Any], config: ml_collections.ConfigDict, *, judging: bool = False
+) -> list[str]:
+    """'field: saved -> new' for every field that matters and differs from a saved config.
+
+    training.num_steps may grow, unless the learning rate's schedule depends on it. To judge what
+    was trained, how it was trained does not matter, but for the EMA's decay, which results name.
+    """
+    old, new = (_flat(json.loads(json.dumps(c))) for c in (dict(saved), config.to_dict()))
+    free = _FREE
+    if new.get("optimizer.schedule") == "constant":
+        free = (*free, "training.num_steps")
+    if judging:
+        of_training = {k for k in old | new if k.startswith(("optimizer.", "training."))}
+        free = (*free, *(of_training - {"training.ema_decay"}))
+    return [
+        f"{name}: {old.get(name, 'absent')} -> {new.get(name, 'absent')}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name) and name.startswith(_MATTER) and not name.startswith(free)
+    ]
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
 
 
 class Trained(NamedTuple):

@@ -8,7 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
-from main_processes import DIGITS, TINY, run_main
+from main_processes import DIGITS, TINY, TINY_IGEBM, run_main
 from PIL import Image
 
 CIFAR10 = "--config=configs/cifar10.py"
@@ -189,16 +189,38 @@ def test_sampling(trained):
         assert picture.width > 400
 
 
+def test_judging_does_not_ask_how_it_was_trained(trained):
+    """Fields of training alone may differ, but not when training goes on, nor the EMA's decay."""
+    other = ("--config.training.batch_size=4", "--config.optimizer.learning_rate=1.0")
+    judging = (*TINY, *other, f"--workdir={trained}", "--mode=sample")
+    assert run_main(*judging).code == 0
+    assert "training.batch_size: 8 -> 4" in refusal(*TINY, *other, f"--workdir={trained}")
+    line = refusal(*judging, "--config.training.ema_decay=0.5")
+    assert line.endswith("or these as they were: training.ema_decay: 0.995 -> 0.5")
+
+
+def test_trained_on_two_devices_sampled_on_one(tmp_path):
+    """The replay buffer is stored in two shards, which no other number of devices could hold."""
+    flags = (*TINY_IGEBM, f"--workdir={tmp_path / 'run'}", "--config.training.num_steps=1")
+    samples = []
+    assert run_main(*flags).code == 0
+    for devices in (2, 1):
+        result = run_main(*flags, "--mode=sample", f"--config.cpu_devices={devices}")
+        assert result.code == 0, result.err
+        samples.append(np.load(tmp_path / "run" / "sample" / "samples.npy"))
+    np.testing.assert_allclose(*samples, atol=1e-5)
+
+
 def test_checkpoint_of_another_architecture(trained, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(trained, workdir)
     (workdir / "config.json").unlink()  # else the config's difference is told
     before = tree(workdir)
-    for mode in ("train", "sample"):
+    for mode, prefix in (("train", ""), ("sample", "ema_")):
         flags = ("--config.model.width=6", f"--mode={mode}")
         line = refusal(*TINY, f"--workdir={workdir}", *flags)
         assert line.startswith(f"{workdir}/checkpoints/2 was made by another architecture: ")
-        assert "params/conv_in/bias is float32[4] in it and float32[6] is wanted" in line
+        assert f"{prefix}params/conv_in/bias is float32[4] in it and float32[6] is wanted" in line
         assert line.endswith("use the config it was trained with, or another workdir")
     assert tree(workdir) == before
 

@@ -296,6 +296,24 @@ def test_another_architecture_is_refused_by_the_first_leaf(tmp_path, change, say
         assert "\n" not in str(error.value)
 
 
+def test_one_part_of_the_state_alone(tmp_path):
+    """The rest is not compared, and not read: damage in it does not matter."""
+    state = {"params": {"w": np.arange(3.0)}, "rest": np.ones((2, 5))}
+    with Checkpoints(tmp_path, keep_latest=2) as checkpoints:
+        checkpoints.save(1, state)
+        checkpoints.wait()
+        found = checkpoints.restore(1, {"w": np.zeros(3)}, part="params")
+        np.testing.assert_array_equal(found["w"], np.arange(3.0))
+        step, found = checkpoints.restore_latest({"w": np.zeros(3)}, part="params")
+        assert (step, found["w"].tolist()) == (1, [0, 1, 2])
+        with pytest.raises(
+            ArchitectureError, match=r"params/w is float64\[3\] in it and float64\[4\]"
+        ):
+            checkpoints.restore(1, {"w": np.zeros(4)}, part="params")
+        with pytest.raises(ArchitectureError, match=r"ema/w \(float64\[3\]\) is wanted"):
+            checkpoints.restore(1, {"w": np.zeros(3)}, part="ema")
+
+
 def test_what_cannot_be_stored_is_refused(tmp_path):
     with Checkpoints(tmp_path, keep_latest=1) as checkpoints:
         with pytest.raises(TypeError, match="key is a PRNG key"):
