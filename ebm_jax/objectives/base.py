@@ -25,6 +25,9 @@ class Objective(NamedTuple):
     sample: Callable[..., jax.Array]
 
 
+_MOST_LOGGED, _GROUPS = 20, 10  # levels by themselves; else groups of levels
+
+
 class ObjectiveState(NamedTuple):
     """What an objective carries from step to step; () for what it does not use.
 
@@ -56,6 +59,26 @@ def mean_per_level(values: jax.Array, level: jax.Array, num_levels: int) -> Mean
     """Means of values [batch] by level [batch]: a Mean of arrays [num_levels]."""
     member = jax.nn.one_hot(level, num_levels, dtype=jnp.float32)
     return Mean(values @ member, member.sum(axis=0))
+
+
+def figures_per_level(
+    figures: dict[str, jax.Array], level: jax.Array, num_levels: int
+) -> dict[str, Mean]:
+    """Means of figures [batch] by level [batch], for the log.
+
+    An array over the levels each; of more than 20 levels, ten scalars 'name/levels_0_to_99', ..,
+    as a batch has few of a thousand levels and a log of all of them is no log.
+    """
+    if num_levels <= _MOST_LOGGED:
+        return {name: mean_per_level(v, level, num_levels) for name, v in figures.items()}
+    first = [-(-i * num_levels // _GROUPS) for i in range(_GROUPS + 1)]  # where i-th groups begin
+    metrics = {}
+    for name, values in figures.items():
+        total, count = mean_per_level(values, level * _GROUPS // num_levels, _GROUPS)
+        for i in range(_GROUPS):
+            of_group = f"{name}/levels_{first[i]}_to_{first[i + 1] - 1}"
+            metrics[of_group] = Mean(total[i], count[i])
+    return metrics
 
 
 def example_index(batch: dict[str, jax.Array]) -> jax.Array:

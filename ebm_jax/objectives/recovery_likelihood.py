@@ -22,7 +22,7 @@ from ebm_jax.objectives.base import (
     Objective,
     ObjectiveState,
     example_index,
-    mean_per_level,
+    figures_per_level,
 )
 from ebm_jax.samplers import random
 from ebm_jax.samplers.base import energy_and_grad
@@ -268,9 +268,9 @@ def recovery_likelihood(
       noise_scale, sampling_noise_scale: nu of the chain in training and in `sample`.
       draw_variance: with K = 0, of the draw: see `normal_draw_per_level`.
     Returns:
-      Objective. Metrics, each per level: 'level_loss', 'energy_pos', 'energy_neg', 'displacement'
-      (L2 distance from a chain's start x_{t+1} to its end as x_t, as published), 'chain_grad_norm'
-      (of the conditional energy in y, at the chain's last step).
+      Objective. Metrics, each by `figures_per_level`: 'level_loss', 'energy_pos', 'energy_neg',
+      'displacement' (L2 distance from a chain's start x_{t+1} to its end as x_t, as published),
+      'chain_grad_norm' (of the conditional energy in y, at the chain's last step).
     Raises:
       ValueError: for num_steps < 0, step_scale <= 0 or an unknown draw_variance.
     """
@@ -360,7 +360,7 @@ def recovery_likelihood(
             "displacement": displacement,
             "chain_grad_norm": grad_norm,
         }
-        metrics = {k: mean_per_level(v, level, num_levels) for k, v in figures.items()}
+        metrics = figures_per_level(figures, level, num_levels)
         new_state = objective_state._replace(power_state=power_state)
         return jnp.mean(losses), (new_state, jax.lax.stop_gradient(metrics))
 
