@@ -230,9 +230,9 @@ def verdict(records: Sequence[Record], real: Reference) -> Verdict:
     'diverges': values or energies are not finite. 'saturates': the values' standard deviation is
     over 1.25 times that of real images, or the share of them at the ends of the range is over .2
     larger. 'drifts': since a tenth of the run the mean energy moved by more than one standard
-    deviation over chains, or the Frechet distance doubled and exceeds twice its floor, or the mean
-    energy is over 3 standard deviations away from that of real images, or the values' standard
-    deviation is below .75 of theirs. Else 'stays'.
+    deviation over chains, or the Frechet distance doubled and exceeds twice its floor, or ended
+    over four times its floor, or the mean energy is over 3 standard deviations away from that of
+    real images, or the values' standard deviation is below .75 of theirs. Else 'stays'.
     """
     last = records[-1]
     here = [r for r in records if r.level == last.level]
@@ -254,16 +254,17 @@ def verdict(records: Sequence[Record], real: Reference) -> Verdict:
         f"{more:+.1%} more of them lie at the ends of the range",
         f"chains are {last.displacement:.3g} model units from where they began",
     ]
-    grown = False
+    far = False
     if np.isfinite(last.frechet) and np.isfinite(tenth.frechet):
-        grown = last.frechet > 2 * max(tenth.frechet, real.frechet_floor)
+        far = last.frechet > 2 * max(tenth.frechet, real.frechet_floor)
+        far |= last.frechet > 4 * real.frechet_floor
         reasons.append(
             f"the Frechet distance over pixels went from {tenth.frechet:.4g} to {last.frechet:.4g};"
             f" of as many real images it is {real.frechet_floor:.4g}"
         )
     if contrast > 1.25 or more > 0.2:
         return Verdict("saturates", reasons)
-    if abs(moved) > 1 or grown or abs(away) > 3 or contrast < 0.75:
+    if abs(moved) > 1 or far or abs(away) > 3 or contrast < 0.75:
         return Verdict("drifts", reasons)
     return Verdict("stays", reasons)
 

@@ -93,6 +93,18 @@ def test_other_densities_are_found_out(energy_fn, word, tmp_path, monkeypatch):
     assert result_of(tmp_path)["verdict"]["word"] == word
 
 
+def test_chains_that_settle_far_from_the_data_have_drifted():
+    """At over four times the Frechet distance of real images, though nothing moves any more."""
+    real = chains.Reference(0.0, 1.0, 0.5, 0.0, None, frechet_floor=1.0)
+    place = {"level": 0, "energy": 0.0, "energy_std": 1.0, "grad_norm": 1.0, "displacement": 1.0}
+    shape = {"acceptance": 1.0, "contrast": 0.5, "saturated": 0.0}
+    for distance, word in ((3.9, "stays"), (4.1, "drifts")):
+        records = [
+            chains.Record(step=step, frechet=distance, **place, **shape) for step in (0, 10, 100)
+        ]
+        assert chains.verdict(records, real).word == word
+
+
 def test_steps_in_pieces_are_those_of_run_chain():
     kernel = samplers.hmc(lambda x: jnp.sum(x**2, 1), 0.3, 3)
     key, x = jax.random.key(0), jax.random.normal(jax.random.key(1), (8, 2))
