@@ -91,6 +91,20 @@ def draw_steps(num_steps: int) -> list[int]:
     return list(range(num_steps, num_steps // 2, -stride))[NUM_DRAWS - 1 :: -1]
 
 
+def tuned_places(sigma_bar: np.ndarray) -> list[int]:
+    """Where chains that pass levels of these noises, the highest first, tune their step anew.
+
+    The first, and then the next that is a tenth apart in its noise, or a twentieth of all levels
+    away; those between take the step as it is.
+    """
+    places = [0]
+    for place in range(1, len(sigma_bar)):
+        ratio = sigma_bar[places[-1]] / max(sigma_bar[place], 1e-30)
+        if ratio >= 1.1 or place - places[-1] >= len(sigma_bar) / 20:
+            places.append(place)
+    return places
+
+
 def make_kernel(name: str, num_leapfrog_steps: int) -> MakeKernel:
     """A sampler by name, at temperature 1.
 

@@ -71,6 +71,7 @@ class Marginals(NamedTuple):
     own_kernel: (energy_fn, t) -> kernel of the method's own chain on an energy of x; None where the
         method has no chain.
     conditional: (t, x_{t+1}) -> energy_fn of x_t given x_{t+1}; None with a single level.
+    multiplier: float [num_levels]: a chain on that conditional starts at x_{t+1} / multiplier_t.
     """
 
     energy: Callable[[jax.Array], energy.EnergyFn]
@@ -79,6 +80,7 @@ class Marginals(NamedTuple):
     base: Base
     own_kernel: Callable[[energy.EnergyFn, jax.Array], samplers.Kernel] | None = None
     conditional: Callable[[jax.Array, jax.Array], energy.EnergyFn] | None = None
+    multiplier: jax.Array | None = None
 
     @property
     def num_levels(self) -> int:
@@ -130,6 +132,7 @@ def recovery_marginals(
         Base(),
         own_kernel,
         conditional,
+        multiplier,
     )
 
 
@@ -139,19 +142,24 @@ def _draw_marginals(of_y: recovery.LevelEnergy, schedule: NoiseSchedule) -> Marg
     By Tweedie's formula the draw, of mean x~ - sigma^2 grad E(x~), has the mean of y_t given x~
     where E is minus the log density of x~ = x_{t+1}.
     """
-    factor, sigma = (jnp.append(values[2:], 1.0) for values in (schedule.a, schedule.sigma))
+    multiplier, sigma = (
+        jnp.append(of_next, 1.0) for of_next in (schedule.multiplier[1:], schedule.sigma[2:])
+    )
+    weight = jnp.append(schedule.recovery_weight[1:], 0.0)
 
     def conditional(level: jax.Array, x_noisy: jax.Array) -> energy.EnergyFn:
         energy_fn = energy.recovery_energy(
-            lambda y: of_y(level)(y / factor[level]),
-            x_noisy,
-            sigma[level],
-            schedule.recovery_weight[level],
+            lambda y: of_y(level)(y / multiplier[level]), x_noisy, sigma[level], weight[level]
         )
-        return lambda x: energy_fn(factor[level] * x)
+        return lambda x: energy_fn(multiplier[level] * x)
 
     return Marginals(
-        of_y, schedule.a_bar[1:], schedule.sigma_bar[1:], Base(), conditional=conditional
+        of_y,
+        schedule.a_bar[1:],
+        schedule.sigma_bar[1:],
+        Base(),
+        conditional=conditional,
+        multiplier=multiplier,
     )
 
 

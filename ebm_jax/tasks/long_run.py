@@ -29,11 +29,16 @@ class _Programs(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """What a run does. events: steps at which it stops to record, keep or change its level."""
+    """What a run does.
+
+    events: steps at which it stops to record, keep or change its level. levels: in their order.
+    tuned: places in `levels` where MALA and HMC tune their step anew.
+    """
 
     events: list[int]
     levels: list[int]
     steps_per_level: int
+    tuned: list[int]
 
     def level_at(self, step: int) -> int:
         """The level at which the steps before this one were made."""
@@ -70,7 +75,7 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
     with Pieces(folder, made_from, "long chains", settings.num_steps) as pieces:
         state = pieces.load("chains") or _start(config, marginals, plan, key, examples)
         pieces.skip(int(state["step"]))
-        while int(state["step"]) < settings.num_steps:
+        while int(state["step"]) < settings.num_steps and not _has_diverged(state):
             before = int(state["step"])
             state = _to_next_event(config, plan, programs, params, marginals, state, real)
             pieces.keep("chains", state)
@@ -94,7 +99,9 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
                 "levels": plan.levels,
                 "real_images": {**real._asdict(), "fit": None, "frechet_not_measured": too_few},
                 "records": [record._asdict() for record in records],
-                "pictured_steps": long_run.picture_steps(settings.num_steps),
+                "pictured_steps": long_run.picture_steps(settings.num_steps)[
+                    : len(state["pictures"])
+                ],
             },
             drawings={
                 "curves": long_run.curves(records, real),
@@ -139,14 +146,20 @@ def _plan(config: ml_collections.ConfigDict, marginals: Marginals) -> _Plan:
     events = {*long_run.record_steps(number), *long_run.draw_steps(number)}
     events |= set(long_run.picture_steps(number))
     if settings.level >= 0:
-        return _Plan(sorted(events), [settings.level], number)
+        return _Plan(sorted(events), [settings.level], number, [0])
     if number <= highest:
         raise ConfigError(
             f"long_run.num_steps is {number} for {highest + 1} levels: write at least {highest + 1}"
         )
     levels, each = list(range(highest, -1, -1)), number // (highest + 1)
     events |= {each * n for n in range(1, len(levels))}
-    return _Plan(sorted(events), levels, each)
+    tuned = long_run.tuned_places(np.asarray(marginals.sigma_bar)[levels])
+    return _Plan(sorted(events), levels, each, tuned)
+
+
+def _has_diverged(state: dict[str, Any]) -> bool:
+    """Whether the chains are nowhere: what they would do from here on says nothing more."""
+    return len(state["records"]) > 0 and not np.all(np.isfinite(state["x"]))
 
 
 def _is_own(settings: ml_collections.ConfigDict) -> bool:
@@ -245,10 +258,10 @@ def _to_next_event(
     acceptance = 1.0
     if event > done:
         if sizes[place] == 0 and not _is_own(settings):
-            sizes[place] = settings.step_size
-            if not settings.step_size:
-                first = sizes[place - 1] if place else float(marginals.sigma_bar[level]) or 0.01
-                sizes[place] = float(programs.tune(params, level, x_noisy, u, first)[0])
+            before = sizes[place - 1] if place else float(marginals.sigma_bar[level]) or 0.01
+            sizes[place] = settings.step_size or before
+            if place in plan.tuned and not settings.step_size:
+                sizes[place] = float(programs.tune(params, level, x_noisy, u, before)[0])
         u, acceptance = programs.move(
             params, level, x_noisy, u, float(sizes[place]), done, event - done
         )
@@ -269,9 +282,8 @@ def _to_next_event(
     state["step"], state["x"] = event, np.asarray(u)
     if plan.is_last_of_level(event):  # on from x_{t+1}, as y = x_{t+1}
         below = plan.level_at(event + 1)
-        ratio = float(marginals.a_bar[below] / marginals.a_bar[level])
         state["x_noisy"] = x
-        state["x"] = state["start"] = (ratio * x).astype(np.float32)
+        state["x"] = state["start"] = (x / float(marginals.multiplier[below])).astype(np.float32)
     return state
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from ebm_jax.diffusion import make_schedule
+from ebm_jax.diffusion import make_schedule, t1k_schedule
 from ebm_jax.evaluation.marginals import recovery_marginals
 
 MEAN, VARIANCE = 0.3, 0.25
@@ -41,7 +41,7 @@ def test_a_level_is_the_density_of_its_noised_data():
     assert marginals.own_kernel is None
 
 
-@pytest.mark.parametrize("level", [0, 40, 99])
+@pytest.mark.parametrize("level", [0, 40, 98])
 def test_conditionals_are_products_of_normal_laws(level):
     """x_{t+1} given x_{t+2}: precision 1 / v + a^2 / sigma^2, and its mean; the last has none."""
     a_bar, sigma_bar = (np.asarray(values, float) for values in SCHEDULE[2:])
@@ -55,9 +55,17 @@ def test_conditionals_are_products_of_normal_laws(level):
     np.testing.assert_allclose(grad(x), wanted, rtol=1e-4, atol=1e-4)
 
 
-def test_the_last_pair_is_a_marginal():
+@pytest.mark.parametrize("level", [99, 100])
+def test_the_last_two_are_marginals(level):
+    """x_T is noise that says nothing of x_{T-1}, and has no noisier one itself."""
     marginals, x = of_draws(), jnp.array([[0.4], [1.0]])
-    last = jnp.asarray(100)
-    np.testing.assert_allclose(
-        marginals.conditional(last, x + 1.0)(x), marginals.energy(last)(x), rtol=1e-6
-    )
+    energy_fn = marginals.conditional(jnp.asarray(level), x + 1.0)
+    np.testing.assert_allclose(energy_fn(x), marginals.energy(jnp.asarray(level))(x), rtol=1e-6)
+
+
+def test_chains_start_at_finite_places():
+    """Also below the noisiest level of the fine schedule, whose a is 0."""
+    fine = t1k_schedule()
+    marginals = recovery_marginals(OfTheNoisier(), {}, fine, jnp.ones(1_000))
+    np.testing.assert_array_equal(marginals.multiplier[:998], fine.a[2:1_000])
+    np.testing.assert_array_equal(marginals.multiplier[998:], 1.0)

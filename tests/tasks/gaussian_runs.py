@@ -47,7 +47,9 @@ def own_kernel(energy_fn, level):
     return samplers.langevin(energy_fn, 0.1 * VARIANCE[level])
 
 
-MARGINALS = Marginals(energy, A_BAR, SIGMA_BAR, Base(), own_kernel, conditional)
+MARGINALS = Marginals(
+    energy, A_BAR, SIGMA_BAR, Base(), own_kernel, conditional, SCHEDULE.multiplier
+)
 
 
 def install(monkeypatch, marginals=MARGINALS):

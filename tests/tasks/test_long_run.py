@@ -128,6 +128,15 @@ def test_steps_at_which_a_run_stops():
     assert chains.draw_steps(7) == [4, 5, 6, 7]
 
 
+def test_levels_that_tune_their_step():
+    """Six wide apart each for itself; of a thousand, those that differ."""
+    assert chains.tuned_places(np.geomspace(1, 0.01, 6)) == [0, 1, 2, 3, 4, 5]
+    assert chains.tuned_places(np.ones(1)) == [0]
+    places = chains.tuned_places(np.append(np.ones(500), np.geomspace(1, 0.01, 500)))
+    assert places[:11] == list(range(0, 501, 50))
+    assert 40 < len(places) < 70
+
+
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
