@@ -8,6 +8,7 @@ import base64
 import html
 import json
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,7 +31,8 @@ _TITLES = {
     "fid_stats": "Reference statistics",
 }
 _PROVENANCE = ("mode", "measured_on", "settings", "versions")  # folded away
-_MAX_CELLS = 400  # of a table that is shown open
+_MAX_CELLS, _MAX_ROWS = 400, 12  # of what is shown open
+_FOLDED = re.compile("<details>.*?</details>", re.DOTALL)
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -107,12 +109,18 @@ def page(workdir: pathlib.Path) -> str:
 
 
 def table(values: Mapping[str, Any]) -> str:
-    """A mapping as HTML: a row per name; rows of mappings with common names become columns."""
-    rows = {name: value for name, value in values.items() if isinstance(value, Mapping) and value}
-    plain = {name: value for name, value in values.items() if name not in rows}
+    """A mapping as HTML: a row per name; rows of mappings with common names become columns.
+
+    Lists of mappings are tables of their own, long ones folded; lists of sentences are lists.
+    """
+    values = {name: value for name, value in values.items() if value not in ({}, [])}
+    rows = {name: value for name, value in values.items() if isinstance(value, Mapping)}
+    listed = {name: value for name, value in values.items() if _is_listed(value)}
+    plain = {k: value for k, value in values.items() if k not in rows and k not in listed}
     parts = []
     if plain:
         parts.append(_rows([], [[name, _cell(value)] for name, value in plain.items()]))
+    parts += [_list(name, value) for name, value in listed.items()]
     flat = {name: _flat(value) for name, value in rows.items()}
     columns = list(dict.fromkeys(key for row in flat.values() for key in row))
     shared = [key for key in columns if sum(key in row for row in flat.values()) > 1]
@@ -122,6 +130,28 @@ def table(values: Mapping[str, Any]) -> str:
     else:
         parts += [f"<h3>{_escape(_words(name))}</h3>{table(value)}" for name, value in rows.items()]
     return "\n".join(parts)
+
+
+def _is_listed(value: Any) -> bool:
+    """Whether a value is a list of mappings, or of sentences."""
+    if not isinstance(value, list):
+        return False
+    return all(isinstance(item, Mapping) for item in value) or any(
+        isinstance(item, str) and " " in item for item in value
+    )
+
+
+def _list(name: str, items: Sequence[Any]) -> str:
+    title = f"<h3>{_escape(_words(name))}</h3>"
+    if not isinstance(items[0], Mapping):
+        lines = "".join(f"<li>{_escape(str(item))}</li>" for item in items)
+        return f"{title}<ul>{lines}</ul>"
+    flat = [_flat(item) for item in items]
+    columns = list(dict.fromkeys(key for row in flat for key in row))
+    shown = _rows(columns, [[_cell(row.get(key, "")) for key in columns] for row in flat])
+    if len(items) <= _MAX_ROWS:
+        return title + shown
+    return _folded(f"{_words(name)}: {len(items):,} rows", shown)
 
 
 def _heading(config: Mapping[str, Any], workdir: pathlib.Path) -> tuple[str, str]:
@@ -177,10 +207,10 @@ def _mode(folder: pathlib.Path, title: str) -> str:
         content = _read(path)
         figures = {k: v for k, v in content.items() if k not in _PROVENANCE}
         provenance = {k: v for k, v in content.items() if k in _PROVENANCE}
-        if figures and not provenance and "checkpoint_step" in figures:  # provenance and no more
-            figures, provenance = {}, figures
+        if "checkpoint_step" in content:  # provenance and no more
+            figures, provenance = {}, content
         shown = table(figures) if figures else ""
-        is_long = shown.count("<td>") > _MAX_CELLS
+        is_long = _FOLDED.sub("", shown).count("<td>") > _MAX_CELLS
         tables.append(_folded(f"all figures of {path.name}", shown) if is_long else shown)
         if provenance:
             text = _escape(json.dumps(provenance, indent=2))

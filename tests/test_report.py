@@ -102,6 +102,18 @@ def test_tables():
     assert Reader(apart).text["td"] == ["10,000", "1", "1, 2"]
 
 
+def test_lists():
+    """Of mappings: a table, folded where it is long. Of sentences: a list. Empty: nothing."""
+    records = [{"step": n, "energy": n / 2} for n in range(3)]
+    shown = Reader(report.table({"records": records, "none": {}, "nothing": []}))
+    assert shown.text["th"] == ["step", "energy", "0", "1", "2"]
+    assert shown.text["td"] == ["0", "0.5", "1"]
+    assert "<details>" in report.table({"records": records * 5})
+    said = Reader(report.table({"verdict": ["It drifts.", "It did not."], "levels": [3, 0]}))
+    assert said.text["li"] == ["It drifts.", "It did not."]
+    assert said.text["td"] == ["3, 0"]
+
+
 def test_from_the_mode(workdir, tmp_path, capsys):
     assert task.run(default.get_config(), str(workdir)) == 0
     assert "report.html" in capsys.readouterr().out
