@@ -86,6 +86,9 @@ def _recovery_likelihood(
     schedule = make_schedule(num_pairs)
     steps = {"step_scale": step_scale, "step_growth": step_growth, "num_steps": num_steps}
     scale = recovery.energy_scale(schedule, energy_in_nats=energy_in_nats, **steps)
+    make_kernel, chain_steps = recovery.chain_per_level(
+        schedule, noise_scale=sampling_noise_scale, draw_variance=draw_variance, **steps
+    )
 
     def objective(module: nn.Module) -> Objective:
         return recovery_likelihood(
@@ -99,14 +102,13 @@ def _recovery_likelihood(
         )
 
     def model(module: nn.Module, params: Any) -> Model:
-        make_kernel, chain_steps = recovery.chain_per_level(
-            schedule, noise_scale=sampling_noise_scale, draw_variance=draw_variance, **steps
-        )
         return recovery_model(module, params, schedule, scale, make_kernel, num_steps=chain_steps)
 
     def densities(module: nn.Module, params: Any) -> marginals.Marginals:
-        step = schedule.langevin_scale(step_scale, step_growth) if num_steps else None
-        return marginals.recovery_marginals(module, params, schedule, scale, step)
+        if num_steps == 0:
+            return marginals.draw_marginals(module, params, schedule, scale, make_kernel)
+        langevin_scale = schedule.langevin_scale(step_scale, step_growth)
+        return marginals.recovery_marginals(module, params, schedule, scale, langevin_scale)
 
     return Method(objective, model, densities)
 

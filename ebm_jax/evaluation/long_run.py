@@ -91,16 +91,19 @@ def draw_steps(num_steps: int) -> list[int]:
     return list(range(num_steps, num_steps // 2, -stride))[NUM_DRAWS - 1 :: -1]
 
 
-def tuned_places(sigma_bar: np.ndarray) -> list[int]:
-    """Where chains that pass levels of these noises, the highest first, tune their step anew.
+def tuned_places(width: np.ndarray) -> list[int]:
+    """Where chains that pass levels of these widths, the highest first, tune their step anew.
 
-    The first, and then the next that is a tenth apart in its noise, or a twentieth of all levels
-    away; those between take the step as it is.
+    The first, and then the next whose width is a tenth apart, or a twentieth of all levels away;
+    those between take the step as it is.
+
+    Args:
+      width: of each level's conditional, `Marginals.conditional_std`.
     """
     places = [0]
-    for place in range(1, len(sigma_bar)):
-        ratio = sigma_bar[places[-1]] / max(sigma_bar[place], 1e-30)
-        if ratio >= 1.1 or place - places[-1] >= len(sigma_bar) / 20:
+    for place in range(1, len(width)):
+        ratio = width[places[-1]] / max(width[place], 1e-30)
+        if not 1 / 1.1 < ratio < 1.1 or place - places[-1] >= len(width) / 20:
             places.append(place)
     return places
 
@@ -284,16 +287,20 @@ def verdict(records: Sequence[Record], real: Reference) -> Verdict:
 
 
 def curves(records: Sequence[Record], real: Reference) -> np.ndarray:
-    """Energy, gradient norm, displacement and Frechet distance against steps; uint8 picture."""
+    """Energy, gradient norm, displacement and Frechet distance against steps; uint8 picture.
+
+    The steps' axis is logarithmic for chains at one level, which settle, and linear for those that
+    pass several; real images have the noise of the last.
+    """
     shown = [r for r in records if r.step > 0]
-    steps = [r.step for r in shown]
+    steps, of_one_level = [r.step for r in shown], shown[0].level == shown[-1].level
 
     def panel(title: str, name: str, unit: str, of_real: float | None = None) -> pictures.Curves:
         lines = {"chains": [getattr(r, name) for r in shown]}
         if of_real is not None:
-            lines["real images"] = [of_real] * len(shown)
+            lines[f"real images, level {shown[-1].level}"] = [of_real] * len(shown)
         return pictures.Curves(
-            title, steps, lines, x_label="steps of the chain", y_label=unit, log_x=True
+            title, steps, lines, x_label="steps of the chain", y_label=unit, log_x=of_one_level
         )
 
     panels = [

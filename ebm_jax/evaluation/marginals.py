@@ -71,7 +71,8 @@ class Marginals(NamedTuple):
     own_kernel: (energy_fn, t) -> kernel of the method's own chain on an energy of x; None where the
         method has no chain.
     conditional: (t, x_{t+1}) -> energy_fn of x_t given x_{t+1}; None with a single level.
-    multiplier: float [num_levels]: a chain on that conditional starts at x_{t+1} / multiplier_t.
+    conditional_start: (rng_key, t [], x_{t+1}) -> where chains on that conditional start.
+    conditional_std: float [num_levels]: of x_t given x_{t+1} where the data do not vary.
     """
 
     energy: Callable[[jax.Array], energy.EnergyFn]
@@ -80,7 +81,8 @@ class Marginals(NamedTuple):
     base: Base
     own_kernel: Callable[[energy.EnergyFn, jax.Array], samplers.Kernel] | None = None
     conditional: Callable[[jax.Array, jax.Array], energy.EnergyFn] | None = None
-    multiplier: jax.Array | None = None
+    conditional_start: Callable[..., jax.Array] | None = None
+    conditional_std: jax.Array | None = None
 
     @property
     def num_levels(self) -> int:
@@ -99,18 +101,15 @@ def recovery_marginals(
     params: Any,
     schedule: NoiseSchedule,
     energy_scale: jax.Array,
-    langevin_scale: jax.Array | None = None,
+    langevin_scale: jax.Array,
 ) -> Marginals:
     """Of recovery likelihood: one energy per pair of levels, from N(0, I).
 
     Args:
       module, params: the network. schedule: its levels. energy_scale: see `recovery.energy_scale`.
-      langevin_scale: s_t^2 [T] of the chains, in y_t; None where there are none (T1k): then the
-        energy of pair t is that of x_{t+1}, where the draw takes its gradient.
+      langevin_scale: s_t^2 [T] of the chains, in y_t.
     """
     of_y = recovery.network_level_energy(module, params, energy_scale)
-    if langevin_scale is None:
-        return _draw_marginals(of_y, schedule)
     multiplier = schedule.multiplier
 
     def of_x(level: jax.Array) -> energy.EnergyFn:
@@ -132,16 +131,28 @@ def recovery_marginals(
         Base(),
         own_kernel,
         conditional,
-        multiplier,
+        lambda rng_key, level, x_noisy: x_noisy / multiplier[level],
+        _conditional_std(schedule),
     )
 
 
-def _draw_marginals(of_y: recovery.LevelEnergy, schedule: NoiseSchedule) -> Marginals:
+def draw_marginals(
+    module: nn.Module,
+    params: Any,
+    schedule: NoiseSchedule,
+    energy_scale: jax.Array,
+    draw: recovery.LevelKernel,
+) -> Marginals:
     """Of T1k: pair t's energy is that of x_{t+1}, called level t.
 
     By Tweedie's formula the draw, of mean x~ - sigma^2 grad E(x~), has the mean of y_t given x~
-    where E is minus the log density of x~ = x_{t+1}.
+    where E is minus the log density of x~ = x_{t+1}. Chains on a conditional start at that draw.
+
+    Args:
+      module, params, schedule, energy_scale: as `recovery_marginals` has them.
+      draw: `recovery.normal_draw_per_level`.
     """
+    of_y = recovery.network_level_energy(module, params, energy_scale)
     multiplier, sigma = (
         jnp.append(of_next, 1.0) for of_next in (schedule.multiplier[1:], schedule.sigma[2:])
     )
@@ -153,14 +164,27 @@ def _draw_marginals(of_y: recovery.LevelEnergy, schedule: NoiseSchedule) -> Marg
         )
         return lambda x: energy_fn(multiplier[level] * x)
 
+    def conditional_start(rng_key: jax.Array, level: jax.Array, x_noisy: jax.Array) -> jax.Array:
+        pair = level + 1  # whose energy is that of x_noisy
+        kernel = draw(recovery.conditional_energy(of_y(pair), schedule, x_noisy, pair), pair)
+        drawn, _ = kernel.step(rng_key, kernel.init(x_noisy))
+        return drawn.x / schedule.multiplier[pair]
+
     return Marginals(
         of_y,
         schedule.a_bar[1:],
         schedule.sigma_bar[1:],
         Base(),
         conditional=conditional,
-        multiplier=multiplier,
+        conditional_start=conditional_start,
+        conditional_std=jnp.append(_conditional_std(schedule)[1:], 1.0),
     )
+
+
+def _conditional_std(schedule: NoiseSchedule) -> jax.Array:
+    """[T] of x_t given x_{t+1} for data that are a point."""
+    of_noisy = schedule.recovery_weight * (schedule.a / schedule.sigma)[1:] ** 2
+    return 1 / jnp.sqrt(1 / schedule.sigma_bar[:-1] ** 2 + of_noisy)
 
 
 def chain_marginals(

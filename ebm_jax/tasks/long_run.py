@@ -17,6 +17,7 @@ from ebm_jax.pieces import Pieces
 from ebm_jax.samplers.base import energy_and_grad
 
 _PICTURED = 10  # chains
+_PICTURED_PARTS = 5  # of a run through all levels, with a row of the picture after each
 _REAL = 2_000  # images behind the figures of real ones
 
 
@@ -25,17 +26,21 @@ class _Programs(NamedTuple):
 
     tune: Callable[..., Any]
     move: Callable[..., Any]
+    descend: Callable[..., Any]
     measure: Callable[..., Any]
 
 
 class _Plan(NamedTuple):
     """What a run does.
 
-    events: steps at which it stops to record, keep or change its level. levels: in their order.
-    tuned: places in `levels` where MALA and HMC tune their step anew.
+    events: steps at which it stops to record, keep or change its level. pictured, drawn: those of
+    them that give a row of the picture, a draw for R-hat. levels: in their order. tuned: places in
+    `levels` where MALA and HMC tune their step anew.
     """
 
     events: list[int]
+    pictured: list[int]
+    drawn: list[int]
     levels: list[int]
     steps_per_level: int
     tuned: list[int]
@@ -99,9 +104,7 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
                 "levels": plan.levels,
                 "real_images": {**real._asdict(), "fit": None, "frechet_not_measured": too_few},
                 "records": [record._asdict() for record in records],
-                "pictured_steps": long_run.picture_steps(settings.num_steps)[
-                    : len(state["pictures"])
-                ],
+                "pictured_steps": plan.pictured[: len(state["pictures"])],
             },
             drawings={
                 "curves": long_run.curves(records, real),
@@ -143,18 +146,23 @@ def _plan(config: ml_collections.ConfigDict, marginals: Marginals) -> _Plan:
             "long_run.sampler is 'langevin' and this method has no chain of its own: write hmc or "
             "mala, or a long_run.step_size"
         )
-    events = {*long_run.record_steps(number), *long_run.draw_steps(number)}
-    events |= set(long_run.picture_steps(number))
+    records = long_run.record_steps
     if settings.level >= 0:
-        return _Plan(sorted(events), [settings.level], number, [0])
+        pictured, drawn = long_run.picture_steps(number), long_run.draw_steps(number)
+        events = {*records(number), *pictured, *drawn}
+        return _Plan(sorted(events), pictured, drawn, [settings.level], number, [0])
     if number <= highest:
         raise ConfigError(
             f"long_run.num_steps is {number} for {highest + 1} levels: write at least {highest + 1}"
         )
     levels, each = list(range(highest, -1, -1)), number // (highest + 1)
-    events |= {each * n for n in range(1, len(levels))}
-    tuned = long_run.tuned_places(np.asarray(marginals.sigma_bar)[levels])
-    return _Plan(sorted(events), levels, each, tuned)
+    last = each * highest  # where the last level begins
+    pictured = [round(number * n / _PICTURED_PARTS) for n in range(_PICTURED_PARTS + 1)]
+    of_last = {last + n for n in records(number - last)}
+    events = {*records(number), *range(each, last, each), *of_last, *pictured}
+    tuned = long_run.tuned_places(np.asarray(marginals.conditional_std)[levels])
+    # Nothing is drawn for R-hat: given x_{t+1}, each chain has a density of its own.
+    return _Plan(sorted(events), pictured, [], levels, each, tuned)
 
 
 def _has_diverged(state: dict[str, Any]) -> bool:
@@ -202,12 +210,17 @@ def _programs(
         return state.x, acceptance
 
     @jax.jit
+    def descend(params, level, x_noisy):
+        descend_key = jax.random.fold_in(jax.random.fold_in(key, 4), level)
+        return make(params).conditional_start(descend_key, level, x_noisy)
+
+    @jax.jit
     def measure(params, level, u):
         marginals = make(params)
         x = marginals.base.fold(u)
         return x, *energy_and_grad(marginals.energy(level), x)
 
-    return _Programs(tune, move, measure)
+    return _Programs(tune, move, descend, measure)
 
 
 def _start(
@@ -271,19 +284,18 @@ def _to_next_event(
         event, level, x, state["start"], energies, grad, float(acceptance), real, low=low, high=high
     )
     state["records"] = np.concatenate([state["records"], [made]])
-    if event in long_run.picture_steps(settings.num_steps):
+    if event in plan.pictured:
         shown = np.asarray(data.unscale_images(jnp.asarray(x[:_PICTURED]), low, high))
         state["pictures"] = np.concatenate([state["pictures"], shown[None]])
-    if event in long_run.draw_steps(settings.num_steps) and level == plan.levels[-1]:
+    if event in plan.drawn:
         flat = x.reshape(len(x), -1)
         values = np.linspace(0, flat.shape[1] - 1, state["draws"].shape[2]).astype(int)
         state["draws"] = np.concatenate([state["draws"], flat[None, :, values]])
         state["draw_energies"] = np.concatenate([state["draw_energies"], energies[None]])
     state["step"], state["x"] = event, np.asarray(u)
-    if plan.is_last_of_level(event):  # on from x_{t+1}, as y = x_{t+1}
-        below = plan.level_at(event + 1)
-        state["x_noisy"] = x
-        state["x"] = state["start"] = (x / float(marginals.multiplier[below])).astype(np.float32)
+    if plan.is_last_of_level(event):
+        below = programs.descend(params, plan.level_at(event + 1), parallel.spread(x))
+        state["x_noisy"], state["x"], state["start"] = x, np.asarray(below), np.asarray(below)
     return state
 
 
@@ -307,9 +319,14 @@ def _lines(
         f"{settings.num_chains} chains of {settings.num_steps:,} steps of {settings.sampler} from "
         f"{settings.start}, at {where}: {found.word}",
         *(f"  {reason}" for reason in found.reasons),
-        f"  split R-hat of the second half: energy {r_hat['energy']:.3f}, values "
-        f"{r_hat['median_of_values']:.3f} in the median, {r_hat['largest']:.3f} at most",
     ]
+    if np.isfinite(r_hat["energy"]):
+        lines.append(
+            f"  split R-hat of the second half: energy {r_hat['energy']:.3f}, values "
+            f"{r_hat['median_of_values']:.3f} in the median, {r_hat['largest']:.3f} at most"
+        )
+    elif len(plan.levels) > 1:
+        lines.append("  no split R-hat: given its x_{t+1}, each chain has a density of its own")
     if too_few is not None:
         lines.append(f"  no Frechet distance: {too_few}")
     return lines

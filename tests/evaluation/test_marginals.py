@@ -7,7 +7,8 @@ import pytest
 from flax import linen as nn
 
 from ebm_jax.diffusion import make_schedule, t1k_schedule
-from ebm_jax.evaluation.marginals import recovery_marginals
+from ebm_jax.evaluation.marginals import draw_marginals
+from ebm_jax.objectives.recovery_likelihood import normal_draw_per_level
 
 MEAN, VARIANCE = 0.3, 0.25
 SCHEDULE = make_schedule(101)
@@ -25,8 +26,9 @@ class OfTheNoisier(nn.Module):
         return (x[:, 0] - a_bar * MEAN) ** 2 / (2 * variance)
 
 
-def of_draws():
-    return recovery_marginals(OfTheNoisier(), {}, SCHEDULE, jnp.ones(101))
+def of_draws(schedule=SCHEDULE):
+    draw = normal_draw_per_level(schedule, variance="posterior")
+    return draw_marginals(OfTheNoisier(), {}, schedule, jnp.ones(schedule.num_pairs), draw)
 
 
 def test_a_level_is_the_density_of_its_noised_data():
@@ -63,9 +65,28 @@ def test_the_last_two_are_marginals(level):
     np.testing.assert_allclose(energy_fn(x), marginals.energy(jnp.asarray(level))(x), rtol=1e-6)
 
 
-def test_chains_start_at_finite_places():
-    """Also below the noisiest level of the fine schedule, whose a is 0."""
-    fine = t1k_schedule()
-    marginals = recovery_marginals(OfTheNoisier(), {}, fine, jnp.ones(1_000))
-    np.testing.assert_array_equal(marginals.multiplier[:998], fine.a[2:1_000])
-    np.testing.assert_array_equal(marginals.multiplier[998:], 1.0)
+def test_chains_start_at_the_draw():
+    """x_{t+1} given x_{t+2}: its exact mean, by Tweedie's formula; the draw's own variance."""
+    level, noisy = 40, jnp.full((20_000, 1), 0.8)
+    a_bar, sigma_bar = (np.asarray(values, float) for values in SCHEDULE[2:])
+    a, sigma = float(SCHEDULE.a[level + 2]), float(SCHEDULE.sigma[level + 2])
+    variance = a_bar[level + 2] ** 2 * VARIANCE + sigma_bar[level + 2] ** 2
+    mean = (0.8 - sigma**2 * (0.8 - a_bar[level + 2] * MEAN) / variance) / a
+    start = of_draws().conditional_start(jax.random.key(1), jnp.asarray(level), noisy)
+    std = float(of_draws().conditional_std[level])
+    assert std == pytest.approx(1 / np.sqrt(1 / sigma_bar[level + 1] ** 2 + a**2 / sigma**2))
+    assert start.mean() == pytest.approx(mean, abs=4 * std / np.sqrt(20_000))
+    assert start.std() == pytest.approx(std, rel=0.02)
+
+
+def test_the_fine_schedule_is_finite_to_its_top():
+    """Its last a is 0: nothing of x_{T-1} is in x_T, and the last conditionals are marginals."""
+    fine = of_draws(t1k_schedule())
+    assert np.isfinite(fine.conditional_std).all()
+    assert fine.conditional_std[999] == fine.conditional_std[998].round(4) == 1
+    assert fine.conditional_std[997] == pytest.approx(np.sqrt(0.02), rel=0.01)
+    x = jax.random.normal(jax.random.key(0), (50, 1))
+    for level in (996, 997, 998):
+        start = fine.conditional_start(jax.random.key(1), jnp.asarray(level), x)
+        assert np.isfinite(start).all()
+        assert start.std() == pytest.approx(1, abs=0.3)

@@ -48,7 +48,14 @@ def own_kernel(energy_fn, level):
 
 
 MARGINALS = Marginals(
-    energy, A_BAR, SIGMA_BAR, Base(), own_kernel, conditional, SCHEDULE.multiplier
+    energy,
+    A_BAR,
+    SIGMA_BAR,
+    Base(),
+    own_kernel,
+    conditional,
+    lambda rng_key, level, x_noisy: x_noisy / SCHEDULE.multiplier[level],
+    SIGMA_BAR / 2,
 )
 
 

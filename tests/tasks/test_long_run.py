@@ -7,12 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from PIL import Image
 
 from ebm_jax import samplers
+from ebm_jax.diffusion import NoiseSchedule, make_schedule
 from ebm_jax.evaluation import long_run as chains
-from ebm_jax.evaluation.marginals import Base, Marginals
+from ebm_jax.evaluation.marginals import Base, Marginals, draw_marginals
 from ebm_jax.experiment import ConfigError
+from ebm_jax.objectives.recovery_likelihood import normal_draw_per_level
 from ebm_jax.tasks import long_run
 
 
@@ -67,6 +70,41 @@ def test_all_levels_from_noise_end_in_the_data(tmp_path, monkeypatch):
     assert last["contrast"] == pytest.approx(0.2, rel=0.25)
     assert abs(last["energy"] - 2) < 1.0
     assert result["step_sizes_by_level"] == {}
+
+
+class ImagesWithNoise(nn.Module):
+    """The exact energy of x_{t+1}, in nats."""
+
+    schedule: NoiseSchedule
+    input_shape = (2, 2, 1)
+
+    @nn.compact
+    def __call__(self, x, level):
+        a_bar, sigma_bar = self.schedule.a_bar[1:][level], self.schedule.sigma_bar[1:][level]
+        return jnp.sum(x**2, (1, 2, 3)) / (2 * (a_bar**2 * 0.04 + sigma_bar**2))
+
+
+def test_hmc_through_fine_levels_keeps_to_their_widths(tmp_path, monkeypatch, capsys):
+    """From noise by one draw per level and HMC; the first two levels are ten times wider."""
+    schedule = make_schedule(201)
+    marginals = draw_marginals(
+        ImagesWithNoise(schedule), {}, schedule, jnp.ones(201), normal_draw_per_level(schedule)
+    )
+    config = small(exact.install(monkeypatch, marginals), level=-1, start="noise", num_steps=804)
+    config.long_run.sampler = "hmc"
+    assert long_run.run(config, str(tmp_path)) == 0
+    result = result_of(tmp_path)
+    moved = [r for r in result["records"] if r["step"] > 0]
+    assert min(r["acceptance"] for r in moved) > 0.4
+    for r in moved:
+        level = r["level"]
+        variance = marginals.a_bar[level] ** 2 * 0.04 + marginals.sigma_bar[level] ** 2
+        assert r["contrast"] == pytest.approx(float(np.sqrt(variance)), rel=0.3)
+    sizes = result["step_sizes_by_level"]
+    assert sizes["200"] > 3 * sizes["197"]
+    assert [r["step"] for r in moved if r["level"] == 0] == [801, 802, 803, 804]
+    assert "no split R-hat: given its x_{t+1}" in capsys.readouterr().out
+    assert result["pictured_steps"] == [0, 161, 322, 482, 643, 804]
 
 
 def run_of(energy_fn):
@@ -135,6 +173,8 @@ def test_levels_that_tune_their_step():
     places = chains.tuned_places(np.append(np.ones(500), np.geomspace(1, 0.01, 500)))
     assert places[:11] == list(range(0, 501, 50))
     assert 40 < len(places) < 70
+    assert chains.tuned_places(np.array([1, 1, 0.1, 0.1, 0.2])) == [0, 1, 2, 3, 4]
+    assert chains.tuned_places(np.append([1, 1], np.full(200, 0.1)))[:3] == [0, 2, 13]
 
 
 @pytest.mark.parametrize(
