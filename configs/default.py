@@ -39,6 +39,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.objective = objective = ml_collections.ConfigDict()
     objective.name = "recovery_likelihood"  # one of ebm_jax.methods.METHODS; as above
     objective.num_pairs = 6  # pairs of noise levels, "T"
+    objective.noise_levels = ()  # sbar_t of the pairs, growing; (): the paper's num_pairs
     objective.num_steps = 30  # Langevin steps per level, "K"; 0: one normal draw (T1k)
     objective.step_scale = 2e-4  # "b^2": s_t^2 = b^2 c_t^2 sigma_{t+1}^2
     objective.step_growth = 1.0  # g in c_t^2 = (sbar_t / sbar_0)^g; the paper's is 1

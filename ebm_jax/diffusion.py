@@ -8,6 +8,7 @@ Level 0 is already one small step of noise. A pair (t, t+1) exists for t = 0..T-
 t is a density over y_t = multiplier_t x_t, with multiplier_t = a_{t+1} except that the last is 1.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -54,8 +55,8 @@ class NoiseSchedule(NamedTuple):
         return step_scale * growth * self.sigma[1:] ** 2
 
 
-def make_schedule(num_pairs: int) -> NoiseSchedule:
-    """The paper's schedule with T = num_pairs, cut from 1,000 fine steps.
+def make_schedule(num_pairs: int, noise_levels: Sequence[float] = ()) -> NoiseSchedule:
+    """The paper's schedule with T = num_pairs, cut from 1,000 fine steps; or one of other levels.
 
     Fine steps: beta = linspace(1e-4, .02, 1000), then one more beta = 1. For T <= 501 the levels
     are the fine steps 0, s, 2s, .. (T of them, s = 1000 // (2 (T - 1))) and 999, as published;
@@ -64,27 +65,45 @@ def make_schedule(num_pairs: int) -> NoiseSchedule:
 
     Args:
       num_pairs: T, 1..501 or 1000.
+      noise_levels: sbar_0 < .. < sbar_{T-1} in place of the published ones; level T stays.
     Returns:
       NoiseSchedule of T + 1 levels, float32.
     Raises:
-      ValueError: for another T.
+      ValueError: for another T, and for noise levels that are not T growing numbers in 0..1.
     """
     beta = np.append(np.linspace(1e-4, 0.02, NUM_FINE_STEPS), 1.0)
-    if num_pairs == NUM_FINE_STEPS:
-        kept = np.arange(NUM_FINE_STEPS + 1)
+    fine_a_bar = np.cumprod(np.sqrt(1 - beta))
+    if len(noise_levels):
+        a_bar = _a_bar_of(noise_levels, num_pairs, fine_a_bar[NUM_FINE_STEPS - 1])
+    elif num_pairs == NUM_FINE_STEPS:
+        a_bar = fine_a_bar
     elif 1 <= num_pairs <= NUM_FINE_STEPS // 2 + 1:
         stride = NUM_FINE_STEPS // (2 * (num_pairs - 1)) if num_pairs > 1 else 0
-        kept = np.append(np.arange(num_pairs) * stride, NUM_FINE_STEPS - 1)
+        a_bar = fine_a_bar[np.append(np.arange(num_pairs) * stride, NUM_FINE_STEPS - 1)]
     else:
         raise ValueError(f"num_pairs is {num_pairs}: write 1 to 501, or 1000 for the fine schedule")
-    fine_a_bar = np.cumprod(np.sqrt(1 - beta))[kept]
-    a = fine_a_bar / np.append(1.0, fine_a_bar[:-1])
+    a = a_bar / np.append(1.0, a_bar[:-1])
     return NoiseSchedule(
         *(
             jnp.asarray(values, jnp.float32)
-            for values in (a, np.sqrt(1 - a**2), fine_a_bar, np.sqrt(1 - fine_a_bar**2))
+            for values in (a, np.sqrt(1 - a**2), a_bar, np.sqrt(1 - a_bar**2))
         )
     )
+
+
+def _a_bar_of(noise_levels: Sequence[float], num_pairs: int, last: float) -> np.ndarray:
+    levels = np.asarray(noise_levels, float)
+    if len(levels) != num_pairs:
+        raise ValueError(
+            f"noise_levels has {len(levels)} levels and num_pairs is {num_pairs}: "
+            f"write num_pairs={len(levels)}"
+        )
+    if not np.all(np.diff([0, *levels, np.sqrt(1 - last**2)]) > 0):
+        raise ValueError(
+            f"noise_levels is {tuple(noise_levels)}: write standard deviations that grow from "
+            "above 0 to below 1"
+        )
+    return np.append(np.sqrt(1 - levels**2), last)
 
 
 def t6_schedule() -> NoiseSchedule:

@@ -358,7 +358,7 @@ def plane_model(
     Its variable is y_0 = multiplier_0 (abar_0 x + sbar_0 eps), x the data in model units.
     """
     objective = config.objective
-    schedule = make_schedule(objective.num_pairs)
+    schedule = make_schedule(objective.num_pairs, objective.noise_levels)
     energy_scale = recovery_likelihood.energy_scale(
         schedule,
         step_scale=objective.step_scale,

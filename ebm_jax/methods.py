@@ -5,7 +5,7 @@ fields of `config.model` are those of the network. In a config 0 stands for "non
 has no type: no classes, no clipping.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from flax import linen as nn
@@ -79,11 +79,12 @@ def _recovery_likelihood(
     step_growth: float,
     energy_in_nats: bool,
     sampling_noise_scale: float,
+    noise_levels: Sequence[float] = (),
     draw_variance: str = "step",
     **of_training: Any,
 ) -> Method:
     del batch
-    schedule = make_schedule(num_pairs)
+    schedule = make_schedule(num_pairs, noise_levels)
     steps = {"step_scale": step_scale, "step_growth": step_growth, "num_steps": num_steps}
     scale = recovery.energy_scale(schedule, energy_in_nats=energy_in_nats, **steps)
     make_kernel, chain_steps = recovery.chain_per_level(

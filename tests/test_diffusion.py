@@ -52,6 +52,32 @@ def test_levels_are_products_of_fine_steps(num_pairs):
     assert np.all(np.diff(schedule.a_bar) < 0)
 
 
+def test_levels_of_given_noise():
+    """a_t and sigma_t are those of steps between them, and the last level stays noise."""
+    schedule = make_schedule(2, (0.05, 0.4))
+    np.testing.assert_allclose(schedule.sigma_bar, [0.05, 0.4, t6_schedule().sigma_bar[-1]], 1e-6)
+    np.testing.assert_allclose(schedule.a_bar**2 + schedule.sigma_bar**2, 1, 1e-6)
+    # x_1 = a_1 x_0 + sigma_1 eps has the noise a_1^2 sbar_0^2 + sigma_1^2
+    noise = schedule.a[1] ** 2 * 0.05**2 + schedule.sigma[1] ** 2
+    assert float(noise) == pytest.approx(0.4**2, rel=1e-6)
+    published = make_schedule(6, [float(s) for s in t6_schedule().sigma_bar[:-1]])
+    np.testing.assert_allclose(published.sigma, t6_schedule().sigma, rtol=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("num_pairs", "levels", "says"),
+    [
+        (6, (0.05, 0.4), "noise_levels has 2 levels and num_pairs is 6: write num_pairs=2"),
+        (2, (0.4, 0.05), "write standard deviations that grow from above 0 to below 1"),
+        (2, (0.0, 0.4), "write standard deviations that grow"),
+        (2, (0.5, 1.0), "write standard deviations that grow"),
+    ],
+)
+def test_levels_that_are_none(num_pairs, levels, says):
+    with pytest.raises(ValueError, match=says):
+        make_schedule(num_pairs, levels)
+
+
 def test_last_level_of_t1k_is_pure_noise():
     schedule = t1k_schedule()
     assert (schedule.a[-1], schedule.sigma[-1]) == (0, 1)
