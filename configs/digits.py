@@ -24,8 +24,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config.model.width = 24
     config.model.multipliers = (1, 2, 2)
     config.model.num_blocks = 1
-    # Two energies: every level takes its share of the updates, and on images this small more levels
-    # cost more than they give. sbar_0 is below the 17 grey values' distance of .125; with the paper's
+    # Two energies: each level takes its share of the updates, and on images this small more of them
+    # cost more than they give. sbar_0 is well below the .125 between grey values; with the paper's
     # .01 ten steps cannot both bridge sigma_1 and settle, and training diverges.
     config.objective.num_pairs = 2
     config.objective.noise_levels = (0.05, 0.4)

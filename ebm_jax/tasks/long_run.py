@@ -268,16 +268,15 @@ def _to_next_event(
     place = plan.levels.index(level)
     u, x_noisy = parallel.spread(state["x"]), parallel.spread(state["x_noisy"])
     sizes = state["step_sizes"] = np.array(state["step_sizes"])
-    acceptance = 1.0
-    if event > done:
-        if sizes[place] == 0 and not _is_own(settings):
-            before = sizes[place - 1] if place else float(marginals.sigma_bar[level]) or 0.01
-            sizes[place] = settings.step_size or before
-            if place in plan.tuned and not settings.step_size:
-                sizes[place] = float(programs.tune(params, level, x_noisy, u, before)[0])
-        u, acceptance = programs.move(
-            params, level, x_noisy, u, float(sizes[place]), done, event - done
-        )
+    if sizes[place] == 0 and not _is_own(settings):
+        before = sizes[place - 1] if place else float(marginals.sigma_bar[level]) or 0.01
+        sizes[place] = settings.step_size or before
+        if place in plan.tuned and not settings.step_size:
+            sizes[place] = float(programs.tune(params, level, x_noisy, u, before)[0])
+    # At the start there are no steps to make, but programs to compile before the clock runs.
+    u, acceptance = programs.move(
+        params, level, x_noisy, u, float(sizes[place]), done, event - done
+    )
     x, energies, grad = (np.asarray(a) for a in programs.measure(params, level, u))
     low, high = config.data.low, config.data.high
     made = long_run.record(
