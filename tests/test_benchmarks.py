@@ -56,7 +56,7 @@ def test_all_reduces_are_found_with_their_bytes():
 
 
 @pytest.mark.parametrize(
-    ("name", "gradients"), [("digits", 120), ("digits_igebm", 200), ("digits_mdsm", 561)]
+    ("name", "gradients"), [("digits", 20), ("digits_igebm", 200), ("digits_mdsm", 561)]
 )
 def test_gradients_per_sample(name, gradients):
     config = methods_on_digits.load_config(name)
