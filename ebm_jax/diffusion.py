@@ -45,6 +45,12 @@ class NoiseSchedule(NamedTuple):
         """[T] r_t: 1 where the pair is conditional, 0 for the last, which is a marginal density."""
         return jnp.ones_like(self.a[1:]).at[-1].set(0.0)
 
+    @property
+    def conditional_std(self) -> jax.Array:
+        """[T] of x_t given x_{t+1} along a direction in which the data do not vary."""
+        of_noisy = self.recovery_weight * (self.a / self.sigma)[1:] ** 2
+        return 1 / jnp.sqrt(1 / self.sigma_bar[:-1] ** 2 + of_noisy)
+
     def langevin_scale(self, step_scale: float, step_growth: float = 1.0) -> jax.Array:
         """[T] s_t^2 = b^2 c_t^2 sigma_{t+1}^2 with c_t^2 = (sbar_t / sbar_0)^g, b^2 = step_scale.
 

@@ -15,14 +15,12 @@ import optax
 from flax import linen as nn
 
 from ebm_jax import data, methods, parallel, pictures
-from ebm_jax.diffusion import make_schedule
 from ebm_jax.evaluation import plane
 from ebm_jax.evaluation.classifier import is_for
 from ebm_jax.evaluation.features import Extractor, classifier_extractor, inception_extractor
 from ebm_jax.evaluation.marginals import Marginals
 from ebm_jax.evaluation.model import Model
 from ebm_jax.networks.ensemble import COMBINATIONS, Ensemble
-from ebm_jax.objectives import recovery_likelihood
 from ebm_jax.objectives.base import Objective
 from ebm_jax.training import optimizers
 from ebm_jax.training.checkpoints import Checkpoints
@@ -101,7 +99,7 @@ def make_objective(
 ) -> Objective:
     """The objective of a config for a network and a data set."""
     if len(dataset.example_shape) == 1 and config.objective.name != "recovery_likelihood":
-        raise ConfigError(  # plane_model knows the energies of that objective alone
+        raise ConfigError(  # evaluate knows densities of noise levels alone
             f"objective.name is {config.objective.name!r} and {dataset.name} has no images: "
             "write 'recovery_likelihood'"
         )
@@ -355,29 +353,18 @@ def plane_model(
 ) -> plane.PlaneModel:
     """The density of points of the plane that the energy of level 0 defines, in the data's units.
 
-    Its variable is y_0 = multiplier_0 (abar_0 x + sbar_0 eps), x the data in model units.
+    Its variable is x_0 = abar_0 x + sbar_0 eps, x the data in model units.
     """
-    objective = config.objective
-    schedule = make_schedule(objective.num_pairs, objective.noise_levels)
-    energy_scale = recovery_likelihood.energy_scale(
-        schedule,
-        step_scale=objective.step_scale,
-        step_growth=objective.step_growth,
-        energy_in_nats=objective.energy_in_nats,
-        num_steps=objective.num_steps,
-    )
-    level_energy = recovery_likelihood.network_level_energy(parts.module, params, energy_scale)
-    a_bar, sigma_bar, multiplier = (
-        float(levels[0]) for levels in (schedule.a_bar, schedule.sigma_bar, schedule.multiplier)
-    )
+    marginals = make_marginals(config, parts)(params)
+    a_bar, sigma_bar = float(marginals.a_bar[0]), float(marginals.sigma_bar[0])
     stored = parts.dataset.value_range
     at_zero, at_one = (
         data.scale_points(x, stored, config.data.low, config.data.high) for x in (0.0, 1.0)
     )
     return plane.PlaneModel(
-        level_energy(jnp.zeros((), jnp.int32)),
-        factor=multiplier * a_bar * (at_one - at_zero),
-        offset=multiplier * a_bar * at_zero,
+        marginals.energy(jnp.zeros((), jnp.int32)),
+        factor=a_bar * (at_one - at_zero),
+        offset=a_bar * at_zero,
         noise_std=sigma_bar / a_bar / (at_one - at_zero),
     )
 

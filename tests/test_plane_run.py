@@ -39,10 +39,12 @@ class ExactEnergy(nn.Module):
 
 def test_model_of_a_normal_law_is_that_law_with_its_noise():
     """Data N(1, 0.5 I) on [-5, 7], in model units on [-1, 3]: y_0 = a_1 (abar_0 u + sbar_0 eps)."""
+    levels = (0.02, 0.3, 0.7)
     config = toy2d.get_config()
     config.data.low, config.data.high = -1.0, 3.0
     config.objective.update(num_pairs=3, step_scale=0.05, step_growth=0.5, energy_in_nats=False)
-    schedule = make_schedule(3)
+    config.objective.noise_levels = levels
+    schedule = make_schedule(3, levels)
     a, a_bar, sigma_bar = (
         float(v) for v in (schedule.a[1], schedule.a_bar[0], schedule.sigma_bar[0])
     )
@@ -55,7 +57,7 @@ def test_model_of_a_normal_law_is_that_law_with_its_noise():
     parts = experiment.Experiment(dataset, exact, None, None, None)
 
     model = experiment.plane_model(config, parts, {})
-    assert model.noise_std == pytest.approx(3 * 0.01, rel=1e-4)
+    assert model.noise_std == pytest.approx(3 * 0.02 / a_bar, rel=1e-4)
     grid = Grid(7.0, 280)
     found = learned_density(model.energy_fn, grid, factor=model.factor, offset=model.offset)
     mass = np.exp(found.log_density) * grid.cell_area

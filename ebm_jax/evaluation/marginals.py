@@ -132,7 +132,7 @@ def recovery_marginals(
         own_kernel,
         conditional,
         lambda rng_key, level, x_noisy: x_noisy / multiplier[level],
-        _conditional_std(schedule),
+        schedule.conditional_std,
     )
 
 
@@ -177,14 +177,8 @@ def draw_marginals(
         Base(),
         conditional=conditional,
         conditional_start=conditional_start,
-        conditional_std=jnp.append(_conditional_std(schedule)[1:], 1.0),
+        conditional_std=jnp.append(schedule.conditional_std[1:], 1.0),
     )
-
-
-def _conditional_std(schedule: NoiseSchedule) -> jax.Array:
-    """[T] of x_t given x_{t+1} for data that are a point."""
-    of_noisy = schedule.recovery_weight * (schedule.a / schedule.sigma)[1:] ** 2
-    return 1 / jnp.sqrt(1 / schedule.sigma_bar[:-1] ** 2 + of_noisy)
 
 
 def chain_marginals(

@@ -97,8 +97,7 @@ def _draw_as_langevin(
         case "step":
             drawn = step
         case "posterior":
-            within = (schedule.multiplier * schedule.sigma_bar[:-1]) ** 2
-            drawn = 1 / (1 / within + schedule.recovery_weight / step)
+            drawn = (schedule.multiplier * schedule.conditional_std) ** 2
         case _:
             known = ", ".join(DRAW_VARIANCES)
             raise ValueError(f"draw_variance is {variance!r}: write one of {known}")

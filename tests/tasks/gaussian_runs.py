@@ -55,7 +55,7 @@ MARGINALS = Marginals(
     own_kernel,
     conditional,
     lambda rng_key, level, x_noisy: x_noisy / SCHEDULE.multiplier[level],
-    SIGMA_BAR / 2,
+    SCHEDULE.conditional_std,
 )
 
 

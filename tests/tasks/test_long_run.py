@@ -84,12 +84,15 @@ class ImagesWithNoise(nn.Module):
         return jnp.sum(x**2, (1, 2, 3)) / (2 * (a_bar**2 * 0.04 + sigma_bar**2))
 
 
+def of_draws():
+    schedule = make_schedule(201)
+    draw = normal_draw_per_level(schedule, variance="posterior")
+    return draw_marginals(ImagesWithNoise(schedule), {}, schedule, jnp.ones(201), draw)
+
+
 def test_hmc_through_fine_levels_keeps_to_their_widths(tmp_path, monkeypatch, capsys):
     """From noise by one draw per level and HMC; the first two levels are ten times wider."""
-    schedule = make_schedule(201)
-    marginals = draw_marginals(
-        ImagesWithNoise(schedule), {}, schedule, jnp.ones(201), normal_draw_per_level(schedule)
-    )
+    marginals = of_draws()
     config = small(exact.install(monkeypatch, marginals), level=-1, start="noise", num_steps=804)
     config.long_run.sampler = "hmc"
     assert long_run.run(config, str(tmp_path)) == 0
@@ -105,6 +108,16 @@ def test_hmc_through_fine_levels_keeps_to_their_widths(tmp_path, monkeypatch, ca
     assert [r["step"] for r in moved if r["level"] == 0] == [801, 802, 803, 804]
     assert "no split R-hat: given its x_{t+1}" in capsys.readouterr().out
     assert result["pictured_steps"] == [0, 161, 322, 482, 643, 804]
+
+
+def test_levels_start_at_the_draw(tmp_path, monkeypatch):
+    """With a step that is always refused nothing else moves the chains, and they still arrive."""
+    config = small(exact.install(monkeypatch, of_draws()), level=-1, start="noise", num_steps=201)
+    config.long_run.update(sampler="hmc", step_size=1e4)
+    assert long_run.run(config, str(tmp_path)) == 0
+    records = result_of(tmp_path)["records"]
+    assert max(r["acceptance"] for r in records if r["step"] > 0) == 0
+    assert records[-1]["contrast"] == pytest.approx(0.2, rel=0.15)
 
 
 def run_of(energy_fn):
