@@ -22,7 +22,8 @@ import numpy as np
 from measure import machine, quartiles, table, time_in_turn
 from train_step import SHAPES, network, train_step_of
 
-from ebm_jax import command_line, parallel, provenance
+from ebm_jax import command_line, parallel
+from ebm_jax.io import files
 
 DEVICES = (1, 2, 4, 8)
 BYTES = {"f32": 4, "s32": 4, "u32": 4, "bf16": 2, "pred": 1}
@@ -99,7 +100,7 @@ def main() -> None:
         )
     print(table(head, rows))
     measured_on = machine()
-    provenance.write_json(
+    files.write_json(
         args.out, {"measured_on": measured_on, "settings": vars(args), "devices": results}
     )
     print(f"\n{measured_on}\nwritten to {args.out}")

@@ -21,7 +21,8 @@ import numpy as np
 from measure import machine, quartiles, spread, table
 from methods_on_digits import load_config
 
-from ebm_jax import command_line, data, experiment, parallel, provenance
+from ebm_jax import command_line, data, experiment, parallel
+from ebm_jax.io import files
 from ebm_jax.training import loop
 
 
@@ -82,7 +83,7 @@ def main() -> None:
     rows = [[name, spread(np.asarray(values))] for name, values in rates.items()]
     print(table(["", "steps/s"], [*rows, ["ratio", spread(ratio, 3)]]))
     measured_on = machine()
-    provenance.write_json(
+    files.write_json(
         args.out,
         {
             "measured_on": measured_on,

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ebm_jax import provenance
+from ebm_jax.io import files
 
 
 def time_in_turn(functions: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:
@@ -40,7 +40,7 @@ def spread(values: np.ndarray, digits: int = 2) -> str:
 
 def machine() -> dict[str, Any]:
     """Versions, device and processor: what a figure was measured on."""
-    return provenance.versions() | {"processor": _processor()}
+    return files.versions() | {"processor": _processor()}
 
 
 def _processor() -> str:

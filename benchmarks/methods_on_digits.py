@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 from measure import machine, table
 
-from ebm_jax import data, pictures, provenance
+from ebm_jax import data
+from ebm_jax.io import files, plotting
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = {
@@ -89,7 +90,7 @@ def measure(name: str, workdir: pathlib.Path, seconds: float) -> dict[str, Any]:
             "--config.optimizer.warmup_steps=0",
         )
         rate = steps_per_second(trial)
-        provenance.write_json(schedule_file, {"num_steps": max(1, round(rate * seconds))})
+        files.write_json(schedule_file, {"num_steps": max(1, round(rate * seconds))})
     num_steps = json.loads(schedule_file.read_text())["num_steps"]
     length = f"--config.training.num_steps={num_steps}"
     run = workdir / "run"
@@ -113,7 +114,7 @@ def measure(name: str, workdir: pathlib.Path, seconds: float) -> dict[str, Any]:
         "rarest_class_of_real": min(verdict["held_out"]["class_share"]),
         "measured_on": evaluation["measured_on"],
     }
-    provenance.write_json(result_file, result)
+    files.write_json(result_file, result)
     return result
 
 
@@ -147,10 +148,10 @@ def picture(workdir: pathlib.Path) -> np.ndarray:
         config = load_config(config_name)
         samples = np.load(folder(workdir, name) / "run" / "sample" / "samples.npy")
         images = np.asarray(data.unscale_images(samples, config.data.low, config.data.high))
-        grids[name] = pictures.image_grid(images)
+        grids[name] = plotting.image_grid(images)
     real = data.load_dataset("digits", "test").images
-    grids["real"] = pictures.image_grid(real[data.batch_indices(len(real), len(images), 0, 0)])
-    return pictures.grids_picture(grids)
+    grids["real"] = plotting.image_grid(real[data.batch_indices(len(real), len(images), 0, 0)])
+    return plotting.grids_picture(grids)
 
 
 def folder(workdir: pathlib.Path, name: str) -> pathlib.Path:
@@ -168,11 +169,11 @@ def main() -> None:
         for name, config_name in CONFIGS.items()
     }
     show(results)
-    provenance.write_json(
+    files.write_json(
         workdir / "methods_on_digits.json",
         {"measured_on": machine(), "minutes": args.minutes, "methods": results},
     )
-    pictures.save_image(workdir / "methods_on_digits.png", picture(workdir))
+    plotting.save_image(workdir / "methods_on_digits.png", picture(workdir))
     print(f"\n{workdir}/methods_on_digits.png and methods_on_digits.json")
 
 

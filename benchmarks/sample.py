@@ -29,8 +29,9 @@ from train_step import (
     network,
 )
 
-from ebm_jax import command_line, parallel, pictures, provenance
+from ebm_jax import command_line, parallel
 from ebm_jax.diffusion import make_schedule
+from ebm_jax.io import files, plotting
 from ebm_jax.objectives.recovery_likelihood import recovery_likelihood
 
 TIMES = (1, 2, 4, 8)  # what varies, in multiples of its smallest value
@@ -83,7 +84,7 @@ def main() -> None:
           f"floor / time {spread(share)}")  # fmt: skip
     measured_on = machine()
     settings = vars(args) | {"shape_of": shape._asdict(), "batch_size": batch_size}
-    provenance.write_json(
+    files.write_json(
         args.out,
         {
             "measured_on": measured_on,
@@ -125,7 +126,7 @@ def draw(path: str, results: list[dict[str, Any]]) -> None:
         varies: [found[cost] for found in results if found["varies"] == varies]
         for varies in ("levels", "steps", "batch")
     }
-    pictures.line_figure(path, TIMES, curves, x_label="times the smallest", y_label=cost)
+    plotting.line_figure(path, TIMES, curves, x_label="times the smallest", y_label=cost)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ from measure import machine, quartiles, time_in_turn
 from torchebm.core import BaseModel
 from torchebm.samplers import HamiltonianMonteCarlo, LangevinDynamics
 
-from ebm_jax import provenance, samplers
+from ebm_jax import samplers
+from ebm_jax.io import files
 from ebm_jax.networks import convolution
 
 NUM_LEAPFROG = 10
@@ -320,7 +321,7 @@ def main() -> None:
         "torchebm": metadata.version("torchebm"),
         "torch_threads": torch.get_num_threads(),
     }
-    provenance.write_json(
+    files.write_json(
         args.out, {"versions": versions, "rounds": args.rounds, "speed": speed, "ess": ess}
     )
     print(f"\n{versions}\nwritten to {args.out}")

@@ -27,8 +27,9 @@ from flax import linen as nn
 from jax.interpreters import partial_eval
 from measure import machine, quartiles, table, time_in_turn
 
-from ebm_jax import command_line, data, energy, parallel, provenance
+from ebm_jax import command_line, data, networks, parallel
 from ebm_jax.diffusion import t6_schedule
+from ebm_jax.io import files
 from ebm_jax.networks import convolution
 from ebm_jax.networks.recovery_resnet import RecoveryResNet
 from ebm_jax.objectives.recovery_likelihood import recovery_likelihood
@@ -175,7 +176,7 @@ def gradients_per_step(module: RecoveryResNet, batch_size: int) -> float:
         )[0]
 
     params = module.init(jax.random.key(0), x[:1], level[:1])["params"]
-    energy_fn = energy.make_energy_fn(module, params, level)
+    energy_fn = networks.make_energy_fn(module, params, level)
     one = count(jax.value_and_grad(lambda x: energy_fn(x).sum()), x)
     return 1 + (count(chain(NUM_STEPS), x) - count(chain(1), x)) / one
 
@@ -341,7 +342,7 @@ def main() -> None:
     results = {name: measure(name, args) for name in args.shapes.split(",")}
     print(table(head, [row(n, r, r["milliseconds_per_step"]) for n, r in results.items()]))
     measured_on = machine()
-    provenance.write_json(args.out, {"measured_on": measured_on, "train_step": results})
+    files.write_json(args.out, {"measured_on": measured_on, "train_step": results})
     print(f"\n{measured_on}\nwritten to {args.out}")
 
 

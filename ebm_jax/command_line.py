@@ -14,7 +14,7 @@ from absl import flags, logging
 
 from ebm_jax.experiment import ConfigError
 from ebm_jax.training.checkpoints import CheckpointError
-from ebm_jax.training.guard import DIVERGED_EXIT_CODE, DivergenceError
+from ebm_jax.training.divergence import DIVERGED_EXIT_CODE, DivergenceError
 
 USAGE_EXIT_CODE = 2
 

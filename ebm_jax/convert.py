@@ -11,7 +11,7 @@ import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from ebm_jax import energy
+from ebm_jax import networks
 from ebm_jax.networks import igebm
 from ebm_jax.networks.mdsm import MdsmResNet
 from ebm_jax.networks.recovery_resnet import RecoveryResNet
@@ -64,7 +64,7 @@ def from_reference(method: str, arrays: Mapping[str, np.ndarray], **fields: Any)
     def energy_fn(x: jax.Array, condition: jax.Array | None = None) -> jax.Array:
         x = _to_nhwc(module, jnp.asarray(x))
         sized = _for_image_shape(module, x.shape[1:])
-        return energy.make_energy_fn(sized, params, condition, power_state=power_state)(x)
+        return networks.make_energy_fn(sized, params, condition, power_state=power_state)(x)
 
     return Converted(module, params, power_state, energy_fn)
 

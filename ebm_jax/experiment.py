@@ -14,12 +14,17 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from ebm_jax import data, methods, parallel, pictures
-from ebm_jax.evaluation import plane
-from ebm_jax.evaluation.classifier import is_for
-from ebm_jax.evaluation.features import Extractor, classifier_extractor, inception_extractor
+from ebm_jax import data, methods, parallel
+from ebm_jax.evaluation.density import plane
+from ebm_jax.evaluation.fidelity.classifier import is_for
+from ebm_jax.evaluation.fidelity.features import (
+    Extractor,
+    classifier_extractor,
+    inception_extractor,
+)
 from ebm_jax.evaluation.marginals import Marginals
 from ebm_jax.evaluation.model import Model
+from ebm_jax.io import plotting
 from ebm_jax.networks.ensemble import COMBINATIONS, Ensemble
 from ebm_jax.objectives.base import Objective
 from ebm_jax.training import optimizers
@@ -337,8 +342,8 @@ def picture(
     low, high = config.data.low, config.data.high
     real = parts.dataset.images[data.batch_indices(parts.dataset.num_examples, len(samples), 0, 0)]
     generated = np.asarray(data.unscale_images(samples, low, high))
-    grids = pictures.image_grid(generated), pictures.image_grid(real)
-    return pictures.side_by_side(*grids, ("generated", f"real: {parts.dataset.name}"))
+    grids = plotting.image_grid(generated), plotting.image_grid(real)
+    return plotting.side_by_side(*grids, ("generated", f"real: {parts.dataset.name}"))
 
 
 def in_data_units(

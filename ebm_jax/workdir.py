@@ -10,9 +10,10 @@ import jax
 import ml_collections
 import numpy as np
 
-from ebm_jax import data, experiment, parallel, pictures, provenance
+from ebm_jax import data, experiment, parallel
 from ebm_jax.experiment import ConfigError, Experiment
-from ebm_jax.progress import Progress
+from ebm_jax.io import files, plotting
+from ebm_jax.io.progress import Progress
 
 
 def check_workdir(workdir: str | os.PathLike, config: ml_collections.ConfigDict) -> pathlib.Path:
@@ -47,8 +48,8 @@ def describe_run(path: pathlib.Path, config: ml_collections.ConfigDict) -> None:
     if jax.process_index() == 0:
         try:
             path.mkdir(parents=True, exist_ok=True)
-            provenance.write_json(path / "config.json", config.to_dict())
-            provenance.write_json(path / "versions.json", provenance.versions())
+            files.write_json(path / "config.json", config.to_dict())
+            files.write_json(path / "versions.json", files.versions())
         except OSError as error:
             raise ConfigError(f"workdir {path} cannot be written: {error.strerror}") from error
     return path
@@ -176,7 +177,7 @@ def made_from(config: ml_collections.ConfigDict, trained: Trained, mode: str) ->
             name: config[name].to_dict()
             for name in ("data", "model", "objective", "sampling", "ensemble", mode)
         },
-        "versions": provenance.versions(),
+        "versions": files.versions(),
     }
 
 
@@ -250,8 +251,8 @@ def write_result(
         "settings": config[mode].to_dict(),
     }
     for name, drawing in drawings.items():
-        pictures.save_image(out / f"{name}.png", drawing)
-    provenance.write_json(out / f"{mode}.json", {**described, **figures})
+        plotting.save_image(out / f"{name}.png", drawing)
+    files.write_json(out / f"{mode}.json", {**described, **figures})
     written = ", ".join(f"{name}.png" for name in drawings)
     print(*lines, f"{out}/{mode}.json; {written}", sep="\n", flush=True)
 
@@ -269,5 +270,5 @@ def measured_on(
         "num_samples": num_samples,
         "sampling_seed": config.sampling.seed,
         "data": {"name": config.data.name, "trained_on": config.data.split},
-        "versions": provenance.versions(),
+        "versions": files.versions(),
     }

@@ -7,7 +7,7 @@ import pytest
 import recovery_in_numpy as plain
 from reference_files import jit_once
 
-from ebm_jax import energy, samplers
+from ebm_jax import energy, networks, samplers
 from ebm_jax.networks.mlp import EnergyMLP
 
 X = np.linspace(-3, 3, 7, dtype=np.float32)[:, None]
@@ -120,11 +120,11 @@ def mlp():
 
 def test_prepared_energy_of_a_network_without_norm_is_the_module_applied(mlp):
     params, x = mlp
-    assert not energy.has_spectral_norm(MLP)
+    assert not networks.has_spectral_norm(MLP)
 
     def both(level):
         direct = MLP.apply({"params": params}, x, level)
-        return energy.make_energy_fn(MLP, params, level)(x), direct
+        return networks.make_energy_fn(MLP, params, level)(x), direct
 
     each, one = jit_once(both)(LEVEL), jit_once(both)(1)
     np.testing.assert_allclose(*each, rtol=1e-5)
@@ -136,15 +136,15 @@ def test_prepared_energy_of_a_network_without_norm_is_the_module_applied(mlp):
 def test_scale_multiplies_each_energy(mlp):
     params, x = mlp
     scale = np.array([1.0, 10.0, 0.5])
-    scaled = energy.make_energy_fn(MLP, params, LEVEL, scale=scale)(x)
+    scaled = networks.make_energy_fn(MLP, params, LEVEL, scale=scale)(x)
     np.testing.assert_allclose(
-        scaled, scale * energy.make_energy_fn(MLP, params, LEVEL)(x), rtol=1e-6
+        scaled, scale * networks.make_energy_fn(MLP, params, LEVEL)(x), rtol=1e-6
     )
 
 
 def test_gradients_are_finite_differences(mlp):
     params, x = mlp
-    energy_fn = energy.make_energy_fn(MLP, params, LEVEL, scale=3.0)
+    energy_fn = networks.make_energy_fn(MLP, params, LEVEL, scale=3.0)
     grad = jax.grad(lambda x: jnp.sum(energy_fn(x)))(x)
     eps = 1e-2
     for i in range(2):
@@ -157,7 +157,7 @@ def test_unconditional_network_is_one_density(mlp):
     _, x = mlp
     params = jit_once(MLP.init)(jax.random.key(0), x)["params"]
     assert "level_0" not in params
-    energy_fn = energy.make_energy_fn(MLP, params)
+    energy_fn = networks.make_energy_fn(MLP, params)
     hidden = x.astype(np.float64)
     for layer in ("hidden_0", "hidden_1"):
         hidden = hidden @ params[layer]["kernel"] + params[layer]["bias"]
@@ -169,7 +169,7 @@ def test_unconditional_network_is_one_density(mlp):
 def test_the_samplers_step_does_not_enter_the_model(mlp):
     """An energy is sampled with any step: the same gradient, a move in proportion to the step."""
     params, x = mlp
-    energy_fn = energy.make_energy_fn(MLP, params, LEVEL, scale=1 / 0.01)
+    energy_fn = networks.make_energy_fn(MLP, params, LEVEL, scale=1 / 0.01)
     energies, moves = [], []
     for step_size in (0.01, 0.001):
         kernel = samplers.langevin(energy_fn, step_size, temperature=0.0)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from reference_files import assert_close, below, jit_once, load_reference, replay_noise
 
-from ebm_jax import energy, samplers, spectral_norm
+from ebm_jax import energy, networks, samplers
 from ebm_jax.convert import from_reference
+from ebm_jax.networks import spectral_norm
 from ebm_jax.objectives import contrastive_divergence as cd
 from ebm_jax.objectives.base import ObjectiveState
 from ebm_jax.objectives.chain_starts import PersistentChains
@@ -47,8 +48,8 @@ def energy_and_grad(converted):
     module = converted.module
 
     def total(x, label, power_state):
-        normalized, iterated = energy.normalize_params(module, converted.params, power_state)
-        energies = energy.bind(module, normalized, label)(x.reshape(-1, *module.input_shape))
+        normalized, iterated = networks.normalize_params(module, converted.params, power_state)
+        energies = networks.bind(module, normalized, label)(x.reshape(-1, *module.input_shape))
         return energies.sum(), (energies, iterated)
 
     def all_three(x, label, power_state):
@@ -102,11 +103,11 @@ def test_dropout_masks():
     x = entries["x"][: len(masks[order[0]])]
 
     def total(x):
-        normalized, _ = energy.normalize_params(
+        normalized, _ = networks.normalize_params(
             converted.module, converted.params, converted.power_state
         )
         keep = [jnp.asarray(masks[block], jnp.float32) for block in order]
-        energies = energy.bind(converted.module, normalized, keep_masks=keep)(x)
+        energies = networks.bind(converted.module, normalized, keep_masks=keep)(x)
         return energies.sum(), energies
 
     (_, energies), grad = jit_once(jax.value_and_grad(total, has_aux=True))(x)
@@ -139,7 +140,7 @@ def test_chains_with_recorded_noise(name, monkeypatch):
 
     def run(x):
         sized, label = converted.module, chain.get("label")
-        energy_fn = energy.make_energy_fn(
+        energy_fn = networks.make_energy_fn(
             sized, converted.params, label, power_state=converted.power_state
         )
         ends = {}
@@ -187,9 +188,9 @@ def test_losses_and_parameter_gradients(name):
     )
 
     def totals(params):
-        normalized, _ = energy.normalize_params(module, params, converted.power_state)
-        energy_pos = energy.bind(module, normalized, given.get("label_pos"))(x_pos)
-        energy_neg = energy.bind(module, normalized, given.get("label_neg"))(x_neg)
+        normalized, _ = networks.normalize_params(module, params, converted.power_state)
+        energy_pos = networks.bind(module, normalized, given.get("label_pos"))(x_pos)
+        energy_neg = networks.bind(module, normalized, given.get("label_neg"))(x_neg)
         likelihood = {
             form: cd.likelihood_loss(
                 energy_pos, energy_neg, form=form, temperature=hp["temperature"]
@@ -223,9 +224,9 @@ def test_gradient_through_the_chain(monkeypatch):
     replay_noise(monkeypatch, chain["noise"])
 
     def kl_term(params):
-        normalized, _ = energy.normalize_params(module, params, converted.power_state)
-        moving = energy.bind(module, normalized, chain["label"])
-        fixed = energy.bind(module, jax.lax.stop_gradient(normalized), chain["label"])
+        normalized, _ = networks.normalize_params(module, params, converted.power_state)
+        moving = networks.bind(module, normalized, chain["label"])
+        fixed = networks.bind(module, jax.lax.stop_gradient(normalized), chain["label"])
         kernel = chain_kernel(below(chain, "hp"), moving)
         x, steps = jnp.asarray(chain["x_init"]), int(chain["hp/K"])
         end, _ = samplers.run_chain(jax.random.key(0), kernel, x, steps)

@@ -7,7 +7,7 @@ import optax
 import pytest
 from reference_files import assert_close, below, jit_once, load_reference, replay_noise
 
-from ebm_jax import energy, samplers
+from ebm_jax import networks, samplers
 from ebm_jax.convert import from_reference
 from ebm_jax.data.preprocess import pad_images
 from ebm_jax.objectives.denoising_score_matching import (
@@ -123,7 +123,7 @@ def test_sampler_with_recorded_noise(name, monkeypatch):
     replay_noise(monkeypatch, np.moveaxis(chain["noise"], 2, -1))
 
     def run(x):
-        energy_fn = energy.make_energy_fn(converted.module, converted.params)
+        energy_fn = networks.make_energy_fn(converted.module, converted.params)
         _, info = samplers.run_schedule(
             jax.random.key(0),
             lambda t: samplers.mdsm_langevin(energy_fn, t, step_size),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ebm_jax import pictures
+from ebm_jax.io import plotting
 
 
 def numbered(number, height=8, width=8, channels=1):
@@ -17,7 +17,7 @@ def numbered(number, height=8, width=8, channels=1):
 
 
 def test_grid_places_every_image_row_by_row_and_enlarges_small_ones():
-    grid = pictures.image_grid(numbered(7), columns=3, padding=2)
+    grid = plotting.image_grid(numbered(7), columns=3, padding=2)
     assert grid.shape == (3 * 50 + 2, 3 * 50 + 2, 1)  # 8 x 8 enlarged six times to 48
     for i in range(7):
         top, left = 2 + 50 * (i // 3), 2 + 50 * (i % 3)
@@ -28,7 +28,7 @@ def test_grid_places_every_image_row_by_row_and_enlarges_small_ones():
 def test_enlarging_repeats_pixels_exactly():
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (1, 8, 12, 3), dtype=np.uint8)
-    grid = pictures.image_grid(image, padding=0)
+    grid = plotting.image_grid(image, padding=0)
     assert grid.shape == (48, 72, 3)
     np.testing.assert_array_equal(grid[::6, ::6], image[0])
     np.testing.assert_array_equal(grid[5::6, 5::6], image[0])
@@ -36,41 +36,41 @@ def test_enlarging_repeats_pixels_exactly():
 
 @pytest.mark.parametrize(("size", "factor"), [(8, 6), (28, 2), (32, 2), (48, 1), (64, 1)])
 def test_whole_factors(size, factor):
-    grid = pictures.image_grid(numbered(1, size, size), padding=0)
+    grid = plotting.image_grid(numbered(1, size, size), padding=0)
     assert grid.shape == (size * factor, size * factor, 1)
 
 
 def test_default_columns_are_about_square_and_few_images_make_no_empty_columns():
-    assert pictures.image_grid(numbered(100), padding=0).shape == (480, 480, 1)
-    assert pictures.image_grid(numbered(3), columns=8, padding=0).shape == (48, 144, 1)
+    assert plotting.image_grid(numbered(100), padding=0).shape == (480, 480, 1)
+    assert plotting.image_grid(numbered(3), columns=8, padding=0).shape == (48, 144, 1)
 
 
 def test_refusals():
     with pytest.raises(ValueError, match=r"shape \(8, 8, 1\)"):
-        pictures.image_grid(numbered(1)[0])
+        plotting.image_grid(numbered(1)[0])
     with pytest.raises(ValueError, match=r"shape \(0, 8, 8, 1\)"):
-        pictures.image_grid(numbered(0))
+        plotting.image_grid(numbered(0))
     with pytest.raises(ValueError, match="images are float32; give uint8"):
-        pictures.image_grid(np.zeros((1, 8, 8, 1), np.float32))
+        plotting.image_grid(np.zeros((1, 8, 8, 1), np.float32))
     with pytest.raises(ValueError, match="columns is 0"):
-        pictures.image_grid(numbered(4), columns=0)
+        plotting.image_grid(numbered(4), columns=0)
     with pytest.raises(ValueError, match=r"image is uint8 \(4, 4\)"):
-        pictures.save_image("x.png", np.zeros((4, 4), np.uint8))
+        plotting.save_image("x.png", np.zeros((4, 4), np.uint8))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_png_round_trip(tmp_path, channels):
     image = np.random.default_rng(1).integers(0, 256, (20, 30, channels), dtype=np.uint8)
-    pictures.save_image(tmp_path / "new" / "a.png", image)
+    plotting.save_image(tmp_path / "new" / "a.png", image)
     found = np.asarray(Image.open(tmp_path / "new" / "a.png"))
     np.testing.assert_array_equal(found.reshape(image.shape), image)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.png"]
 
 
 def test_side_by_side_holds_both_grids_unchanged_and_a_title_over_each():
-    left = pictures.image_grid(numbered(4))
-    right = pictures.image_grid(200 + numbered(9, 32, 32, 3))
-    picture = pictures.side_by_side(left, right, ("generated at step 500", "real"))
+    left = plotting.image_grid(numbered(4))
+    right = plotting.image_grid(200 + numbered(9, 32, 32, 3))
+    picture = plotting.side_by_side(left, right, ("generated at step 500", "real"))
     top = 16 + 30
     np.testing.assert_array_equal(
         picture[top : top + left.shape[0], 16 : 16 + left.shape[1]],
@@ -99,20 +99,20 @@ def test_density_picture_shows_the_peak_where_it_is():
     lower_right = -((x - 2) ** 2 + (y + 2) ** 2) / 0.5
     upper_left = -((x + 2) ** 2 + (y - 2) ** 2) / 0.5 + 1000.0  # constants do not matter
     samples = np.random.default_rng(0).normal(size=(500, 2))
-    picture = pictures.density_picture(lower_right, upper_left, samples, extent=(-4, 4, -4, 4))
+    picture = plotting.density_picture(lower_right, upper_left, samples, extent=(-4, 4, -4, 4))
     assert picture.dtype == np.uint8
     learned, true = panel_centroid(picture, 0, 3), panel_centroid(picture, 1, 3)
     assert learned[0] > 0.6
     assert learned[1] < 0.4
     assert true[0] < 0.4
     assert true[1] > 0.6
-    alone = pictures.density_picture(lower_right, extent=(-4, 4, -4, 4))
+    alone = plotting.density_picture(lower_right, extent=(-4, 4, -4, 4))
     assert alone.shape[1] < picture.shape[1] / 2
 
 
 def test_curves_and_histograms_are_drawn(tmp_path):
     steps = np.arange(1, 50)
-    pictures.line_figure(
+    plotting.line_figure(
         tmp_path / "a.png",
         steps,
         {"energy": 1.0 / steps, "gap": 1.0 / steps**2},
@@ -131,7 +131,7 @@ def test_columns_stand_under_their_titles():
         name: rng.integers(0, 200, (3, 8, 8, channels), dtype=np.uint8)
         for name, channels in (("original", 1), ("a title of several words", 3), ("x", 1))
     }
-    picture = pictures.columns_picture(images)
+    picture = plotting.columns_picture(images)
     grid_height, width = 3 * 82 + 2, 84
     assert picture.shape[1:] == (3 * width, 3)
     top = picture.shape[0] - grid_height
@@ -140,7 +140,7 @@ def test_columns_stand_under_their_titles():
         column = picture[:, i * width : (i + 1) * width]
         np.testing.assert_array_equal(
             column[top:],
-            np.broadcast_to(pictures.image_grid(stack, 1, min_tile=80), (grid_height, width, 3)),
+            np.broadcast_to(plotting.image_grid(stack, 1, min_tile=80), (grid_height, width, 3)),
         )
         assert column[top - 15 : top].min() < 128  # letters just above
     assert picture[: top - 18, :width].min() == 255  # a short title has one line
@@ -152,7 +152,7 @@ def test_histograms_leave_out_what_is_far_and_what_is_not_finite():
     inside, outside = np.append(rng.normal(size=999), np.nan), 2 + rng.normal(size=999)
     outside[outside.argmax()] = 1e9
     values = {"inside": inside, "outside": outside}
-    picture = pictures.histograms_picture({"energy": values, "norm": values}).astype(int)
+    picture = plotting.histograms_picture({"energy": values, "norm": values}).astype(int)
     height, width = picture.shape[:2]
     assert width > 2 * height
     first = picture[: int(0.75 * height), : width // 2]

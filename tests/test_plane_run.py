@@ -16,7 +16,7 @@ from configs import toy2d
 from ebm_jax import experiment, tasks
 from ebm_jax.data import Dataset
 from ebm_jax.diffusion import make_schedule
-from ebm_jax.evaluation.density2d import Grid, learned_density
+from ebm_jax.evaluation.density.grid2d import Grid, learned_density
 from ebm_jax.training import loop
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]

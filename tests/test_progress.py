@@ -6,7 +6,7 @@ import re
 import jax
 import pytest
 
-from ebm_jax.progress import Progress
+from ebm_jax.io.progress import Progress
 
 
 class Clock:

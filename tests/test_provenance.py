@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from ebm_jax import provenance
+from ebm_jax.io import files
 
 
 def read_strictly(path):
@@ -22,11 +22,11 @@ def read_strictly(path):
 
 
 def test_versions_name_everything_that_a_result_depends_on(tmp_path):
-    found = provenance.versions()
+    found = files.versions()
     assert found["jax"] == jax.__version__
     assert (found["backend"], found["device_count"]) == ("cpu", 8)
     assert set(found) >= {"python", "jaxlib", "flax", "ebm_jax", "platform", "device_kind"}
-    provenance.write_json(tmp_path / "v.json", found)
+    files.write_json(tmp_path / "v.json", found)
     assert read_strictly(tmp_path / "v.json") == found
 
 
@@ -41,7 +41,7 @@ def test_numbers_of_every_kind_are_numbers(tmp_path):
         5: "a number as a key",
         "config": ml_collections.ConfigDict({"lr": 1e-4, "multipliers": (1, 2)}),
     }
-    provenance.write_json(tmp_path / "x.json", values)
+    files.write_json(tmp_path / "x.json", values)
     assert read_strictly(tmp_path / "x.json") == {
         "scalars": [0.5, 3, True, 0.25, True, None],
         "bfloat16": 1.5,
@@ -56,7 +56,7 @@ def test_numbers_of_every_kind_are_numbers(tmp_path):
 
 def test_non_finite_numbers_come_back_through_float(tmp_path):
     values = {"a": [float("nan"), np.float32(np.inf)], "b": jnp.asarray([-jnp.inf, 1.0])}
-    provenance.write_json(tmp_path / "x.json", values)
+    files.write_json(tmp_path / "x.json", values)
     found = read_strictly(tmp_path / "x.json")
     assert found == {"a": ["NaN", "Infinity"], "b": ["-Infinity", 1.0]}
     np.testing.assert_array_equal([float(v) for v in found["a"]], [np.nan, np.inf])
@@ -64,31 +64,31 @@ def test_non_finite_numbers_come_back_through_float(tmp_path):
 
 def test_what_has_no_json_form_is_refused_and_the_old_file_stays(tmp_path):
     path = tmp_path / "x.json"
-    provenance.write_json(path, {"a": 1})
+    files.write_json(path, {"a": 1})
     with pytest.raises(TypeError, match="object has no JSON form"):
-        provenance.write_json(path, {"a": object()})
+        files.write_json(path, {"a": object()})
     with pytest.raises(TypeError, match="complex has no JSON form"):
-        provenance.write_json(path, {"a": 1j})
+        files.write_json(path, {"a": 1j})
     assert read_strictly(path) == {"a": 1}
     assert os.listdir(tmp_path) == ["x.json"]
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     path = tmp_path / "x.json"
-    provenance.write_json(path, {"a": 1})
+    files.write_json(path, {"a": 1})
 
     def disk_full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", disk_full)
     with pytest.raises(OSError, match="No space"):
-        provenance.write_json(path, {"a": 2})
+        files.write_json(path, {"a": 2})
     assert read_strictly(path) == {"a": 1}
     assert os.listdir(tmp_path) == ["x.json"]
 
 
 def test_files_have_the_usual_mode(tmp_path):
-    provenance.write_json(tmp_path / "x.json", {})
+    files.write_json(tmp_path / "x.json", {})
     (tmp_path / "y").write_text("")
     modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("x.json", "y")]
     assert modes[0] == modes[1]

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from configs import default
-from ebm_jax import pictures, provenance, report
+from ebm_jax.io import files, plotting, report
 from ebm_jax.tasks import report as task
 
 RNG = np.random.default_rng(0)
@@ -46,7 +46,7 @@ class Reader(html.parser.HTMLParser):
 def workdir(tmp_path):
     config = default.get_config()
     path = tmp_path / "run"
-    provenance.write_json(path / "config.json", config.to_dict())
+    files.write_json(path / "config.json", config.to_dict())
     lines = [
         {"step": step, "time": 0.0, "loss": 1 / step, "gap/level_0": step, "gap/level_1": "NaN"}
         for step in (10, 20, 30)
@@ -54,9 +54,9 @@ def workdir(tmp_path):
     (path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"step": 4')
     for name in ("samples/step_0000010", "samples/step_0000030", "ood/sets"):
         image = RNG.integers(0, 256, (40, 40, 3), dtype=np.uint8)
-        pictures.save_image(path / f"{name}.png", image)
+        plotting.save_image(path / f"{name}.png", image)
     interval = {"value": 0.75, "low": 0.7, "high": 0.8}
-    provenance.write_json(
+    files.write_json(
         path / "ood/ood.json",
         {
             "mode": "ood",
@@ -65,7 +65,7 @@ def workdir(tmp_path):
             "auroc": {"noise": {"energy": interval}, "flipped": {"energy": interval}},
         },
     )
-    provenance.write_json(path / "new_mode/new_mode.json", {"figure": 1234.5})
+    files.write_json(path / "new_mode/new_mode.json", {"figure": 1234.5})
     return path
 
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ebm_jax import parallel, resumable
+from ebm_jax import parallel
+from ebm_jax.io import resumable
 
 X = np.arange(21, dtype=np.float32)
 
@@ -17,8 +18,8 @@ def square(common, x, index):
 
 
 def run(folder, made_from, fn=square):
-    with resumable.Parts(folder, made_from, "squaring", len(X)) as parts:
-        found = parts.over_batches("x", fn, jnp.asarray(2.0), (X, np.arange(21)), batch_size=8)
+    with resumable.ResumableWork(folder, made_from, "squaring", len(X)) as parts:
+        found = parts.map_batches("x", fn, jnp.asarray(2.0), (X, np.arange(21)), batch_size=8)
         assert folder.exists()
     return found
 

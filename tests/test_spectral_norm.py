@@ -7,7 +7,8 @@ import pytest
 import recovery_in_numpy as plain
 from reference_files import assert_close, below, load_reference
 
-from ebm_jax import convert, spectral_norm
+from ebm_jax import convert
+from ebm_jax.networks import spectral_norm
 from ebm_jax.networks.recovery_resnet import RecoveryResNet
 
 

@@ -17,7 +17,7 @@ from ebm_jax.data.preprocess import (
     unscale_points,
 )
 from ebm_jax.data.registry import dataset_names, load_dataset
-from ebm_jax.data.toy2d import TOY_DENSITIES, ToyDensity, toy_density
+from ebm_jax.data.sources.toy2d import TOY_DENSITIES, ToyDensity, toy_density
 
 __all__ = [
     "TOY_DENSITIES",

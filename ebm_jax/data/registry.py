@@ -8,16 +8,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ebm_jax.data.array_cache import cached_arrays
-from ebm_jax.data.celeba import load_celeba
 from ebm_jax.data.dataset import Dataset
-from ebm_jax.data.dsprites import load_dsprites
-from ebm_jax.data.imagenet32 import load_imagenet32
-from ebm_jax.data.lsun import load_lsun
-from ebm_jax.data.prepare import find_prepared, prepare_once, prepared_plan
 from ebm_jax.data.preprocess import pad_images
-from ebm_jax.data.storage import OWN_FOLDER, resolve_data_dir
-from ebm_jax.data.toy2d import TOY_DENSITIES, toy_density
+from ebm_jax.data.sources.celeba import load_celeba
+from ebm_jax.data.sources.dsprites import load_dsprites
+from ebm_jax.data.sources.imagenet32 import load_imagenet32
+from ebm_jax.data.sources.lsun import load_lsun
+from ebm_jax.data.sources.toy2d import TOY_DENSITIES, toy_density
+from ebm_jax.data.storage.array_cache import cached_arrays
+from ebm_jax.data.storage.paths import OWN_FOLDER, resolve_data_dir
+from ebm_jax.data.storage.prepare import find_prepared, prepare_once, prepared_plan
 
 TOY_EXAMPLES = 100_000
 
@@ -38,7 +38,7 @@ def _prepared(name: str, class_name: str, *, tfds_name: str | None = None) -> _E
     def load(split: str, data_dir: Path) -> Dataset:
         directory = find_prepared(data_dir, tfds_name) if tfds_name else None
         if directory is None:
-            from ebm_jax.data import builders
+            from ebm_jax.data.sources import builders
 
             directory = prepare_once(getattr(builders, class_name), data_dir)
         images, labels = cached_arrays(

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from ebm_jax import energy, parallel, samplers
+from ebm_jax import energy, networks, parallel, samplers
 from ebm_jax.diffusion import NoiseSchedule
 from ebm_jax.objectives import recovery_likelihood as recovery
 from ebm_jax.objectives.chain_starts import box_noise
@@ -194,16 +194,16 @@ def chain_marginals(
 
     Of a conditional network it is that of the mixture of its classes, -log mean_y exp(-E(x, y)).
     """
-    normalized, _ = energy.normalize_params(module, params)
+    normalized, _ = networks.normalize_params(module, params)
     num_classes = getattr(module, "num_classes", None)
 
     def of_x(level: jax.Array) -> energy.EnergyFn:
         del level
         if num_classes is None:
-            return energy.bind(module, normalized, scale=temperature)
+            return networks.bind(module, normalized, scale=temperature)
         classes = (jnp.asarray(y) for y in range(num_classes))
         return energy.mixture_energy(
-            [energy.bind(module, normalized, y, scale=temperature) for y in classes]
+            [networks.bind(module, normalized, y, scale=temperature) for y in classes]
         )
 
     return Marginals(
@@ -223,7 +223,7 @@ def annealed_marginals(
     With a ladder of noises the energy is no log density at sigma_0 nor at any level. Its own chain
     is that of sampling at temperature 1. Arguments as `denoising_score_matching` has them.
     """
-    energy_fn = energy.make_energy_fn(module, params)
+    energy_fn = networks.make_energy_fn(module, params)
     return Marginals(
         lambda level: energy_fn,
         jnp.ones(1),

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from ebm_jax import energy, samplers
+from ebm_jax import energy, networks, samplers
 from ebm_jax.diffusion import NoiseSchedule, q_sample
 from ebm_jax.evaluation import guided_chains as guided
 from ebm_jax.objectives import recovery_likelihood as recovery
@@ -137,12 +137,12 @@ def chain_model(
     own; its score is that of the mixture of its classes, -log mean_y exp(-E(x, y)).
     """
     num_classes = getattr(module, "num_classes", None)
-    normalized, _ = energy.normalize_params(module, params)
+    normalized, _ = networks.normalize_params(module, params)
     noise = box_noise(start_noise, module.input_shape, low, high)
 
     def energy_of(label: jax.Array | None) -> energy.EnergyFn:
         condition = None if num_classes is None else label
-        return energy.bind(module, normalized, condition, scale=temperature)
+        return networks.bind(module, normalized, condition, scale=temperature)
 
     def starts(rng_key: jax.Array, chain: guided.Chain) -> jax.Array:
         draw = functools.partial(noise, rng_key)
@@ -192,7 +192,7 @@ def annealed_model(
     inpaint and restore anneal as sampling does; restore leaves out what is hotter than its
     temperature. num_steps has no meaning here.
     """
-    energy_fn = energy.make_energy_fn(module, params)
+    energy_fn = networks.make_energy_fn(module, params)
     steps = {"step_size": step_size, "target_sigma": target_sigma}
 
     def start(rng_key: jax.Array, chain: guided.Chain) -> jax.Array:

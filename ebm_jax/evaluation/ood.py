@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ebm_jax.evaluation.corruption import corrupt
+from ebm_jax.evaluation.images.corruption import corrupt
 
 NAMES = (
     "uniform_noise", "constants", "interpolations", "salt_and_pepper", "flipped", "shuffled",

@@ -1,1 +1,28 @@
-"""Energy networks: linen modules with explicit fields that return energies [batch]."""
+"""Networks that return energies, and energies made from them."""
+
+from ebm_jax.networks.energy_fn import (
+    bind,
+    has_spectral_norm,
+    init_power_state,
+    make_energy_fn,
+    normalize_params,
+)
+from ebm_jax.networks.ensemble import Ensemble
+from ebm_jax.networks.igebm import IgebmConvNet, IgebmResNet
+from ebm_jax.networks.mdsm import MdsmResNet
+from ebm_jax.networks.mlp import EnergyMLP
+from ebm_jax.networks.recovery_resnet import RecoveryResNet
+
+__all__ = [
+    "EnergyMLP",
+    "Ensemble",
+    "IgebmConvNet",
+    "IgebmResNet",
+    "MdsmResNet",
+    "RecoveryResNet",
+    "bind",
+    "has_spectral_norm",
+    "init_power_state",
+    "make_energy_fn",
+    "normalize_params",
+]

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from ebm_jax.networks.preparation import prepared
+from ebm_jax.networks.prepared import prepared
 
 FORMULATIONS = ("auto", "native", "flipped", "dense")
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")

@@ -16,7 +16,7 @@ from flax import linen as nn
 from ebm_jax.networks.activations import leaky_relu
 from ebm_jax.networks.convolution import Conv
 from ebm_jax.networks.labels import class_weights
-from ebm_jax.networks.preparation import prepared
+from ebm_jax.networks.prepared import prepared
 from ebm_jax.networks.recovery_resnet import average_pool, check_can_halve
 
 ACTIVATIONS = {"leaky_relu": leaky_relu, "relu": nn.relu, "swish": nn.swish}

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from ebm_jax.networks.preparation import prepared
+from ebm_jax.networks.prepared import prepared
 from ebm_jax.networks.recovery_resnet import level_embedding
 
 

@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from ebm_jax.networks.activations import leaky_relu
 from ebm_jax.networks.convolution import Conv
-from ebm_jax.networks.preparation import prepared
+from ebm_jax.networks.prepared import prepared
 
 
 def _uniform_init(scale: float = 1.0) -> nn.initializers.Initializer:

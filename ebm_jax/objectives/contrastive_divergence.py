@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from ebm_jax import energy, samplers
+from ebm_jax import energy, networks, samplers
 from ebm_jax.networks.labels import check_classes
 from ebm_jax.objectives import chain_starts
 from ebm_jax.objectives.base import (
@@ -211,7 +211,7 @@ def contrastive_divergence(
             _check_box(x, low, high)
             if label is not None:
                 check_classes(label, num_classes)
-        power_state = energy.init_power_state(rng_key, module, params)
+        power_state = networks.init_power_state(rng_key, module, params)
         return ObjectiveState(power_state, starting.init(x))
 
     def masks(rng_key, chain) -> dict[str, Any]:
@@ -222,13 +222,13 @@ def contrastive_divergence(
         return {"keep_masks": [draw > 0 for draw in random.normal(rng_key, chain, like)]}
 
     def chain_kernel(params, label) -> samplers.Kernel:
-        plain = make_kernel(energy.bind(module, params, label, scale=temperature))
+        plain = make_kernel(networks.bind(module, params, label, scale=temperature))
         if not dropout:
             return plain
 
         def step(rng_key, state):  # another energy at each step
             inputs = masks(jax.random.fold_in(rng_key, 1), state.chain)
-            energy_fn = energy.bind(module, params, label, scale=temperature, **inputs)
+            energy_fn = networks.bind(module, params, label, scale=temperature, **inputs)
             return make_kernel(energy_fn).step(rng_key, state)
 
         return samplers.Kernel(plain.init, step)
@@ -238,13 +238,13 @@ def contrastive_divergence(
         halves = [masks(key, index) for key in jax.random.split(rng_key)]
         inputs = jax.tree.map(lambda *half: jnp.concatenate(half), *halves)
         both = None if label is None else jnp.concatenate([label, label])
-        energy_fn = energy.bind(module, params, both, **inputs)
+        energy_fn = networks.bind(module, params, both, **inputs)
         return jnp.split(energy_fn(jnp.concatenate([x_pos, x_neg])), 2)
 
     def loss(params, objective_state, batch, rng_key):
         start_key, chain_key, mask_key, kl_key = jax.random.split(rng_key, 4)
         x_pos, index, label = batch["image"], example_index(batch), label_of(batch)
-        normalized, power_state = energy.normalize_params(
+        normalized, power_state = networks.normalize_params(
             module, params, objective_state.power_state
         )
         constant = jax.lax.stop_gradient(normalized)
@@ -264,7 +264,7 @@ def contrastive_divergence(
         penalty = energy_penalty(energy_pos, energy_neg)
         total = likelihood_weight * likelihood + energy_l2 * penalty
         if form == "cd_with_kl":
-            fixed = energy.bind(module, constant, label, **masks(kl_key, index))
+            fixed = networks.bind(module, constant, label, **masks(kl_key, index))
             total = total + jnp.mean(fixed(end.x))
 
         metrics = {
@@ -286,7 +286,7 @@ def contrastive_divergence(
         index = first_sample + jnp.arange(num_samples)
         if label is None and num_classes is not None:
             label = index % num_classes
-        energy_fn = energy.make_energy_fn(module, params, label, scale=temperature)
+        energy_fn = networks.make_energy_fn(module, params, label, scale=temperature)
         end, _ = samplers.run_chain(
             chain_key,
             make_kernel(energy_fn),

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from ebm_jax import energy, samplers
+from ebm_jax import energy, networks, samplers
 from ebm_jax.objectives.base import (
     Objective,
     ObjectiveState,
@@ -167,7 +167,7 @@ def denoising_score_matching(
 
     def init(rng_key, params, example_batch) -> ObjectiveState:
         del example_batch
-        return ObjectiveState(energy.init_power_state(rng_key, module, params))
+        return ObjectiveState(networks.init_power_state(rng_key, module, params))
 
     def loss(params, objective_state, batch, rng_key):
         x, index = batch["image"], example_index(batch)
@@ -175,11 +175,11 @@ def denoising_score_matching(
         level_sigma = jnp.asarray(sigma)[level]
         noise = random.normal(rng_key, index, x)
         x_noisy = x + level_sigma.reshape(-1, *(1,) * (x.ndim - 1)) * noise
-        normalized, power_state = energy.normalize_params(
+        normalized, power_state = networks.normalize_params(
             module, params, objective_state.power_state
         )
         losses, energies = score_matching_losses(
-            energy.bind(module, normalized), x, x_noisy, level_sigma, target_sigma
+            networks.bind(module, normalized), x, x_noisy, level_sigma, target_sigma
         )
         relative = target_sigma**4 * losses
         metrics = {
@@ -197,7 +197,7 @@ def denoising_score_matching(
         like = jnp.zeros((num_samples, *module.input_shape))
         return annealed_sample(
             chain_key,
-            energy.make_energy_fn(module, params),
+            networks.make_energy_fn(module, params),
             centre + random.normal(start_key, first_sample + jnp.arange(num_samples), like),
             temperatures,
             step_size=step_size,

@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from ebm_jax import energy, samplers, spectral_norm
+from ebm_jax import energy, networks, samplers
 from ebm_jax.diffusion import NoiseSchedule, q_sample_pairs
+from ebm_jax.networks import spectral_norm
 from ebm_jax.objectives.base import (
     Objective,
     ObjectiveState,
@@ -228,10 +229,10 @@ def network_level_energy(
       module, params: the network. energy_scale: 1 / s_t^2 [T].
       power_state: vectors of the spectral norm; None: the converged ones.
     """
-    normalized, _ = energy.normalize_params(module, params, power_state)
+    normalized, _ = networks.normalize_params(module, params, power_state)
 
     def level_energy(level: jax.Array) -> energy.EnergyFn:
-        return energy.bind(module, normalized, level, scale=energy_scale[level])
+        return networks.bind(module, normalized, level, scale=energy_scale[level])
 
     return level_energy
 
@@ -298,7 +299,7 @@ def recovery_likelihood(
 
     def init(rng_key, params, example_batch) -> ObjectiveState:
         del example_batch
-        if not energy.has_spectral_norm(module):
+        if not networks.has_spectral_norm(module):
             return ObjectiveState()
         mode = module.spectral_norm_mode
         return ObjectiveState(spectral_norm.init_power_state(rng_key, params, mode))
@@ -336,17 +337,19 @@ def recovery_likelihood(
         multiplier = schedule.multiplier[level].reshape((-1,) + (1,) * (x_t.ndim - 1))
         y_pos = multiplier * x_t
 
-        normalized, power_state = energy.normalize_params(
+        normalized, power_state = networks.normalize_params(
             module, params, objective_state.power_state
         )
-        marginal = energy.bind(module, jax.lax.stop_gradient(normalized), level, scale=scale[level])
+        marginal = networks.bind(
+            module, jax.lax.stop_gradient(normalized), level, scale=scale[level]
+        )
         if num_steps == 0:
             y_neg, grad_norm = draw_once(marginal, level, x_noisy, noises)
         else:
             y_neg, grad_norm = run_chains(chain_key, marginal, level, x_noisy, index[0])
         y_neg = jax.lax.stop_gradient(y_neg)
 
-        both_energy_fn = energy.bind(module, normalized, jnp.concatenate([level, level]))
+        both_energy_fn = networks.bind(module, normalized, jnp.concatenate([level, level]))
         energy_pos, energy_neg = jnp.split(both_energy_fn(jnp.concatenate([y_pos, y_neg])), 2)
         level_weight = schedule.sigma[1] / schedule.sigma[1:][level]
         losses = level_weight * (energy_pos - energy_neg)

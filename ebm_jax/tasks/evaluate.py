@@ -11,11 +11,13 @@ import jax
 import ml_collections
 import numpy as np
 
-from ebm_jax import data, experiment, pictures, provenance, workdir
-from ebm_jax.evaluation import image_report, plane
-from ebm_jax.evaluation.images import judge_images
+from ebm_jax import data, experiment, workdir
+from ebm_jax.evaluation.density import plane
+from ebm_jax.evaluation.images import report
+from ebm_jax.evaluation.images.quality import judge_images
 from ebm_jax.experiment import ConfigError
-from ebm_jax.progress import Progress
+from ebm_jax.io import files, plotting
+from ebm_jax.io.progress import Progress
 
 
 class Report(NamedTuple):
@@ -43,10 +45,8 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
             raise ConfigError(f"--mode=evaluate: {error}") from error
         out = pathlib.Path(directory) / "evaluate"
         measured_on = workdir.measured_on(config, trained, num_samples)
-        provenance.write_json(
-            out / "evaluation.json", {"measured_on": measured_on, **report.figures}
-        )
-        pictures.save_image(out / "evaluation.png", report.picture)
+        files.write_json(out / "evaluation.json", {"measured_on": measured_on, **report.figures})
+        plotting.save_image(out / "evaluation.png", report.picture)
         print(f"{num_samples:,} samples from the EMA weights of step {trained.step}")
         print(*report.lines, f"{out}/evaluation.png and evaluation.json", sep="\n", flush=True)
     return 0
@@ -63,9 +63,9 @@ def _judge_images(
     def judge(samples: np.ndarray) -> Report:
         found = judge_images(samples, training, held_out, **scale)
         return Report(
-            image_report.figures(found, training, held_out),
-            image_report.lines(found, training.name),
-            image_report.picture(found, samples, held_out, **scale),
+            report.figures(found, training, held_out),
+            report.lines(found, training.name),
+            report.picture(found, samples, held_out, **scale),
         )
 
     return judge

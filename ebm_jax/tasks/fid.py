@@ -7,14 +7,15 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from ebm_jax import data, experiment, pictures, workdir
+from ebm_jax import data, experiment, workdir
 from ebm_jax.data.dataset import Dataset
-from ebm_jax.evaluation import frechet
-from ebm_jax.evaluation.features import INCEPTION_FEATURES, Extractor
-from ebm_jax.evaluation.inception_metrics import inception_score, kernel_distance
-from ebm_jax.evaluation.reference_statistics import Statistics, read_statistics
+from ebm_jax.evaluation.fidelity import frechet
+from ebm_jax.evaluation.fidelity.features import INCEPTION_FEATURES, Extractor
+from ebm_jax.evaluation.fidelity.inception_scores import inception_score, kernel_distance
+from ebm_jax.evaluation.fidelity.reference_statistics import Statistics, read_statistics
 from ebm_jax.experiment import ConfigError
-from ebm_jax.resumable import Parts
+from ebm_jax.io import plotting
+from ebm_jax.io.resumable import ResumableWork
 
 _SHOWN = 100  # samples of the picture
 _FID50K = 50_000
@@ -52,15 +53,15 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
         total += number + (0 if statistics else split.num_examples)
     folder = pathlib.Path(directory) / "fid" / "parts"
     made_from = workdir.made_from(config, trained, "fid") | {"features": described}
-    with Parts(folder, made_from, "sampling, features", total) as parts:
-        images = parts.over_batches(
+    with ResumableWork(folder, made_from, "sampling, features", total) as parts:
+        images = parts.map_batches(
             "samples", generate, trained.params, (np.arange(number),),
             batch_size=config.sampling.batch_size,
         )["image"]  # fmt: skip
-        over_batches = functools.partial(parts.over_batches, batch_size=settings.batch_size)
-        found = extractor.extract("features", images, over_batches)
+        map_batches = functools.partial(parts.map_batches, batch_size=settings.batch_size)
+        found = extractor.extract("features", images, map_batches)
         if statistics is None:
-            real = extractor.extract("reference", split.images, over_batches)["features"]
+            real = extractor.extract("reference", split.images, map_batches)["features"]
             statistics = Statistics(frechet.fit_gaussian(real), described)
         else:
             real = None
@@ -72,7 +73,7 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
             config, trained, directory, "fid",
             num_examples=number,
             figures=figures,
-            drawings={"samples": pictures.image_grid(images[:_SHOWN])},
+            drawings={"samples": plotting.image_grid(images[:_SHOWN])},
             lines=_lines(figures, number, split),
         )  # fmt: skip
     return 0

@@ -6,11 +6,12 @@ import jax
 import ml_collections
 import numpy as np
 
-from ebm_jax import experiment, provenance, workdir
-from ebm_jax.evaluation import frechet
-from ebm_jax.evaluation.reference_statistics import Statistics, write_statistics
+from ebm_jax import experiment, workdir
+from ebm_jax.evaluation.fidelity import frechet
+from ebm_jax.evaluation.fidelity.reference_statistics import Statistics, write_statistics
 from ebm_jax.experiment import ConfigError
-from ebm_jax.resumable import Parts
+from ebm_jax.io import files
+from ebm_jax.io.resumable import ResumableWork
 
 
 def run(config: ml_collections.ConfigDict, directory: str) -> int:
@@ -21,20 +22,20 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
     if (reason := frechet.too_few(split.num_examples, extractor.num_features)) is not None:
         raise ConfigError(f"--mode=fid_stats: {split.name}, {split.split}: {reason}")
     described = experiment.reference_description(config, split, extractor)
-    with Parts(out / "parts", described, "features", split.num_examples) as parts:
-        over_batches = functools.partial(parts.over_batches, batch_size=config.fid.batch_size)
-        features = extractor.extract("reference", split.images, over_batches)["features"]
+    with ResumableWork(out / "parts", described, "features", split.num_examples) as parts:
+        map_batches = functools.partial(parts.map_batches, batch_size=config.fid.batch_size)
+        features = extractor.extract("reference", split.images, map_batches)["features"]
         fit = frechet.fit_gaussian(np.asarray(features))
         if jax.process_index() == 0:
             write_statistics(out / "stats.npz", Statistics(fit, described))
-            provenance.write_json(
+            files.write_json(
                 out / "fid_stats.json",
                 {
                     "mode": "fid_stats",
                     **described,
                     "num_images": fit.num_examples,
                     "num_features": extractor.num_features,
-                    "versions": provenance.versions(),
+                    "versions": files.versions(),
                 },
             )
             print(

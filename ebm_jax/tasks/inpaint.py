@@ -5,11 +5,12 @@ import pathlib
 import ml_collections
 import numpy as np
 
-from ebm_jax import data, experiment, pictures, workdir
-from ebm_jax.evaluation import masks
-from ebm_jax.evaluation.image_errors import error_lines, image_error, nearest_by
+from ebm_jax import data, experiment, workdir
+from ebm_jax.evaluation.images import masks
+from ebm_jax.evaluation.images.errors import error_lines, image_error, nearest_by
 from ebm_jax.experiment import ConfigError
-from ebm_jax.resumable import Parts
+from ebm_jax.io import plotting
+from ebm_jax.io.resumable import ResumableWork
 
 _GREY = 128  # of hidden pixels in the picture
 
@@ -42,8 +43,8 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
     arrays = (true[rows], held_out.labels[rows], np.arange(len(rows)))
     folder = pathlib.Path(directory) / "inpaint" / "parts"
     made_from = workdir.made_from(config, trained, "inpaint") | {"hidden": hidden}
-    with Parts(folder, made_from, "inpainting", len(rows)) as parts:
-        x = parts.over_batches(
+    with ResumableWork(folder, made_from, "inpainting", len(rows)) as parts:
+        x = parts.map_batches(
             "images", fill, trained.params, arrays,
             batch_size=config.sampling.batch_size,
         )["x"].reshape(number, draws, *true.shape[1:])  # fmt: skip
@@ -81,7 +82,7 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
                 "error_on_hidden_pixels": {k: v._asdict() for k, v in errors.items()},
                 "units": "the range of the grey values",
             },
-            drawings={"inpaint": pictures.columns_picture(columns)},
+            drawings={"inpaint": plotting.columns_picture(columns)},
             lines=error_lines(errors, title),
         )  # fmt: skip
     return 0

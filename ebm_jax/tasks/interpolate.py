@@ -5,10 +5,11 @@ import pathlib
 import ml_collections
 import numpy as np
 
-from ebm_jax import data, experiment, pictures, workdir
+from ebm_jax import data, experiment, workdir
 from ebm_jax.evaluation import interpolation
 from ebm_jax.experiment import ConfigError
-from ebm_jax.resumable import Parts
+from ebm_jax.io import plotting
+from ebm_jax.io.resumable import ResumableWork
 
 
 def run(config: ml_collections.ConfigDict, directory: str) -> int:
@@ -27,8 +28,8 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
 
     folder = pathlib.Path(directory) / "interpolate" / "parts"
     made_from = workdir.made_from(config, trained, "interpolate")
-    with Parts(folder, made_from, "interpolating", number) as parts:
-        x = parts.over_batches(
+    with ResumableWork(folder, made_from, "interpolating", number) as parts:
+        x = parts.map_batches(
             "paths", generate, trained.params, paths,
             batch_size=config.sampling.batch_size,
         )["x"]  # fmt: skip
@@ -43,7 +44,7 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
                 "largest_step_over_distance_of_ends": steps,
                 "of_a_straight_line": 1 / (settings.num_points - 1),
             },
-            drawings={"interpolate": pictures.image_grid(images, settings.num_points)},
+            drawings={"interpolate": plotting.image_grid(images, settings.num_points)},
             lines=[
                 f"{settings.num_pairs} paths of {settings.num_points} images; largest step over "
                 f"the distance of the ends: median {np.median(steps):.2f}"

@@ -10,11 +10,11 @@ import ml_collections
 import numpy as np
 
 from ebm_jax import experiment, parallel, samplers, workdir
-from ebm_jax.evaluation import annealing, likelihood
-from ebm_jax.evaluation.annealing import Ladder, Path, Tuned
+from ebm_jax.evaluation.density import annealing, log_likelihood
+from ebm_jax.evaluation.density.annealing import Ladder, Path, Tuned
 from ebm_jax.evaluation.marginals import level_energies
 from ebm_jax.experiment import ConfigError
-from ebm_jax.pieces import Pieces
+from ebm_jax.io.resumable import ResumableWork
 
 _STRETCH = 10  # temperatures between two states that are kept
 _TUNING_SHARE = 0.2  # of the bar
@@ -33,7 +33,7 @@ class _Run(NamedTuple):
 
 
 def run(config: ml_collections.ConfigDict, directory: str) -> int:
-    """Writes `likelihood/`: likelihood.json and likelihood.png; prints figures and meaning."""
+    """Writes `likelihood/`: log_likelihood.json and log_likelihood.png; prints figures and meaning."""
     settings = _checked(config)
     trained = workdir.load_trained(config, directory)
     make = experiment.make_marginals(config, trained.parts)
@@ -76,7 +76,7 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
     tuning = round(_TUNING_SHARE * total)
     folder = pathlib.Path(directory) / "likelihood" / "pieces"
     made_from = workdir.made_from(config, trained, "likelihood")
-    with Pieces(folder, made_from, "annealing", total + tuning) as pieces:
+    with ResumableWork(folder, made_from, "annealing", total + tuning) as pieces:
         tuned = _tune(of, pieces, tuning)
         draws = _starts(of, pieces, images["training"], tuned[-1].step_size)
         log_z_base = marginals.base.log_z(int(np.prod(shape)))
@@ -88,27 +88,27 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
             forward = _anneal(of, pieces, walk, ladder, base, number, reverse=False)
             reverse = _anneal(of, pieces, walk, down, draws, number, reverse=True)
             brackets.append(
-                likelihood.Bracket(
+                log_likelihood.Bracket(
                     number,
-                    likelihood.estimate(forward, log_z_base, reverse=False),
-                    likelihood.estimate(reverse, log_z_base, reverse=True),
+                    log_likelihood.estimate(forward, log_z_base, reverse=False),
+                    log_likelihood.estimate(reverse, log_z_base, reverse=True),
                 )
             )
         energies = {name: _energies(config, of, x) for name, x in images.items()}
         units = _units(config, shape)
         measured, caveats = _measured(config, marginals, units)
         meaning = [
-            *likelihood.statement(
+            *log_likelihood.statement(
                 reverse_steps=settings.reverse_steps, measured=measured, units=units
             ),
-            *likelihood.crossing(brackets[-1]),
+            *log_likelihood.crossing(brackets[-1]),
             *caveats,
         ]
-        lines = likelihood.lines(brackets, energies, units)
+        lines = log_likelihood.lines(brackets, energies, units)
         on_grid = None
         if shape == (2,):
             lowest = marginals.energy(jnp.asarray(0))
-            on_grid = likelihood.log_z_on_grid(lowest, config.data.low, config.data.high)
+            on_grid = log_likelihood.log_z_on_grid(lowest, config.data.low, config.data.high)
             lines.append(f"by a grid, log Z is {on_grid:.4f}")
         sampler = f"HMC, {settings.num_leapfrog_steps} leapfrog steps, one move per temperature"
         workdir.write_result(
@@ -121,11 +121,11 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
                 "splits_are": {
                     "training": config.data.split, "held out": config.data.held_out_split
                 },
-                **likelihood.figures(brackets, energies, units),
+                **log_likelihood.figures(brackets, energies, units),
                 "log_z_on_grid": on_grid,
                 "tuned": [point._asdict() for point in tuned],
             },
-            drawings={"likelihood": likelihood.picture(brackets, energies, units)},
+            drawings={"likelihood": log_likelihood.picture(brackets, energies, units)},
             lines=[*lines, *meaning],
         )  # fmt: skip
     return 0
@@ -156,7 +156,7 @@ def _checked(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     return settings
 
 
-def _tune(of: _Run, pieces: Pieces, work: int) -> list[Tuned]:
+def _tune(of: _Run, pieces: ResumableWork, work: int) -> list[Tuned]:
     """Temperatures and their steps along the whole path."""
     settings = of.settings
     key = jax.random.fold_in(of.key, 1)
@@ -206,7 +206,7 @@ def _tune(of: _Run, pieces: Pieces, work: int) -> list[Tuned]:
             )
         tuned.append(point)
         columns = zip(*tuned, strict=True)
-        pieces.keep(
+        pieces.save(
             "tuned",
             {**dict(zip(Tuned._fields, columns, strict=True)), "u_earlier": u_earlier, "u": u},
         )
@@ -220,7 +220,7 @@ def _share(point: Tuned, num_segments: int, work: int) -> int:
     return int(work * (point.segment + point.beta) / num_segments)
 
 
-def _starts(of: _Run, pieces: Pieces, images: np.ndarray, step_size: float) -> np.ndarray:
+def _starts(of: _Run, pieces: ResumableWork, images: np.ndarray, step_size: float) -> np.ndarray:
     """Where reverse annealing starts: noised training images, moved by HMC at the lowest level."""
     settings, key = of.settings, jax.random.fold_in(of.key, 2)
     if (kept := pieces.load("starts")) is not None:
@@ -240,13 +240,13 @@ def _starts(of: _Run, pieces: Pieces, images: np.ndarray, step_size: float) -> n
     # Images are few at times: then some start more than one chain.
     x = images[np.arange(settings.num_chains) % len(images)]
     x = np.asarray(settle(of.params, parallel.spread(x)))
-    pieces.keep("starts", {"x": x})
+    pieces.save("starts", {"x": x})
     return x
 
 
 def _anneal(
     of: _Run,
-    pieces: Pieces,
+    pieces: ResumableWork,
     walk: Callable[..., samplers.AISResult],
     ladder: Ladder,
     u: np.ndarray,
@@ -268,29 +268,33 @@ def _anneal(
             of.params, jax.random.fold_in(key, n), Ladder(*(field[n] for field in ladder)), u
         )
         u, log_weights = found.x, log_weights + np.asarray(found.log_weights, np.float64)
-        pieces.keep(name, {"next": n + 1, "u": u, "log_weights": log_weights})
+        pieces.save(name, {"next": n + 1, "u": u, "log_weights": log_weights})
         pieces.advance(int(shares[n]), {"log w": float(np.mean(log_weights))})
     return log_weights
 
 
-def _energies(config: ml_collections.ConfigDict, of: _Run, x: np.ndarray) -> likelihood.SplitEnergy:
+def _energies(
+    config: ml_collections.ConfigDict, of: _Run, x: np.ndarray
+) -> log_likelihood.SplitEnergy:
     """Of images brought to the lowest level's noise, one draw each."""
     found = level_energies(
         lambda params: of.path(params).marginals, of.params, jax.random.fold_in(of.key, 3), 0, x,
         batch_size=config.sampling.batch_size,
     )  # fmt: skip
-    return likelihood.split_energy(found)
+    return log_likelihood.split_energy(found)
 
 
-def _units(config: ml_collections.ConfigDict, shape: tuple[int, ...]) -> likelihood.Units:
+def _units(config: ml_collections.ConfigDict, shape: tuple[int, ...]) -> log_likelihood.Units:
     if len(shape) != 3:
-        return likelihood.Units(int(np.prod(shape)), 0.0)
+        return log_likelihood.Units(int(np.prod(shape)), 0.0)
     grey_values = 256 if config.data.dequantise else 255  # from low to high, see data.preprocess
-    return likelihood.Units(int(np.prod(shape)), (config.data.high - config.data.low) / grey_values)
+    return log_likelihood.Units(
+        int(np.prod(shape)), (config.data.high - config.data.low) / grey_values
+    )
 
 
 def _measured(
-    config: ml_collections.ConfigDict, marginals: Any, units: likelihood.Units
+    config: ml_collections.ConfigDict, marginals: Any, units: log_likelihood.Units
 ) -> tuple[str, list[str]]:
     """What the density is of, and what to bear in mind with this method."""
     noise, objective = float(marginals.sigma_bar[0]), config.objective

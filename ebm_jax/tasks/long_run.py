@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from ebm_jax import data, energy, experiment, parallel, pictures, workdir
-from ebm_jax.evaluation import long_run
+from ebm_jax import data, energy, experiment, parallel, workdir
+from ebm_jax.evaluation.density import long_run
 from ebm_jax.evaluation.marginals import Marginals, level_energies
 from ebm_jax.experiment import ConfigError
-from ebm_jax.pieces import Pieces
+from ebm_jax.io import plotting
+from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.samplers.base import energy_and_grad
 
 _PICTURED = 10  # chains
@@ -77,13 +78,13 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
     programs = _programs(config, make, key)
     folder = pathlib.Path(directory) / "long_run" / "pieces"
     made_from = workdir.made_from(config, trained, "long_run")
-    with Pieces(folder, made_from, "long chains", settings.num_steps) as pieces:
+    with ResumableWork(folder, made_from, "long chains", settings.num_steps) as pieces:
         state = pieces.load("chains") or _start(config, marginals, plan, key, examples)
         pieces.skip(int(state["step"]))
         while int(state["step"]) < settings.num_steps and not _has_diverged(state):
             before = int(state["step"])
             state = _to_next_event(config, plan, programs, params, marginals, state, real)
-            pieces.keep("chains", state)
+            pieces.save("chains", state)
             figures = dict(zip(long_run.Record._fields, state["records"][-1], strict=True))
             shown = {name: figures[name] for name in ("energy", "displacement")}
             pieces.advance(int(state["step"]) - before, shown)
@@ -108,7 +109,7 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
             },
             drawings={
                 "curves": long_run.curves(records, real),
-                "chains": pictures.image_grid(rows, min(_PICTURED, settings.num_chains)),
+                "chains": plotting.image_grid(rows, min(_PICTURED, settings.num_chains)),
             },
             lines=_lines(config, plan, found, r_hat, too_few),
         )  # fmt: skip

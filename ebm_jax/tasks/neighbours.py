@@ -5,13 +5,14 @@ import pathlib
 import ml_collections
 import numpy as np
 
-from ebm_jax import data, experiment, pictures, workdir
-from ebm_jax.evaluation.classifier import is_for, train_classifier
-from ebm_jax.evaluation.image_errors import nearest
-from ebm_jax.evaluation.memorisation import compare_laws, nearness
-from ebm_jax.evaluation.scores import chosen_levels, image_scores, score_levels
+from ebm_jax import data, experiment, workdir
+from ebm_jax.evaluation.fidelity.classifier import is_for, train_classifier
+from ebm_jax.evaluation.fidelity.memorization import compare_laws, nearness
+from ebm_jax.evaluation.images.errors import nearest
+from ebm_jax.evaluation.level_energies import chosen_levels, image_scores, score_levels
 from ebm_jax.experiment import ConfigError
-from ebm_jax.resumable import Parts
+from ebm_jax.io import plotting
+from ebm_jax.io.resumable import ResumableWork
 
 _SHOWN = 12  # samples of the picture
 _OF_CLASSIFIER = "our classifier's scores"
@@ -44,16 +45,16 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
     folder = pathlib.Path(directory) / "neighbours" / "parts"
     made_from = workdir.made_from(config, trained, "neighbours")
     total = sum(len(x) for x in real.values()) + settings.num_samples
-    with Parts(folder, made_from, "comparing", total) as parts:
+    with ResumableWork(folder, made_from, "comparing", total) as parts:
         params, size = trained.params, config.sampling.batch_size
         found = {
-            name: parts.over_batches(
+            name: parts.map_batches(
                 name.replace(" ", "_"), score, params, (x, np.arange(len(x))), batch_size=size
             )
             for name, x in real.items()
         }
         index = np.arange(settings.num_samples)
-        samples = parts.over_batches("samples", generate, params, (index,), batch_size=size)["x"]
+        samples = parts.map_batches("samples", generate, params, (index,), batch_size=size)["x"]
         scores = {name: image_scores(v, found["training"], levels) for name, v in found.items()}
         energies = [name for name in scores["training"] if name.startswith("energy")]
         try:
@@ -78,8 +79,8 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
             for space, (_, x, y) in compared.items()
         }
         drawings = {
-            "energies": pictures.histograms_picture(of_splits),
-            "distances": pictures.histograms_picture(distances),
+            "energies": plotting.histograms_picture(of_splits),
+            "distances": plotting.histograms_picture(distances),
         }
         shown = samples[:_SHOWN]
         for space, features in spaces.items():
@@ -87,7 +88,7 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
             columns = {"sample": shown}
             columns |= {f"nearest {i + 1}": every[chosen[:, i]] for i in range(chosen.shape[1])}
             name = "nearest_in_pixels" if space == "pixels" else "nearest_in_class_scores"
-            drawings[name] = pictures.columns_picture(
+            drawings[name] = plotting.columns_picture(
                 {
                     title: np.asarray(data.unscale_images(x, low, high))
                     for title, x in columns.items()

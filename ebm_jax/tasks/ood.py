@@ -5,11 +5,12 @@ import pathlib
 import ml_collections
 import numpy as np
 
-from ebm_jax import data, experiment, pictures, workdir
+from ebm_jax import data, experiment, workdir
 from ebm_jax.evaluation import ood
-from ebm_jax.evaluation.scores import chosen_levels, image_scores, score_levels
+from ebm_jax.evaluation.level_energies import chosen_levels, image_scores, score_levels
 from ebm_jax.experiment import ConfigError
-from ebm_jax.resumable import Parts
+from ebm_jax.io import plotting
+from ebm_jax.io.resumable import ResumableWork
 
 _TRAINING = "training images"
 _SHOWN = 8  # images of each set in the picture
@@ -32,9 +33,11 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
 
     folder = pathlib.Path(directory) / "ood" / "parts"
     total = sum(len(x) for x in sets.values())
-    with Parts(folder, workdir.made_from(config, trained, "ood"), "scoring", total) as parts:
+    with ResumableWork(
+        folder, workdir.made_from(config, trained, "ood"), "scoring", total
+    ) as parts:
         found = {
-            name: parts.over_batches(
+            name: parts.map_batches(
                 f"set_{i}", score, trained.params,
                 (x.astype(np.float32), np.arange(len(x))),
                 batch_size=config.sampling.batch_size,
@@ -86,8 +89,8 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
                 "direction": "larger scores count as outside",
             },
             drawings={
-                "histograms": pictures.histograms_picture(panels),
-                "sets": pictures.columns_picture(some),
+                "histograms": plotting.histograms_picture(panels),
+                "sets": plotting.columns_picture(some),
             },
             lines=_lines(table, mean, inside_name, levels),
         )  # fmt: skip

@@ -5,8 +5,9 @@ import pathlib
 import jax
 import ml_collections
 
-from ebm_jax import provenance, report, workdir
+from ebm_jax import workdir
 from ebm_jax.experiment import ConfigError
+from ebm_jax.io import files, report
 
 
 def run(config: ml_collections.ConfigDict, directory: str) -> int:
@@ -20,6 +21,6 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
             text = report.page(path)
         except ValueError as error:
             raise ConfigError(f"--mode=report: {error}") from error
-        provenance.write_atomically(path / "report.html", text.encode())
+        files.write_atomically(path / "report.html", text.encode())
         print(f"{path}/report.html: {len(text) / 1e6:.1f} MB, all in one file", flush=True)
     return 0

@@ -5,12 +5,13 @@ import pathlib
 import ml_collections
 import numpy as np
 
-from ebm_jax import experiment, pictures, workdir
-from ebm_jax.evaluation import corruption
-from ebm_jax.evaluation.image_errors import error_lines, image_error, nearest_by
+from ebm_jax import experiment, workdir
+from ebm_jax.evaluation.images import corruption
+from ebm_jax.evaluation.images.errors import error_lines, image_error, nearest_by
 from ebm_jax.evaluation.model import Restoration
 from ebm_jax.experiment import ConfigError
-from ebm_jax.resumable import Parts
+from ebm_jax.io import plotting
+from ebm_jax.io.resumable import ResumableWork
 
 _SHOWN = 8  # images of the picture, per corruption
 _MODEL = "the model's chains"
@@ -47,10 +48,10 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
     folder = pathlib.Path(directory) / "restore" / "parts"
     made_from = workdir.made_from(config, trained, "restore")
     errors, drawings, lines = {}, {}, []
-    with Parts(folder, made_from, "restoring", len(true) * len(spoiled)) as parts:
+    with ResumableWork(folder, made_from, "restoring", len(true) * len(spoiled)) as parts:
         for name, x in spoiled.items():
             arrays = (x.astype(np.float32), labels, np.arange(len(x)))
-            repaired = parts.over_batches(
+            repaired = parts.map_batches(
                 name, repair, trained.params, arrays,
                 batch_size=config.sampling.batch_size,
             )["x"]  # fmt: skip
@@ -69,7 +70,7 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
                 title: np.round(255 * x[:_SHOWN]).astype(np.uint8)
                 for title, x in {"original": true, **guesses}.items()
             }
-            drawings[name] = pictures.columns_picture(columns)
+            drawings[name] = plotting.columns_picture(columns)
             lines += error_lines(errors[name], f"{name} {strengths[name]:g}: {len(true)} images")
         workdir.write_result(
             config, trained, directory, "restore",

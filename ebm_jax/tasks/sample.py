@@ -6,8 +6,9 @@ import jax
 import ml_collections
 import numpy as np
 
-from ebm_jax import experiment, pictures, provenance, workdir
-from ebm_jax.progress import Progress
+from ebm_jax import experiment, workdir
+from ebm_jax.io import files, plotting
+from ebm_jax.io.progress import Progress
 
 
 def run(config: ml_collections.ConfigDict, directory: str) -> int:
@@ -21,9 +22,7 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
         out.mkdir(exist_ok=True)
         np.save(out / "samples.npy", samples)
         picture = experiment.picture(config, trained.parts, trained.params, samples)
-        pictures.save_image(out / "samples.png", picture)
-        provenance.write_json(
-            out / "samples.json", workdir.measured_on(config, trained, num_samples)
-        )
+        plotting.save_image(out / "samples.png", picture)
+        files.write_json(out / "samples.json", workdir.measured_on(config, trained, num_samples))
         print(f"{num_samples} samples: {out}/samples.png and samples.npy")
     return 0

@@ -29,7 +29,7 @@ from absl import logging
 from etils import epath
 from jax.experimental import multihost_utils
 
-from ebm_jax.provenance import json_safe
+from ebm_jax.io.files import json_safe
 from ebm_jax.training import manifest as manifests
 
 _STEP_NAMES = ocp.path.step.standard_name_format()

@@ -9,11 +9,12 @@ import jax
 import ml_collections
 import numpy as np
 
-from ebm_jax import data, experiment, parallel, pictures
-from ebm_jax.progress import Progress
-from ebm_jax.training import guard
+from ebm_jax import data, experiment, parallel
+from ebm_jax.io import plotting
+from ebm_jax.io.interruption import Interruption
+from ebm_jax.io.progress import Progress
+from ebm_jax.training import divergence as guard
 from ebm_jax.training.checkpoints import Checkpoints
-from ebm_jax.training.interruption import Interruption
 from ebm_jax.training.metric_writers import MetricWriter
 from ebm_jax.workdir import check_workdir, describe_run
 
@@ -160,7 +161,7 @@ class Run:
         samples = self.sampler(key, ema_params)[: self.config.sampling.num_samples]
         if jax.process_index() == 0:
             picture = experiment.picture(self.config, self.parts, ema_params, np.asarray(samples))
-            pictures.save_image(self.workdir / "samples" / f"step_{step:07d}.png", picture)
+            plotting.save_image(self.workdir / "samples" / f"step_{step:07d}.png", picture)
             writer.images(step, {"samples": picture})
 
     def _summarise(self, step: int, progress: Progress) -> None:

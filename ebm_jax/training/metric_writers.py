@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from tensorboardX import SummaryWriter
 
-from ebm_jax.provenance import json_safe, write_atomically
+from ebm_jax.io.files import json_safe, write_atomically
 
 
 class MetricWriter:

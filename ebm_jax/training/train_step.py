@@ -9,7 +9,7 @@ import optax
 
 from ebm_jax.data.preprocess import example_keys
 from ebm_jax.objectives.base import Mean, Objective
-from ebm_jax.training import guard
+from ebm_jax.training import divergence
 
 Preprocess = Callable[[jax.Array, jax.Array], jax.Array]  # (key, [batch, ...]) -> [batch, ...]
 
@@ -73,7 +73,7 @@ def make_train_step(
     """
 
     def train_step(state: TrainState, batch: dict[str, jax.Array], *, axis_name=None):
-        step_key = jax.random.fold_in(guard.retry_key(rng_key, state.attempt), state.step)
+        step_key = jax.random.fold_in(divergence.retry_key(rng_key, state.attempt), state.step)
         preprocess_key, loss_key = jax.random.split(step_key)
         size = batch["image"].shape[0]
         first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * size

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from ebm_jax.data import dataset_names, load_dataset
-from ebm_jax.data.storage import published
+from ebm_jax.data.storage.paths import published
 
 
 def test_unknown_name_gives_the_nearest_and_the_list():

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from ebm_jax.data import archives as archive_formats
 from ebm_jax.data import load_dataset
+from ebm_jax.data.storage import archives as archive_formats
 
 ONE_LINE = r"^[^\n]*$"
 
@@ -192,7 +192,7 @@ def test_images_and_labels_of_different_number(archives):
 
 def test_download(archives, tmp_path, monkeypatch):
     """Without archives by hand they are downloaded, here from a server of our own."""
-    from ebm_jax.data import builders
+    from ebm_jax.data.sources import builders
 
     arrays = archives.mnist()
     folder = archives.folder("mnist")

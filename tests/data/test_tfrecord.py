@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from ebm_jax.data import load_dataset
-from ebm_jax.data.tfrecord import masked_crc32c, read_records
+from ebm_jax.data.storage.tfrecord import masked_crc32c, read_records
 
 # What tensorflow.io.TFRecordWriter writes for b'abc' and b''.
 WRITTEN = bytes.fromhex(

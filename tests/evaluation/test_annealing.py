@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ebm_jax.diffusion import t6_schedule
-from ebm_jax.evaluation import annealing, likelihood
+from ebm_jax.evaluation.density import annealing, log_likelihood
 from ebm_jax.evaluation.marginals import Base, Marginals
 
 KEY = jax.random.key(0)
@@ -18,8 +18,8 @@ A_BAR, SIGMA_BAR = SCHEDULE.a_bar[:-1], SCHEDULE.sigma_bar[:-1]
 
 
 class Annealed(NamedTuple):
-    forward: likelihood.Estimate
-    reverse: likelihood.Estimate
+    forward: log_likelihood.Estimate
+    reverse: log_likelihood.Estimate
     tuned: list
 
 
@@ -58,8 +58,8 @@ def anneal(path, shape, exact, *, num_chains, num_temperatures, length=50):
     up = directed(ladder, start, jax.random.key(1))
     down = directed(annealing.reversed_ladder(ladder), exact, jax.random.key(2))
     return Annealed(
-        likelihood.estimate(up, log_z, reverse=False),
-        likelihood.estimate(down, log_z, reverse=True),
+        log_likelihood.estimate(up, log_z, reverse=False),
+        log_likelihood.estimate(down, log_z, reverse=True),
         tuned,
     )
 
@@ -81,9 +81,9 @@ def test_log_likelihood_of_gaussian_levels():
     for side in (found.forward, found.reverse):
         assert side.standard_error < 0.03
         assert abs(side.log_z - truth) < 4 * side.standard_error
-    energies = likelihood.split_energy(energy(0)(x))
-    bracket = likelihood.Bracket(300, found.forward, found.reverse)
-    nats = likelihood.log_likelihoods(energies, bracket)
+    energies = log_likelihood.split_energy(energy(0)(x))
+    bracket = log_likelihood.Bracket(300, found.forward, found.reverse)
+    nats = log_likelihood.log_likelihoods(energies, bracket)
     wanted = -float(np.mean(energy(0)(x))) - truth
     for side in ("lower", "upper"):
         assert abs(nats[side] - wanted) < 4 * bracket.forward.standard_error
@@ -196,13 +196,13 @@ def test_no_levels_are_refused():
 
 def test_bits_per_dimension():
     """d = 3 values in [-1, 1] of 256 grey values: NLL / (d ln 2) + log2(127.5)."""
-    units = likelihood.Units(3, 2 / 255)
+    units = log_likelihood.Units(3, 2 / 255)
     assert units.bits_per_dim(-6.0) == pytest.approx(6 / (3 * np.log(2)) + np.log2(127.5))
-    assert likelihood.Units(3, 1 / 256).bits_per_dim(0.0) == pytest.approx(8.0)
+    assert log_likelihood.Units(3, 1 / 256).bits_per_dim(0.0) == pytest.approx(8.0)
 
 
 def test_log_z_on_a_grid():
     """2 pi s^2 of a normal law that lies off the middle of the data's square."""
     energy_fn = lambda x: jnp.sum((x - 2.5) ** 2, 1) / (2 * 0.3**2)  # noqa: E731
-    found = likelihood.log_z_on_grid(energy_fn, -1.0, 4.0)
+    found = log_likelihood.log_z_on_grid(energy_fn, -1.0, 4.0)
     assert found == pytest.approx(np.log(2 * np.pi * 0.3**2), abs=1e-4)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ebm_jax import data
-from ebm_jax.evaluation.classifier import Classifier, judge, train_classifier
+from ebm_jax.evaluation.fidelity.classifier import Classifier, judge, train_classifier
 
 
 @pytest.fixture(scope="module")

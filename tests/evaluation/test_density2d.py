@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from ebm_jax.evaluation.density2d import (
+from ebm_jax.evaluation.density.grid2d import (
     Grid,
     box_masses,
     compare,

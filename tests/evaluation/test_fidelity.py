@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from ebm_jax.evaluation.frechet import GaussianFit, frechet_distance
-from ebm_jax.evaluation.inception_metrics import inception_score, kernel_distance
-from ebm_jax.evaluation.weights_file import read_weights
+from ebm_jax.evaluation.fidelity.frechet import GaussianFit, frechet_distance
+from ebm_jax.evaluation.fidelity.inception_scores import inception_score, kernel_distance
+from ebm_jax.evaluation.fidelity.inception_weights import read_weights
 from ebm_jax.networks.inception import inception, params_from_arrays
 
 pytestmark = pytest.mark.slow

@@ -5,7 +5,7 @@ import pytest
 import scipy.linalg
 
 from ebm_jax import data
-from ebm_jax.evaluation.frechet import GaussianFit, fit_gaussian, frechet_distance, too_few
+from ebm_jax.evaluation.fidelity.frechet import GaussianFit, fit_gaussian, frechet_distance, too_few
 
 RNG = np.random.default_rng(0)
 

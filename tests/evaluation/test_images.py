@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from ebm_jax import data
-from ebm_jax.evaluation import image_report
-from ebm_jax.evaluation.images import judge_images
+from ebm_jax.evaluation.images import report
+from ebm_jax.evaluation.images.quality import judge_images
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_a_class_that_is_never_generated_is_noticed(halves):
     assert found.samples.class_share.argmin() == 6
     assert found.samples.class_share[6] < 0.01
     assert found.pixel.samples_as_held_out is None  # there are fewer
-    assert "(class 6)" in "\n".join(image_report.lines(found, "digits"))
+    assert "(class 6)" in "\n".join(report.lines(found, "digits"))
 
 
 def test_too_few_samples_get_the_reason_for_no_distance(halves):
@@ -66,9 +66,9 @@ def test_too_few_samples_get_the_reason_for_no_distance(halves):
     assert found.pixel is None
     assert "50 examples leave the covariance of 64 features singular" in found.too_few
     assert found.scores is not None
-    lines = image_report.lines(found, "digits")
+    lines = report.lines(found, "digits")
     assert lines[0].startswith("Frechet distance over pixels: not measured, as 50 examples")
-    figures = image_report.figures(found, *halves)
+    figures = report.figures(found, *halves)
     assert figures["frechet_distance_to_training"]["over_pixels"] is None
     assert figures["frechet_distance_not_measured"] == found.too_few
 
@@ -79,14 +79,14 @@ def test_data_without_classes_get_the_pixel_distance_alone(halves):
     found = judge_images(samples, training, held_out, low=-1, high=1)
     assert found.pixel.samples == pytest.approx(0.3253, abs=1e-4)
     assert found[3:] == (None,) * 4
-    assert "classifier" not in image_report.figures(found, training, held_out)
-    assert len(image_report.lines(found, "digits")) == 3
-    picture = image_report.picture(found, samples, held_out, low=-1, high=1)
+    assert "classifier" not in report.figures(found, training, held_out)
+    assert len(report.lines(found, "digits")) == 3
+    picture = report.picture(found, samples, held_out, low=-1, high=1)
     assert picture.dtype == np.uint8
 
 
 def test_the_table_says_what_was_measured_on_what(of_real):
-    assert image_report.lines(of_real, "digits")[:3] == [
+    assert report.lines(of_real, "digits")[:3] == [
         "Frechet distance over pixels, to the 901 training images of digits",
         "  896 samples                      0.325",
         "  896 real held-out images         0.325",

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ebm_jax.evaluation.frechet import GaussianFit
-from ebm_jax.evaluation.inception_metrics import inception_score, kernel_distance
-from ebm_jax.evaluation.reference_statistics import (
+from ebm_jax.evaluation.fidelity.frechet import GaussianFit
+from ebm_jax.evaluation.fidelity.inception_scores import inception_score, kernel_distance
+from ebm_jax.evaluation.fidelity.reference_statistics import (
     Statistics,
     read_statistics,
     write_statistics,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ebm_jax.evaluation.memorisation import compare_laws, nearness
+from ebm_jax.evaluation.fidelity.memorization import compare_laws, nearness
 
 RNG = np.random.default_rng(0)
 

@@ -6,7 +6,7 @@ from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
 from ebm_jax.evaluation import ood
-from ebm_jax.evaluation.scores import chosen_levels, image_scores
+from ebm_jax.evaluation.level_energies import chosen_levels, image_scores
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.uniform(size=(30, 6, 4, 3))

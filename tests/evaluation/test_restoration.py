@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ebm_jax.evaluation import corruption, masks
-from ebm_jax.evaluation.image_errors import image_error, nearest, nearest_by
+from ebm_jax.evaluation.images import corruption, masks
+from ebm_jax.evaluation.images.errors import image_error, nearest, nearest_by
 
 RNG = np.random.default_rng(0)
 GREY = np.full((50, 20, 20, 3), 0.5)

@@ -12,7 +12,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from ebm_jax.evaluation.weights_file import read_weights
+from ebm_jax.evaluation.fidelity.inception_weights import read_weights
 
 RNG = np.random.default_rng(0)
 KERNEL = RNG.normal(size=(4, 3, 2, 2)).astype(np.float32)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from reference_files import jit_once
 
-from ebm_jax.networks import convolution, preparation
+from ebm_jax.networks import convolution, prepared
 
 WAYS = ("native", "flipped", "dense")
 CASES = {  # batch, height, width, c_in, c_out, kernel size, stride
@@ -160,7 +160,7 @@ def test_layer_is_gain_times_convolution_plus_bias(way):
     wanted = gain * (by_definition(x, kernel, stride) + bias)
     np.testing.assert_allclose(layer.apply({"params": params}, x), wanted, atol=5e-5)
 
-    _, stored = layer.apply({"params": params}, x[:1], mutable=[preparation.COLLECTION])
+    _, stored = layer.apply({"params": params}, x[:1], mutable=[prepared.COLLECTION])
     used = {"params": {**params, "kernel": np.nan * kernel}, **stored}
     np.testing.assert_allclose(layer.apply(used, x), wanted, atol=5e-5)  # the stored one is read
 

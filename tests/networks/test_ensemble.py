@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from networks_in_numpy import random_params
 
-from ebm_jax import energy
+from ebm_jax import networks
 from ebm_jax.networks.ensemble import Ensemble
 from ebm_jax.networks.igebm import IgebmResNet
 from ebm_jax.networks.mdsm import MdsmResNet
@@ -25,13 +25,13 @@ def test_energy_is_that_of_its_members_combined(combine):
     base = EnergyMLP(input_size=2, width=8, depth=1)
     module, params, members = of_three(base, combine, temperature=2.0)
     x = jax.random.normal(jax.random.key(0), (5, 2))
-    each = np.stack([energy.make_energy_fn(base, p)(x) for p in members]).astype(np.float64)
+    each = np.stack([networks.make_energy_fn(base, p)(x) for p in members]).astype(np.float64)
     wanted = {
         "mean": each.mean(0),
         "sum": each.sum(0),
         "mixture": -np.log(np.exp(-each).mean(0)),
     }[combine]
-    actual = energy.make_energy_fn(module, params)(x)
+    actual = networks.make_energy_fn(module, params)(x)
     np.testing.assert_allclose(actual, wanted / 2.0, rtol=1e-5)
 
 
@@ -45,15 +45,15 @@ def test_members_are_normalised_each_by_itself_and_share_the_label():
     ]
     module = Ensemble(base, 3)
     x = jax.random.uniform(jax.random.key(0), (2, 4, 4, 1))
-    each = [energy.make_energy_fn(base, p, label)(x) for p in members]
+    each = [networks.make_energy_fn(base, p, label)(x) for p in members]
     params = {f"member_{i}": p for i, p in enumerate(members)}
-    actual = energy.make_energy_fn(module, params, label)(x)
+    actual = networks.make_energy_fn(module, params, label)(x)
     np.testing.assert_allclose(actual, np.mean(each, axis=0), rtol=1e-5)
     assert module.num_classes == 3
     assert module.input_shape == base.input_shape
-    assert energy.has_spectral_norm(module)
+    assert networks.has_spectral_norm(module)
 
 
 def test_without_spectral_norm_there_is_none():
     base = MdsmResNet(image_size=4, channels=1, width=4, multipliers=(2,), num_blocks=1)
-    assert not energy.has_spectral_norm(Ensemble(base, 2))
+    assert not networks.has_spectral_norm(Ensemble(base, 2))

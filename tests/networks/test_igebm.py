@@ -6,7 +6,7 @@ import pytest
 from networks_in_numpy import as_float64, power_state, random_params
 from reference_files import jit_once
 
-from ebm_jax import energy
+from ebm_jax import networks
 from ebm_jax.networks import igebm
 
 
@@ -18,8 +18,8 @@ def num_parameters(module, condition=None):
 
 def evaluate(module, params, label, x, **inputs):
     """Energies [batch], everything applied."""
-    normalized, _ = energy.normalize_params(module, params, power_state(module, params))
-    return energy.bind(module, normalized, label, **inputs)(x)
+    normalized, _ = networks.normalize_params(module, params, power_state(module, params))
+    return networks.bind(module, normalized, label, **inputs)(x)
 
 
 def energies(module, params, label, x, **inputs):

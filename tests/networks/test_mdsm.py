@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from reference_files import jit_once
 
-from ebm_jax import energy
+from ebm_jax import networks
 from ebm_jax.networks import mdsm
 
 
@@ -14,7 +14,7 @@ def test_network_is_its_equations():
     x = np.random.default_rng(0).normal(size=(3, 8, 8, 2)).astype(np.float32)
     params = plain.random_params(module)
     wanted = plain.mdsm_resnet(plain.as_float64(params), x, stages=(2, 2))
-    actual = jit_once(lambda x: energy.make_energy_fn(module, params)(x))(x)
+    actual = jit_once(lambda x: networks.make_energy_fn(module, params)(x))(x)
     np.testing.assert_allclose(actual, wanted, rtol=1e-4)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import recovery_in_numpy as plain
 from reference_files import jit_once
 
-from ebm_jax import energy
+from ebm_jax import networks
 from ebm_jax.networks.mlp import EnergyMLP
 
 MODULE = EnergyMLP(input_size=3, width=8, depth=2, num_frequencies=5, frequency=1.5)
@@ -39,7 +39,7 @@ def test_energies_and_input_gradients():
 
     @jit_once
     def values_and_slopes(x):
-        energy_fn = energy.make_energy_fn(MODULE, params, levels)
+        energy_fn = networks.make_energy_fn(MODULE, params, levels)
         return energy_fn(x), jax.grad(lambda x: jnp.sum(energy_fn(x)))(x)
 
     values, slopes = values_and_slopes(x.astype(np.float32))
@@ -56,7 +56,7 @@ def test_one_density_has_no_level_weights():
     x = np.random.default_rng(2).normal(size=(2, 3))
     wanted = in_numpy(plain.as_flat(params), x, None)
     np.testing.assert_allclose(
-        energy.make_energy_fn(MODULE, params)(x), wanted, rtol=1e-4, atol=1e-4
+        networks.make_energy_fn(MODULE, params)(x), wanted, rtol=1e-4, atol=1e-4
     )
 
 

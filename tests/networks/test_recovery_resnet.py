@@ -7,7 +7,7 @@ import pytest
 import recovery_in_numpy as plain
 from reference_files import assert_close, below, jit_once, load_reference
 
-from ebm_jax import convert, energy
+from ebm_jax import convert, networks
 from ebm_jax.networks.recovery_resnet import (
     RecoveryResNet,
     average_pool,
@@ -39,11 +39,11 @@ def prepared_and_direct(weights, x):
         return value, vjp(jnp.ones_like(value))[0]
 
     def everything(params, level):
-        normalized, _ = energy.normalize_params(SMALL, params)
+        normalized, _ = networks.normalize_params(SMALL, params)
         return {
-            "prepared": with_gradient(energy.make_energy_fn(SMALL, params, level)),
+            "prepared": with_gradient(networks.make_energy_fn(SMALL, params, level)),
             "direct": with_gradient(lambda x: SMALL.apply({"params": normalized}, x, level)),
-            "one level": with_gradient(energy.make_energy_fn(SMALL, params, level[1])),
+            "one level": with_gradient(networks.make_energy_fn(SMALL, params, level[1])),
         }
 
     return jit_once(everything)(params, LEVEL)
@@ -67,7 +67,7 @@ def test_parameter_gradients_go_through_the_norm_as_the_equations_do(weights, x)
 
     def total(params):  # vectors far from converged
         return jnp.sum(
-            energy.make_energy_fn(
+            networks.make_energy_fn(
                 SMALL, params, LEVEL, power_state={k: jnp.asarray(u) for k, u in vectors.items()}
             )(x)
         )
@@ -99,7 +99,7 @@ def test_prepared_energy_does_nothing_that_x_does_not_need(weights, x):
     params, left, whole = plain.as_tree(weights), [], []
 
     def inspect(params):
-        energy_fn = energy.make_energy_fn(SMALL, params, LEVEL)
+        energy_fn = networks.make_energy_fn(SMALL, params, LEVEL)
         for fn, texts in [
             (energy_fn, left),
             (lambda x: SMALL.apply({"params": params}, x, LEVEL), whole),
@@ -114,7 +114,7 @@ def test_prepared_energy_does_nothing_that_x_does_not_need(weights, x):
 
 def test_an_energy_does_not_depend_on_its_neighbours(weights, x, prepared_and_direct):
     params = plain.as_tree(weights)
-    alone = jit_once(lambda x, level: energy.make_energy_fn(SMALL, params, level)(x))
+    alone = jit_once(lambda x, level: networks.make_energy_fn(SMALL, params, level)(x))
     energies = [alone(x[i : i + 1], LEVEL[i : i + 1])[0] for i in range(3)]
     np.testing.assert_allclose(energies, prepared_and_direct["prepared"][0], rtol=2e-6)
 
@@ -205,6 +205,6 @@ def test_an_image_that_cannot_be_halved_is_refused(image_size, wanted):
 def test_half_precision_stays_close_and_returns_float32(weights, x, prepared_and_direct):
     half = SMALL.clone(dtype=jnp.bfloat16)
     params = plain.as_tree(weights)
-    value = jit_once(lambda x: energy.make_energy_fn(half, params, LEVEL)(x))(x)
+    value = jit_once(lambda x: networks.make_energy_fn(half, params, LEVEL)(x))(x)
     assert value.dtype == jnp.float32
     assert_close(value, prepared_and_direct["prepared"][0], 0.15)

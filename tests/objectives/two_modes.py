@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ebm_jax import energy
+from ebm_jax import networks
 
 WEIGHTS, CENTRES = np.array([0.3, 0.7]), np.array([[-1.0, 0.0], [1.0, 0.5]])
 KEY = jax.random.key(0)
@@ -49,7 +49,7 @@ def kl_divergence(module, params, variance):
     grid = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
     squares = ((grid[:, None] - CENTRES) ** 2).sum(-1) / (2 * variance)
     density = np.exp(-squares) @ WEIGHTS / (2 * np.pi * variance)
-    energy_fn = jax.jit(lambda x: energy.make_energy_fn(module, params)(x))
+    energy_fn = jax.jit(lambda x: networks.make_energy_fn(module, params)(x))
     log_q = -np.asarray(energy_fn(jnp.asarray(grid, jnp.float32)), np.float64)
     log_z = np.log(np.sum(np.exp(log_q - log_q.max())) * cell) + log_q.max()
     log_p = np.log(np.maximum(density, 1e-300))

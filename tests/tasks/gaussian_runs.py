@@ -73,10 +73,10 @@ def install(monkeypatch, marginals=MARGINALS):
 
 
 def interrupt_after(monkeypatch, number, showing):
-    """Ctrl-C after so many calls of Pieces.advance that show this figure."""
-    from ebm_jax.pieces import Pieces
+    """Ctrl-C after so many calls of ResumableWork.advance that show this figure."""
+    from ebm_jax.io.resumable import ResumableWork
 
-    usual, calls = Pieces.advance, []
+    usual, calls = ResumableWork.advance, []
 
     def advance(self, amount, figures):
         usual(self, amount, figures)
@@ -85,4 +85,4 @@ def interrupt_after(monkeypatch, number, showing):
         if len(calls) == number:
             raise SystemExit(130)
 
-    monkeypatch.setattr(Pieces, "advance", advance)
+    monkeypatch.setattr(ResumableWork, "advance", advance)

@@ -9,9 +9,9 @@ from PIL import Image
 
 from configs import digits
 from ebm_jax import data, experiment
-from ebm_jax.evaluation import corruption
-from ebm_jax.evaluation.frechet import fit_gaussian, frechet_distance
-from ebm_jax.evaluation.image_errors import image_error
+from ebm_jax.evaluation.fidelity.frechet import fit_gaussian, frechet_distance
+from ebm_jax.evaluation.images import corruption
+from ebm_jax.evaluation.images.errors import image_error
 from ebm_jax.experiment import ConfigError
 from ebm_jax.tasks import fid
 

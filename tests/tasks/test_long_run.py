@@ -12,7 +12,7 @@ from PIL import Image
 
 from ebm_jax import samplers
 from ebm_jax.diffusion import NoiseSchedule, make_schedule
-from ebm_jax.evaluation import long_run as chains
+from ebm_jax.evaluation.density import long_run as chains
 from ebm_jax.evaluation.marginals import Base, Marginals, draw_marginals
 from ebm_jax.experiment import ConfigError
 from ebm_jax.objectives.recovery_likelihood import normal_draw_per_level

@@ -8,7 +8,7 @@ import recovery_in_numpy as plain
 from flax import linen as nn
 
 from ebm_jax.diffusion import make_schedule
-from ebm_jax.networks.preparation import prepared
+from ebm_jax.networks.prepared import prepared
 from ebm_jax.objectives.base import Objective, ObjectiveState, mean_over_batch, mean_per_level
 from ebm_jax.objectives.recovery_likelihood import recovery_likelihood
 from ebm_jax.samplers import random

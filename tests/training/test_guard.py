@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ebm_jax.training import guard
+from ebm_jax.training import divergence as guard
 
 
 def metrics(**changes):

@@ -11,8 +11,8 @@ import threading
 import numpy as np
 import pytest
 
+from ebm_jax.io.interruption import Interruption
 from ebm_jax.training.checkpoints import Checkpoints
-from ebm_jax.training.interruption import Interruption
 
 
 def send(number):

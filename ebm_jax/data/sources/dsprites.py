@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ebm_jax.data.array_cache import BLOCK, Plan, cached_arrays
 from ebm_jax.data.dataset import Dataset
-from ebm_jax.data.storage import OWN_FOLDER, manual_dir, missing, reading
+from ebm_jax.data.storage.array_cache import BLOCK, Plan, cached_arrays
+from ebm_jax.data.storage.paths import OWN_FOLDER, manual_dir, missing, reading
 
 ARCHIVE = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
 FACTORS = {"shape": 3, "scale": 6, "orientation": 40, "x_position": 32, "y_position": 32}

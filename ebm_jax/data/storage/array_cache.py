@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from ebm_jax.data.storage import make_dir, published, reading
+from ebm_jax.data.storage.paths import make_dir, published, reading
 
 BLOCK = 512  # examples decoded and written together
 _MEMORY_LIMIT = 2**30  # bytes

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ebm_jax import provenance
-from ebm_jax.evaluation.frechet import GaussianFit
+from ebm_jax.evaluation.fidelity.frechet import GaussianFit
+from ebm_jax.io import files
 
 
 class Statistics(NamedTuple):
@@ -23,14 +23,14 @@ class Statistics(NamedTuple):
 
 def write_statistics(path: str, statistics: Statistics) -> None:
     """Writes the file."""
-    provenance.write_arrays(
+    files.write_arrays(
         path,
         {
             "mu": statistics.fit.mean,
             "sigma": statistics.fit.covariance,
             "described": np.array(
                 json.dumps(
-                    provenance.json_safe(statistics.described)
+                    files.json_safe(statistics.described)
                     | {"num_images": statistics.fit.num_examples}
                 )
             ),
@@ -61,7 +61,7 @@ def read_statistics(path: str, expected: Mapping[str, Any], num_features: int) -
             f"the statistics {path} are of {mean.shape} features and the network has "
             f"{num_features}: give those of the same network"
         )
-    for field, value in provenance.json_safe(expected).items():
+    for field, value in files.json_safe(expected).items():
         if field in described and described[field] != value:
             raise ValueError(
                 f"the statistics {path} are of {field} {described[field]!r}, and this run asks for "

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ebm_jax import pictures
 from ebm_jax.energy import EnergyFn
-from ebm_jax.evaluation import density2d
+from ebm_jax.evaluation.density import grid2d
+from ebm_jax.io import plotting
 from ebm_jax.samplers import summarize_weights
 
 _REACH, _CELLS = 1.5, 480  # of the grid on the plane
@@ -70,8 +70,8 @@ def log_z_on_grid(energy_fn: EnergyFn, low: float, high: float) -> float:
 
     The grid reaches half as far again as the square [low, high]^2 of the data.
     """
-    grid = density2d.Grid(_REACH * (high - low) / 2, _CELLS)
-    return density2d.learned_density(energy_fn, grid, offset=(low + high) / 2).log_z
+    grid = grid2d.Grid(_REACH * (high - low) / 2, _CELLS)
+    return grid2d.learned_density(energy_fn, grid, offset=(low + high) / 2).log_z
 
 
 def split_energy(energies: np.ndarray) -> SplitEnergy:
@@ -195,7 +195,7 @@ def picture(
         "forward": [bracket.forward for bracket in brackets],
         "reverse": [bracket.reverse for bracket in brackets],
     }
-    log_z = pictures.Curves(
+    log_z = plotting.Curves(
         "log Z of the lowest level",
         temperatures,
         {name: [side.log_z for side in of] for name, of in sides.items()},
@@ -212,7 +212,7 @@ def picture(
             bounds[f"{name}, {way}"] = (
                 [units.bits_per_dim(value) for value in nats] if units.grey_step else nats
             )
-    likelihood = pictures.Curves(
+    likelihood = plotting.Curves(
         "likelihood of images",
         temperatures,
         bounds,
@@ -220,4 +220,4 @@ def picture(
         y_label="bits/dim" if units.grey_step else "log-likelihood, nats",
         log_x=True,
     )
-    return pictures.curves_picture([log_z, likelihood])
+    return plotting.curves_picture([log_z, likelihood])

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import registered
 
-from ebm_jax.data import archives
+from ebm_jax.data.storage import archives
 
 _CIFAR10 = archives.Archive(
     "cifar-10-binary.tar.gz",

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ebm_jax.data.storage import manual_dir, missing, reading
+from ebm_jax.data.storage.paths import manual_dir, missing, reading
 
 Arrays = tuple[np.ndarray, np.ndarray]  # images uint8 [n, height, width, channels], labels [n]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ebm_jax import pictures
+from ebm_jax.io import plotting
 
 _TITLES = {
     "samples": "Samples during training",
@@ -186,12 +186,12 @@ def _training(workdir: pathlib.Path) -> str:
         values = [_number(row.get(name)) for row in rows]
         panels.setdefault(_words(group), {})[_words(member or group)] = np.array(values)
     curves = [
-        pictures.Curves(title, steps, lines, x_label="training step")
+        plotting.Curves(title, steps, lines, x_label="training step")
         for title, lines in panels.items()
     ]
-    picture = pictures.curves_picture(curves, columns=3)
+    picture = plotting.curves_picture(curves, columns=3)
     caption = f"{len(rows):,} logged steps, to step {steps[-1]:,}"
-    return _figure(pictures.png(picture), "Training curves: " + ", ".join(panels), caption)
+    return _figure(plotting.png(picture), "Training curves: " + ", ".join(panels), caption)
 
 
 def _mode(folder: pathlib.Path, title: str) -> str:

@@ -6,24 +6,24 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ebm_jax.data.dataset import Dataset
-from ebm_jax.evaluation import classifier as classifiers
-from ebm_jax.evaluation.weights_file import read_weights
+from ebm_jax.evaluation.fidelity import classifier as classifiers
+from ebm_jax.evaluation.fidelity.inception_weights import read_weights
 from ebm_jax.networks import inception
 
 INCEPTION_FEATURES = "Inception features"
 
-# (name, fn, common, arrays) -> {name: [n, ...]}, as `resumable.Parts.over_batches`
+# (name, fn, common, arrays) -> {name: [n, ...]}, as `resumable.ResumableWork.map_batches`
 OverBatches = Callable[..., dict[str, np.ndarray]]
 
 
 class Extractor(NamedTuple):
-    """in_batches: whether `extract` works through over_batches; else at once, on the host.
+    """in_batches: whether `extract` works through map_batches; else at once, on the host.
 
     title: of the distances over these features. details: for JSON. num_features: d.
 
     score_title: of the score over these logits.
 
-    extract: (name, images uint8 [n, height, width, channels], over_batches) ->
+    extract: (name, images uint8 [n, height, width, channels], map_batches) ->
         {'features': [n, d], 'logits': [n, classes]}.
     """
 
@@ -44,8 +44,8 @@ def inception_extractor(path: str) -> Extractor:
     weights = read_weights(path)
     params = inception.params_from_arrays(weights.arrays)
 
-    def extract(name: str, images: np.ndarray, over_batches: OverBatches) -> dict[str, np.ndarray]:
-        return over_batches(name, inception.inception, params, (images,))
+    def extract(name: str, images: np.ndarray, map_batches: OverBatches) -> dict[str, np.ndarray]:
+        return map_batches(name, inception.inception, params, (images,))
 
     details = {
         "network": "FID Inception-v3 (2015-12-05)",
@@ -63,8 +63,8 @@ def classifier_extractor(training: Dataset) -> Extractor:
         training.images / 127.5 - 1, training.labels, training.num_classes
     )
 
-    def extract(name: str, images: np.ndarray, over_batches: OverBatches) -> dict[str, np.ndarray]:
-        del name, over_batches
+    def extract(name: str, images: np.ndarray, map_batches: OverBatches) -> dict[str, np.ndarray]:
+        del name, map_batches
         scores = classifier.scores(images / 127.5 - 1)
         return {"features": scores, "logits": scores}
 

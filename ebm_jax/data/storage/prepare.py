@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ebm_jax.data.array_cache import BLOCK, Plan
-from ebm_jax.data.storage import OWN_FOLDER, published, reading
-from ebm_jax.data.tfrecord import read_records
+from ebm_jax.data.storage.array_cache import BLOCK, Plan
+from ebm_jax.data.storage.paths import OWN_FOLDER, published, reading
+from ebm_jax.data.storage.tfrecord import read_records
 
 
 def prepare_once(builder_class, data_dir: Path) -> Path:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ebm_jax.data.array_cache import Plan, cached_arrays
 from ebm_jax.data.dataset import Dataset
-from ebm_jax.data.storage import OWN_FOLDER, manual_dir, missing, reading
+from ebm_jax.data.storage.array_cache import Plan, cached_arrays
+from ebm_jax.data.storage.paths import OWN_FOLDER, manual_dir, missing, reading
 
 NUM_CLASSES = 1000
 FILES = {

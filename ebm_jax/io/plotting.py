@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ebm_jax.provenance import write_atomically
+from ebm_jax.io.files import write_atomically
 
 _MIN_TILE = 48  # pixels; a digit of 8 x 8 is then legible
 _BACKGROUND = 255

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ebm_jax import energy, pictures, samplers
-from ebm_jax.evaluation import frechet
+from ebm_jax import energy, samplers
+from ebm_jax.evaluation.fidelity import frechet
+from ebm_jax.io import plotting
 from ebm_jax.samplers import random
 
 NUM_DRAWS = 50  # states of the second half of a run that R-hat compares
@@ -295,11 +296,11 @@ def curves(records: Sequence[Record], real: Reference) -> np.ndarray:
     shown = [r for r in records if r.step > 0]
     steps, of_one_level = [r.step for r in shown], shown[0].level == shown[-1].level
 
-    def panel(title: str, name: str, unit: str, of_real: float | None = None) -> pictures.Curves:
+    def panel(title: str, name: str, unit: str, of_real: float | None = None) -> plotting.Curves:
         lines = {"chains": [getattr(r, name) for r in shown]}
         if of_real is not None:
             lines[f"real images, level {shown[-1].level}"] = [of_real] * len(shown)
-        return pictures.Curves(
+        return plotting.Curves(
             title, steps, lines, x_label="steps of the chain", y_label=unit, log_x=of_one_level
         )
 
@@ -312,4 +313,4 @@ def curves(records: Sequence[Record], real: Reference) -> np.ndarray:
         panels.append(
             panel("Frechet distance over pixels", "frechet", "squared units", real.frechet_floor)
         )
-    return pictures.curves_picture(panels)
+    return plotting.curves_picture(panels)

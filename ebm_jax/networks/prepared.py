@@ -1,7 +1,7 @@
 """What a network computes once per energy, not once per evaluation.
 
 A chain evaluates one energy many times with the same parameters and the same levels. A layer marks
-what does not depend on x with `prepared`. `energy.make_energy_fn` runs the network once with the
+what does not depend on x with `prepared`. `networks.make_energy_fn` runs the network once with the
 collection 'prepared' open, keeps what was stored there, and every later call reads it back. Without
 that collection (`module.apply({'params': ...}, x)`) the value is simply computed in place.
 """

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ebm_jax.data.dataset import Dataset
-from ebm_jax.evaluation import classifier as classifiers
-from ebm_jax.evaluation import frechet
+from ebm_jax.evaluation.fidelity import classifier as classifiers
+from ebm_jax.evaluation.fidelity import frechet
 
 
 class Distance(NamedTuple):

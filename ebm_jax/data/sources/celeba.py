@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ebm_jax.data.array_cache import Plan, cached_arrays, crop_and_resize, decoded_blocks
 from ebm_jax.data.dataset import Dataset
-from ebm_jax.data.storage import OWN_FOLDER, manual_dir, missing, reading
+from ebm_jax.data.storage.array_cache import Plan, cached_arrays, crop_and_resize, decoded_blocks
+from ebm_jax.data.storage.paths import OWN_FOLDER, manual_dir, missing, reading
 
 SPLITS = ("train", "validation", "test")  # 0, 1, 2 in the partition file
 PARTITION = "list_eval_partition.txt"

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ebm_jax import pictures
-from ebm_jax.data.toy2d import ToyDensity
-from ebm_jax.evaluation import density2d
+from ebm_jax.data.sources.toy2d import ToyDensity
+from ebm_jax.evaluation.density import grid2d
+from ebm_jax.io import plotting
 
 # The grid reaches half as far again as the data, so that mass out there is noticed. An edge of the
 # checkerboard's squares is an edge of cells and of boxes.
@@ -39,8 +39,8 @@ class Judgement(NamedTuple):
     as many exact draws.
     """
 
-    grid: density2d.Grid
-    comparison: density2d.Comparison
+    grid: grid2d.Grid
+    comparison: grid2d.Comparison
     mass_outside: float
     log_z: float
     sample_distance: float
@@ -67,20 +67,19 @@ def judge(
     if not np.all(np.isfinite(samples)):
         bad = np.sum(~np.isfinite(samples).all(1))
         raise ValueError(f"{bad} of {len(samples)} samples have non-finite values")
-    grid = density2d.Grid(_REACH * density.bound, _CELLS)
+    grid = grid2d.Grid(_REACH * density.bound, _CELLS)
     true_log_density = density.log_density(grid.points)
-    learned = density2d.learned_density(
+    learned = grid2d.learned_density(
         model.energy_fn, grid, factor=model.factor, offset=model.offset
     )
     outside = np.abs(grid.points).max(-1) > density.bound
-    masses = density2d.box_masses(true_log_density, grid, _BOXES)
+    masses = grid2d.box_masses(true_log_density, grid, _BOXES)
     distances = (
-        density2d.sample_distance(points, masses, grid)
-        for points in (samples, exact[: len(samples)])
+        grid2d.sample_distance(points, masses, grid) for points in (samples, exact[: len(samples)])
     )
     return Judgement(
         grid,
-        density2d.compare(learned.log_density, true_log_density, grid),
+        grid2d.compare(learned.log_density, true_log_density, grid),
         float(np.exp(learned.log_density[outside]).sum() * grid.cell_area),
         learned.log_z,
         *distances,
@@ -136,11 +135,11 @@ def figures(found: Judgement, name: str) -> dict[str, Any]:
 
 def picture(samples: np.ndarray, model: PlaneModel, density: ToyDensity) -> np.ndarray:
     """The learned density, the true one and the first samples side by side, uint8 [H, W, 3]."""
-    grid = density2d.Grid(_SHOWN_REACH * density.bound, _SHOWN_CELLS)
-    learned = density2d.learned_density(
+    grid = grid2d.Grid(_SHOWN_REACH * density.bound, _SHOWN_CELLS)
+    learned = grid2d.learned_density(
         model.energy_fn, grid, factor=model.factor, offset=model.offset
     )
-    return pictures.density_picture(
+    return plotting.density_picture(
         learned.log_density,
         density.log_density(grid.points),
         samples[:_SHOWN_SAMPLES],

@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from ebm_jax import data, pictures
+from ebm_jax import data
 from ebm_jax.data.dataset import Dataset
-from ebm_jax.evaluation.classifier import Verdict
-from ebm_jax.evaluation.images import Distance, Judgement
+from ebm_jax.evaluation.fidelity.classifier import Verdict
+from ebm_jax.evaluation.images.quality import Distance, Judgement
+from ebm_jax.io import plotting
 
 _MAX_SHOWN = 100  # images of each grid
 
@@ -70,10 +71,10 @@ def picture(
             "generated": found.samples.class_share,
             "real, held out": found.held_out.class_share,
         }
-    return pictures.grids_picture(
+    return plotting.grids_picture(
         {
-            f"generated: {shown} of {len(samples):,}": pictures.image_grid(generated),
-            f"real, held out: {shown} of {held_out.num_examples:,}": pictures.image_grid(some_real),
+            f"generated: {shown} of {len(samples):,}": plotting.image_grid(generated),
+            f"real, held out: {shown} of {held_out.num_examples:,}": plotting.image_grid(some_real),
         },
         bars=bars,
         x_label="class, as the classifier has it",

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ebm_jax.evaluation.image_errors import nearest
+from ebm_jax.evaluation.images.errors import nearest
 
 
 class TwoLaws(NamedTuple):

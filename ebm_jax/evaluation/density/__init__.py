@@ -1,0 +1,1 @@
+"""Normalizing constants, likelihoods and long chains of energies."""

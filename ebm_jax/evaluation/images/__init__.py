@@ -1,0 +1,1 @@
+"""Errors of images, and corruptions and masks that hide parts of them."""

@@ -1,0 +1,1 @@
+"""The host's side: files, progress, interruptions, resumable work, figures."""

@@ -1,0 +1,165 @@
+"""Long work whose state is kept on the way: an interrupted command, given again, goes on.
+
+with ResumableWork(out / "partial", fingerprint, "annealing", total) as work:
+    saved = work.load("forward")                       # steps that follow from each other
+    ...
+    work.save("forward", {"x": x, "step": step})
+    work.advance(1)
+
+    found = work.map_batches("train", fn, params, (x, index), batch_size=100)   # examples
+    ...  # write the results
+"""
+
+import json
+import pathlib
+import shutil
+import sys
+from collections.abc import Mapping
+from typing import Any, Self
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from ebm_jax.io import files
+from ebm_jax.io.interruption import Interruption
+from ebm_jax.io.progress import Progress
+
+
+class ResumableWork:
+    """A folder of named arrays, with a progress bar; a context manager.
+
+    Every process of several does the same work and reads the same folder; process 0 writes. A block
+    that ends without an exception removes the folder: write the results inside it.
+
+    Args:
+      folder: of the pieces alone; made when the first is kept.
+      fingerprint: what the results depend on (checkpoint step, seed, settings), for JSON. Pieces that
+        were made from something else are thrown away.
+      description: of the bar, one or two words. total: of `advance`, over the whole work.
+    """
+
+    def __init__(
+        self, folder: pathlib.Path, fingerprint: Mapping[str, Any], description: str, total: int
+    ):
+        self._folder = folder
+        self._fingerprint = files.json_safe(fingerprint)
+        self._progress = Progress(total, description)
+        self._stop = Interruption()
+        self._done = self._advances = 0
+
+    def __enter__(self) -> Self:
+        if jax.process_index() == 0 and not self._are_of_this():
+            shutil.rmtree(self._folder, ignore_errors=True)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("pieces are those of this command")
+        self._progress.__enter__()
+        self._stop.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
+        self._stop.__exit__(kind, *error)
+        self._progress.__exit__(kind, *error)
+        if kind is None and jax.process_index() == 0:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def load(self, name: str) -> dict[str, np.ndarray] | None:
+        """What was kept under a name, or None."""
+        path = self._folder / f"{name}.npz"
+        if not path.exists():
+            return None
+        with np.load(path) as kept:
+            return dict(kept)
+
+    def save(self, name: str, arrays: Mapping[str, Any], *, on_every_process: bool = False) -> None:
+        """Keeps arrays under a name, in place of what was there.
+
+        on_every_process: whether each process has something of its own to keep, by another name.
+        """
+        if jax.process_index() != 0 and not on_every_process:
+            return
+        if not (described := self._folder / "fingerprint.json").exists():
+            files.write_json(described, self._fingerprint)
+        files.write_arrays(self._folder / f"{name}.npz", arrays)
+
+    def skip(self, amount: int) -> None:
+        """Counts work that was found done."""
+        self._done += amount
+
+    def advance(self, amount: int, figures: Mapping[str, float] | None = None) -> None:
+        """Counts work done; call it after `keep`, with the numbers to show beside the bar.
+
+        After Ctrl-C or SIGTERM it ends the process, with exit code 130 or 143.
+        """
+        self._done, self._advances = self._done + amount, self._advances + 1
+        self._progress.update(self._done, figures)
+        if self._stop.requested(self._advances):
+            if jax.process_index() == 0:
+                print(f"the same command goes on from what is in {self._folder}", flush=True)
+            sys.exit(self._stop.exit_code)
+
+    @functools.cached_property
+    def _mapped(self) -> Callable[..., Callable[..., dict[str, np.ndarray]]]:
+        return functools.cache(parallel.map_examples)  # one compilation for many sets
+
+    def map_batches(
+        self,
+        name: str,
+        fn: Callable[..., dict[str, Any]],
+        common: Any,
+        arrays: tuple[np.ndarray, ...],
+        *,
+        batch_size: int,
+    ) -> dict[str, np.ndarray]:
+        """fn(common, *arrays) over examples, in batches on all devices of all processes.
+
+        Args:
+          name: of this piece of work, unique in the folder; a plain file name.
+          fn: pure, (common, *arrays [m, ...]) -> {name: [m, ...]}, each example on its own.
+          common: pytree that all examples share (parameters). arrays: [n, ...], the same n each.
+          batch_size: examples at once on one process.
+        Returns:
+          {name: [n, ...]} on every process.
+        """
+        number, rank, processes = len(arrays[0]), jax.process_index(), jax.process_count()
+        devices = jax.local_device_count()
+        batch_size = -(-min(batch_size, number) // devices) * devices
+        mapped = self._mapped(fn, batch_size)
+        found = []
+        for round_start in range(0, number, batch_size * processes):  # a batch for each process
+            done = min(batch_size * processes, number - round_start)
+            first = min(round_start + rank * batch_size, number - 1)  # some have none in the last
+            part = f"{name}_{first:07d}"
+            values = self.load(part)
+            if values is None:
+                values = mapped(common, *(a[first : first + batch_size] for a in arrays))
+                self.save(part, values, on_every_process=True)
+                self.advance(done)
+            else:
+                self.skip(done)
+            found.append(values)
+        if processes > 1:
+            found = _gathered(found, batch_size)
+        return {key: np.concatenate([part[key] for part in found])[:number] for key in found[0]}
+
+    def _are_of_this(self) -> bool:
+        try:
+            return json.loads((self._folder / "fingerprint.json").read_text()) == self._fingerprint
+        except (OSError, ValueError):
+            return False
+
+
+def _gathered(found: list[dict[str, np.ndarray]], batch_size: int) -> list[dict[str, np.ndarray]]:
+    """The batches of all processes, in the order of the examples."""
+
+    def padded(values: np.ndarray) -> np.ndarray:
+        return np.resize(values, (batch_size, *values.shape[1:]))
+
+    everyone = multihost_utils.process_allgather(
+        [{key: padded(values) for key, values in part.items()} for part in found]
+    )
+    return [
+        {key: values[process] for key, values in part.items()}
+        for part in everyone
+        for process in range(jax.process_count())
+    ]
