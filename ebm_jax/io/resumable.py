@@ -10,17 +10,19 @@ with ResumableWork(out / "partial", fingerprint, "annealing", total) as work:
     ...  # write the results
 """
 
+import functools
 import json
 import pathlib
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from ebm_jax import parallel
 from ebm_jax.io import files
 from ebm_jax.io.interruption import Interruption
 from ebm_jax.io.progress import Progress
@@ -34,8 +36,8 @@ class ResumableWork:
 
     Args:
       folder: of the pieces alone; made when the first is kept.
-      fingerprint: what the results depend on (checkpoint step, seed, settings), for JSON. Pieces that
-        were made from something else are thrown away.
+      fingerprint: what the results depend on (checkpoint step, seed, settings), for JSON. What was
+        saved with another one is thrown away.
       description: of the bar, one or two words. total: of `advance`, over the whole work.
     """
 

@@ -33,7 +33,7 @@ class _Run(NamedTuple):
 
 
 def run(config: ml_collections.ConfigDict, directory: str) -> int:
-    """Writes `likelihood/`: log_likelihood.json and log_likelihood.png; prints figures and meaning."""
+    """Writes `likelihood/`: likelihood.json and likelihood.png; prints figures and meaning."""
     settings = _checked(config)
     trained = workdir.load_trained(config, directory)
     make = experiment.make_marginals(config, trained.parts)
