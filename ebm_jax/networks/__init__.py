@@ -2,6 +2,7 @@
 
 from ebm_jax.networks.energy_fn import (
     bind,
+    class_mixture,
     has_spectral_norm,
     init_power_state,
     make_energy_fn,
@@ -21,6 +22,7 @@ __all__ = [
     "MdsmResNet",
     "RecoveryResNet",
     "bind",
+    "class_mixture",
     "has_spectral_norm",
     "init_power_state",
     "make_energy_fn",

@@ -93,3 +93,27 @@ def make_energy_fn(
     """
     params, _ = normalize_params(module, params, power_state)
     return bind(module, params, condition, scale=scale)
+
+
+def class_mixture(
+    module: nn.Module, params: Params, num_classes: int, *, scale: Any = 1.0
+) -> EnergyFn:
+    """The mixture of a conditional network's classes, -log mean_y exp(-scale E(x, y)).
+
+    Class after class in one loop with a running log-sum-exp, so that neither the program nor the
+    memory of its gradient grows with their number.
+
+    Args:
+      params: normalized already. num_classes: y = 0 .. num_classes - 1, equally likely.
+    """
+
+    def energy_fn(x: jax.Array) -> jax.Array:
+        @jax.checkpoint
+        def add(log_sum: jax.Array, label: jax.Array):
+            return jnp.logaddexp(log_sum, -bind(module, params, label, scale=scale)(x)), None
+
+        nothing = jnp.full(x.shape[0], -jnp.inf)
+        log_sum, _ = jax.lax.scan(add, nothing, jnp.arange(num_classes))
+        return jnp.log(float(num_classes)) - log_sum
+
+    return energy_fn

@@ -1,0 +1,389 @@
+"""Contrastive divergence as one object: its settings, and what is done with them."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from ebm_jax import energy, networks, samplers
+from ebm_jax.energy import EnergyFn
+from ebm_jax.methods import base
+from ebm_jax.methods.base import Index, MethodState, Params
+from ebm_jax.methods.contrastive_divergence import chain_init as starting
+from ebm_jax.methods.contrastive_divergence.chain_init import ChainInit, Noise
+from ebm_jax.methods.contrastive_divergence.loss import FORMS, energy_penalty, likelihood_loss
+from ebm_jax.methods.densities import BaseDistribution, Densities
+from ebm_jax.networks.labels import check_classes
+from ebm_jax.samplers import random
+from ebm_jax.settings import check, setting
+
+
+@dataclasses.dataclass(frozen=True)
+class ContrastiveDivergenceSampler:
+    """Settings of a trained model's chains; none of them matters to training.
+
+    Raises:
+      ValueError: for a value that a setting cannot have.
+    """
+
+    num_steps: int = setting(0, "steps of fresh chains; 0: K, as in training", at_least=0)
+    inpaint_num_steps: int = setting(0, "steps when inpainting; 0: num_steps", at_least=0)
+    restore_num_steps: int = setting(0, "steps when restoring; 0: num_steps", at_least=0)
+
+    def __post_init__(self) -> None:
+        check(self, "sampler.")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ContrastiveDivergence:
+    """Contrastive divergence with IGEBM's chains (Du & Mordatch 2019); see the package.
+
+    In conditional training a chain has the label of the example that it stands beside, whatever it
+    started from (*quirk* of the published code: its buffer holds no labels). Samples of a
+    conditional network are of all classes in turn.
+
+    Metrics: 'energy_pos', and by the start of the chains, with 'buffer', 'chain' (persistent),
+    'data' or 'noise' for S: 'energy_neg_from_S', 'displacement_from_S' (L2 distance between the
+    ends), 'grad_norm_from_S' (at the last step); 'l2_penalty', unweighted.
+
+    network: called as network(x, label), label None unless it has `num_classes`. low, high: values
+    of black and white in the data: the box of the noise, of the chains and of the buffer.
+    make_kernel: (energy_fn) -> kernel of the chains in place of IGEBM's; None: IGEBM's.
+
+    Raises:
+      ValueError: for a value that a setting cannot have, an empty box, dropout in a network
+        without; by init, for data outside the box, missing labels, classes out of range, and a
+        buffer that is too small.
+    """
+
+    network: nn.Module
+    low: float = 0.0
+    high: float = 1.0
+    num_steps: int = setting(60, 'Langevin steps in training, "K"', at_least=1)
+    step_size: float = setting(10.0, '"lambda": x -= lambda clip(dE/dx)', above=0)
+    noise_std: float = setting(
+        0.005, "added before the gradient, in units of the data's range", at_least=0
+    )
+    max_grad: float = setting(
+        0.01, "each element of dE/dx is clipped to +- this; 0: no clipping", at_least=0
+    )
+    max_total_grad_norm: float = setting(
+        0.0, "instead, bound on the norm of the whole batch's gradient; 0: none", at_least=0
+    )
+    init_noise: str = setting(
+        "uniform", "distribution of fresh chains' starts", one_of=starting.NOISES
+    )
+    chain_init: str = setting(
+        "replay_buffer", "where chains start in training", one_of=starting.INITS
+    )
+    buffer_size: int = setting(10_000, "entries, over all devices", at_least=1)
+    buffer_shards: int = setting(
+        8, "rings of the buffer that never mix; a multiple of the number of devices", at_least=1
+    )
+    buffer_storage: str = setting(
+        "uint8", "or float, or igebm_uint8, which darkens as the published one does",
+        one_of=("float", "uint8", "igebm_uint8"),
+    )  # fmt: skip
+    replay_probability: float = setting(
+        0.95, "share of the chains that start from the buffer", at_least=0, at_most=1
+    )
+    form: str = setting("cd", "of the likelihood term, see `likelihood_loss`", one_of=FORMS)
+    likelihood_weight: float = setting(1.0, "of the likelihood term", at_least=0)
+    energy_l2: float = setting(
+        1.0, '"alpha": weight of mean E(x_pos)^2 + mean E(x_neg)^2', at_least=0
+    )
+    temperature: float = setting(
+        1.0, "factor of the energy in the chain and in the likelihood term", above=0
+    )
+    dropout: bool = setting(
+        False,
+        "masks of rate 1/2 in every block, fresh ones for each evaluation, the chain's included "
+        "(*quirk* of the published unconditional training); samples have none",
+    )
+    sampler: ContrastiveDivergenceSampler = ContrastiveDivergenceSampler()
+    make_kernel: Callable[[EnergyFn], samplers.Kernel] | None = None
+
+    def __post_init__(self) -> None:
+        check(self, "method.")
+        if not self.low < self.high:
+            raise ValueError(
+                f"low, high: expected low < high, got the box {self.low} to {self.high}"
+            )
+        if self.dropout and not hasattr(self.network, "mask_shapes"):
+            raise ValueError(
+                f"method.dropout: expected False, as {type(self.network).__name__} has no dropout"
+            )
+
+    @property
+    def num_classes(self) -> int | None:
+        """Of the network; None: unconditional."""
+        return getattr(self.network, "num_classes", None)
+
+    def init(
+        self, rng_key: jax.Array, example_batch: Mapping[str, jax.Array]
+    ) -> tuple[Params, MethodState]:
+        """Parameters of the network, vectors of its spectral norm, and empty buffers."""
+        params_key, state_key = jax.random.split(rng_key)
+        x, label = example_batch["image"], self._label_of(example_batch)
+        if not isinstance(x, jax.core.Tracer):
+            _check_box(x, self.low, self.high)
+            if label is not None:
+                check_classes(label, self.num_classes)
+        condition = None if label is None else jnp.zeros((1,), jnp.int32)
+        params = self.network.init(params_key, x[:1], condition)["params"]
+        power_state = networks.init_power_state(state_key, self.network, params)
+        return params, MethodState(power_state, self._chain_init(x.shape[0]).init(x))
+
+    def loss(
+        self,
+        params: Params,
+        method_state: MethodState,
+        batch: Mapping[str, jax.Array],
+        rng_key: jax.Array,
+    ) -> tuple[jax.Array, tuple[MethodState, dict[str, Any]]]:
+        """See the class, and `base.Method.loss`."""
+        start_key, chain_key, mask_key, kl_key = jax.random.split(rng_key, 4)
+        x_pos, index, label = batch["image"], base.example_index(batch), self._label_of(batch)
+        normalized, power_state = networks.normalize_params(
+            self.network, params, method_state.shared
+        )
+        constant = jax.lax.stop_gradient(normalized)
+        memory = method_state.sharded
+        chain_starts = self._chain_init(self._global_batch_size(memory, x_pos.shape[0]))
+        x, origin = chain_starts.start(start_key, memory, x_pos, index)
+        chain_params = normalized if self.form == "cd_with_kl" else constant
+        end, info = samplers.run_chain(
+            chain_key,
+            self._training_kernel(chain_params, label),
+            x,
+            self.num_steps,
+            first_chain=index[0],
+        )
+        x_neg = jax.lax.stop_gradient(end.x)
+
+        energy_pos, energy_neg = self._energies(normalized, label, x_pos, x_neg, mask_key, index)
+        likelihood = likelihood_loss(
+            energy_pos, energy_neg, form=self.form, temperature=self.temperature
+        )
+        penalty = energy_penalty(energy_pos, energy_neg)
+        total = self.likelihood_weight * likelihood + self.energy_l2 * penalty
+        if self.form == "cd_with_kl":  # x_neg differentiated through the chain
+            masks = self._masks(kl_key, index)
+            fixed = networks.bind(self.network, constant, label, **masks)
+            total = total + jnp.mean(fixed(end.x))
+
+        metrics = {
+            "energy_pos": base.mean_over_batch(energy_pos),
+            "l2_penalty": base.mean_over_batch(energy_pos**2 + energy_neg**2),
+        }
+        for name, values in (
+            ("energy_neg", energy_neg),
+            ("displacement", info.displacement),
+            ("grad_norm", info.grad_norm),
+        ):
+            for place, is_there in origin.items():
+                metrics[f"{name}_from_{place}"] = base.mean_where(values, is_there)
+        new_state = MethodState(power_state, chain_starts.update(memory, x_neg))
+        return total, (new_state, jax.lax.stop_gradient(metrics))
+
+    def sample(
+        self, params: Params, rng_key: jax.Array, index: Index, *, label: jax.Array | None = None
+    ) -> jax.Array:
+        """Ends of fresh chains from noise, never from the buffer; see `base.Method.sample`.
+
+        label: as the network takes it; None: the classes in turn, those of a blend's two mixed by
+        the squares of its weights.
+        """
+        start_key, chain_key = jax.random.split(rng_key)
+        if label is None and self.num_classes is not None:
+            label = _classes_in_turn(index, self.num_classes)
+        normalized, _ = networks.normalize_params(self.network, params)
+        x = self._starts(start_key, index)
+        energy_fn = self._energy(normalized, label)
+        return self._run(chain_key, energy_fn, x, index, self._sampling_num_steps)
+
+    def densities(self, params: Params) -> Densities:
+        """exp(-temperature E) on the box of the chains; see `base.Method.densities`.
+
+        Of a conditional network, that of the mixture of its classes, -log mean_y exp(-E(x, y)).
+        """
+        normalized, _ = networks.normalize_params(self.network, params)
+
+        def energy_in_x(level: jax.Array) -> EnergyFn:
+            del level
+            if self.num_classes is None:
+                return self._energy(normalized, None)
+            return networks.class_mixture(
+                self.network, normalized, self.num_classes, scale=self.temperature
+            )
+
+        noise = self.noise_std * (self.high - self.low)
+        caveat = (
+            "E is taken at temperature 1, as in the loss; the noise of the chains in training and "
+            f"sampling is that of temperature {noise**2 / (2 * self.step_size):.2g}."
+        )
+        return Densities(
+            energy_in_x,
+            jnp.ones(1),
+            jnp.zeros(1),
+            BaseDistribution(box=(self.low, self.high)),
+            lambda energy_fn, level: self._kernel(energy_fn),
+            caveats=() if self.make_kernel else (caveat,),
+        )
+
+    def inpaint(
+        self,
+        params: Params,
+        rng_key: jax.Array,
+        x: jax.Array,
+        is_known: jax.Array,
+        index: jax.Array,
+        label: jax.Array,
+    ) -> jax.Array:
+        """Unknown values by chains on the energy with the known ones clamped."""
+        start_key, chain_key = jax.random.split(rng_key)
+        normalized, _ = networks.normalize_params(self.network, params)
+        clamped = energy.clamp(self._energy(normalized, label), is_known, x)
+        start = jnp.where(is_known, x, self._starts(start_key, index))
+        num_steps = self.sampler.inpaint_num_steps or self._sampling_num_steps
+        return jnp.where(is_known, x, self._run(chain_key, clamped, start, index, num_steps))
+
+    def restore(
+        self, params: Params, rng_key: jax.Array, x: jax.Array, index: jax.Array, label: jax.Array
+    ) -> jax.Array:
+        """Ends of chains that start at x."""
+        normalized, _ = networks.normalize_params(self.network, params)
+        num_steps = self.sampler.restore_num_steps or self._sampling_num_steps
+        return self._run(rng_key, self._energy(normalized, label), x, index, num_steps)
+
+    @property
+    def _sampling_num_steps(self) -> int:
+        return self.sampler.num_steps or self.num_steps
+
+    def _noise(self) -> Noise:
+        return starting.box_noise(self.init_noise, self.network.input_shape, self.low, self.high)
+
+    def _chain_init(self, batch_size: int) -> ChainInit:
+        """Of a global batch."""
+        match self.chain_init:
+            case "persistent":
+                return starting.from_last_step(self._noise())
+            case "data":
+                return starting.from_data()
+            case "noise":
+                return starting.from_noise(self._noise())
+        return starting.from_replay_buffer(
+            self._noise(),
+            capacity=self.buffer_size,
+            batch_size=batch_size,
+            num_shards=self.buffer_shards,
+            low=self.low,
+            high=self.high,
+            storage=self.buffer_storage,
+            replay_probability=self.replay_probability,
+        )
+
+    def _global_batch_size(self, memory: Any, batch_size: int) -> int:
+        """Examples on all devices, from those here and from the share of the rings that is here."""
+        if not isinstance(memory, samplers.ReplayState):
+            return batch_size
+        return batch_size * self.buffer_shards // memory.storage.shape[0]
+
+    def _kernel(self, energy_fn: EnergyFn) -> samplers.Kernel:
+        if self.make_kernel is not None:
+            return self.make_kernel(energy_fn)
+        return samplers.igebm_langevin(
+            energy_fn,
+            self.step_size,
+            noise_std=self.noise_std * (self.high - self.low),
+            max_grad=self.max_grad or None,
+            max_batch_norm=self.max_total_grad_norm or None,
+            box=(self.low, self.high),
+        )
+
+    def _energy(self, normalized: Params, label: jax.Array | None) -> EnergyFn:
+        condition = None if self.num_classes is None else label
+        return networks.bind(self.network, normalized, condition, scale=self.temperature)
+
+    def _label_of(self, batch: Mapping[str, jax.Array]) -> jax.Array | None:
+        if self.num_classes is None:
+            return None
+        if "label" not in batch:
+            raise ValueError(
+                f"network.num_classes: expected 0, as the data have no labels, got "
+                f"{self.num_classes}"
+            )
+        return batch["label"]
+
+    def _masks(self, rng_key: jax.Array, index: jax.Array) -> dict[str, Any]:
+        """Inputs of one evaluation of the network: a function of (rng_key, index) per example."""
+        if not self.dropout:
+            return {}
+        like = [jnp.zeros((index.shape[0], *shape)) for shape in self.network.mask_shapes]
+        return {"keep_masks": [noise > 0 for noise in random.normal(rng_key, index, like)]}
+
+    def _training_kernel(self, params: Params, label: jax.Array | None) -> samplers.Kernel:
+        plain = self._kernel(self._energy(params, label))
+        if not self.dropout:
+            return plain
+
+        def step(rng_key, state):  # another energy at each step
+            masks = self._masks(jax.random.fold_in(rng_key, 1), state.chain)
+            energy_fn = networks.bind(self.network, params, label, scale=self.temperature, **masks)
+            return self._kernel(energy_fn).step(rng_key, state)
+
+        return samplers.Kernel(plain.init, step)
+
+    def _energies(
+        self,
+        params: Params,
+        label: jax.Array | None,
+        x_pos: jax.Array,
+        x_neg: jax.Array,
+        rng_key: jax.Array,
+        index: jax.Array,
+    ) -> tuple[jax.Array, jax.Array]:
+        """E+ and E- [batch] in one evaluation."""
+        halves = [self._masks(key, index) for key in jax.random.split(rng_key)]
+        masks = jax.tree.map(lambda *half: jnp.concatenate(half), *halves)
+        both = None if label is None else jnp.concatenate([label, label])
+        energy_fn = networks.bind(self.network, params, both, **masks)
+        energy_pos, energy_neg = jnp.split(energy_fn(jnp.concatenate([x_pos, x_neg])), 2)
+        return energy_pos, energy_neg
+
+    def _starts(self, rng_key: jax.Array, index: Index) -> jax.Array:
+        noise = functools.partial(self._noise(), rng_key)
+        return starting.blended_noise(noise, self.init_noise, index, self.low, self.high)
+
+    def _run(
+        self, rng_key: jax.Array, energy_fn: EnergyFn, x: jax.Array, index: Index, num_steps: int
+    ) -> jax.Array:
+        kernel = base.index_chains(self._kernel(energy_fn), index)
+        return samplers.run_chain(rng_key, kernel, x, num_steps)[0].x
+
+
+def _classes_in_turn(index: Index, num_classes: int) -> jax.Array:
+    if not isinstance(index, random.Blend):
+        return index % num_classes
+    shares = index.first_weight**2, index.second_weight**2
+    total = shares[0] + shares[1]
+    first, second = (
+        (share / total)[:, None] * jax.nn.one_hot(one % num_classes, num_classes)
+        for share, one in zip(shares, (index.first, index.second), strict=True)
+    )
+    return first + second
+
+
+def _check_box(x: jax.Array, low: float, high: float) -> None:
+    values = np.asarray(x)
+    smallest, largest = values.min(), values.max()
+    if smallest < low or largest > high:
+        raise ValueError(
+            f"low, high: expected a box that contains the data, {smallest:g} to {largest:g}, got "
+            f"{low:g} to {high:g}"
+        )

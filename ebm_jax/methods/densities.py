@@ -1,0 +1,116 @@
+"""A model's energies as densities, level by level: the one place that says what they mean.
+
+All densities are of x_t in model units, so that those of different levels are of one variable.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ebm_jax import samplers
+from ebm_jax.energy import EnergyFn
+from ebm_jax.samplers import random
+from ebm_jax.samplers.base import energy_and_grad
+from ebm_jax.samplers.positions import norm
+
+_LOG_2PI = float(np.log(2 * np.pi))
+
+
+class BaseDistribution(NamedTuple):
+    """A tractable distribution from which annealing starts: N(center, std^2 I), or a box.
+
+    With a box, positions are *reflected*: any u stands for x = `reflect(u)`,
+    which runs up and down between the faces of the box with period 2 (high - low). Energies of
+    reflect(u) are continuous, chains bounce off the faces, and no proposal is lost outside.
+    """
+
+    center: float = 0.0
+    std: float = 1.0
+    box: tuple[float, float] | None = None
+
+    def energy(self, u: jax.Array) -> jax.Array:
+        """[batch]; zero on a box."""
+        if self.box is not None:
+            return jnp.zeros(u.shape[0], u.dtype)
+        return 0.5 * jnp.sum(((u - self.center) / self.std) ** 2, axis=tuple(range(1, u.ndim)))
+
+    def log_z(self, num_values: int) -> float:
+        """log of the integral of exp(-energy) over x of so many values."""
+        if self.box is not None:
+            return num_values * float(np.log(self.box[1] - self.box[0]))
+        return num_values * (0.5 * _LOG_2PI + float(np.log(self.std)))
+
+    def sample(self, rng_key: jax.Array, index: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """[len(index), *shape]; row i is a function of (rng_key, index[i])."""
+        if self.box is not None:
+            return uniform_noise(rng_key, index, shape, *self.box)
+        like = jnp.zeros((index.shape[0], *shape))
+        return self.center + self.std * random.normal(rng_key, index, like)
+
+    def reflect(self, u: jax.Array) -> jax.Array:
+        """Positions in model units: u itself, or the point of the box that u stands for."""
+        if self.box is None:
+            return u
+        low, high = self.box
+        width = high - low
+        return low + jnp.abs(jnp.mod(u - low + width, 2 * width) - width)
+
+
+class Densities(NamedTuple):
+    """p_t(x) ∝ exp(-energy(t)(x)), for the levels t = 0 (the lowest noise) .. num_levels - 1.
+
+    energy: (t int [] or [batch]) -> energy_fn of x [batch, ...] -> [batch], in nats.
+    a_bar, sigma_bar: float [num_levels]: p_t models a_bar x + sigma_bar eps, x the data.
+    base: where annealing starts; its box, if it has one, is where the densities are.
+    native_kernel: (energy_fn, t) -> kernel of the method's own chain on an energy of x; None where
+        the method has no chain.
+    conditional: (t, x_{t+1}) -> energy_fn of x_t given x_{t+1}; None with a single level.
+    conditional_start: (rng_key, t [], x_{t+1}) -> where chains on that conditional start.
+    conditional_std: float [num_levels]: of x_t given x_{t+1} where the data do not vary.
+    log_z: float [num_levels], the log normalizing constants that the method claims; None: unknown.
+    caveats: sentences that belong beside every likelihood of this model.
+    """
+
+    energy: Callable[[jax.Array], EnergyFn]
+    a_bar: jax.Array
+    sigma_bar: jax.Array
+    base: BaseDistribution
+    native_kernel: Callable[[EnergyFn, jax.Array], samplers.Kernel] | None = None
+    conditional: Callable[[jax.Array, jax.Array], EnergyFn] | None = None
+    conditional_start: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None = None
+    conditional_std: jax.Array | None = None
+    log_z: jax.Array | None = None
+    caveats: tuple[str, ...] = ()
+
+    @property
+    def num_levels(self) -> int:
+        """How many energies there are."""
+        return len(self.a_bar)
+
+    def noised(
+        self, rng_key: jax.Array, level: int | jax.Array, x: jax.Array, index: jax.Array
+    ) -> jax.Array:
+        """Data x [batch, ...] at a level's noise; the noise is a function of (key, index)."""
+        return self.a_bar[level] * x + self.sigma_bar[level] * random.normal(rng_key, index, x)
+
+    def energy_and_grad_norm(
+        self, rng_key: jax.Array, level: jax.Array, x: jax.Array, index: jax.Array
+    ) -> dict[str, jax.Array]:
+        """'energy' [nats] and 'grad_norm' [nats per model unit] of data at a level, [batch] each.
+
+        The noise of x is a function of (rng_key, level, index).
+        """
+        noisy = self.noised(jax.random.fold_in(rng_key, level), level, x, index)
+        energies, grad = energy_and_grad(self.energy(level), noisy)
+        return {"energy": energies, "grad_norm": norm(grad)}
+
+
+def uniform_noise(
+    rng_key: jax.Array, index: jax.Array, shape: tuple[int, ...], low: float, high: float
+) -> jax.Array:
+    """Uniform in a box, [len(index), *shape]; row i is a function of (rng_key, index[i])."""
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(rng_key, index)
+    return jax.vmap(lambda key: jax.random.uniform(key, shape, minval=low, maxval=high))(keys)

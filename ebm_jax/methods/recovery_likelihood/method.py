@@ -1,0 +1,281 @@
+"""Diffusion recovery likelihood as one object: its settings, and what is done with them."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from ebm_jax import networks, samplers
+from ebm_jax.diffusion import NoiseSchedule, make_schedule
+from ebm_jax.energy import EnergyFn
+from ebm_jax.methods import base
+from ebm_jax.methods.base import Index, MethodState, Params
+from ebm_jax.methods.densities import Densities
+from ebm_jax.methods.recovery_likelihood import sampling, transitions
+from ebm_jax.methods.recovery_likelihood.densities import gaussian_densities, langevin_densities
+from ebm_jax.methods.recovery_likelihood.loss import Pairs, recovery_losses, sample_pairs
+from ebm_jax.methods.recovery_likelihood.transitions import LevelEnergy, Transition
+from ebm_jax.samplers import random
+from ebm_jax.samplers.base import energy_and_grad
+from ebm_jax.samplers.positions import norm
+from ebm_jax.settings import check, setting
+
+
+@dataclasses.dataclass(frozen=True)
+class RecoverySampler:
+    """Settings of a trained model's chains; none of them matters to training.
+
+    Raises:
+      ValueError: for a value that a setting cannot have.
+    """
+
+    num_steps: int = setting(0, "Langevin steps per level; 0: K, as in training", at_least=0)
+    noise_scale: float = setting(0.99, '"nu" of the chains', at_least=0)
+    inpaint_rounds: int = setting(
+        5, "times down and up again at each level when inpainting; 1 goes down alone", at_least=1
+    )
+    restore_level: int = setting(1, "noise level, 1 .. T, that restoring starts from", at_least=1)
+
+    def __post_init__(self) -> None:
+        check(self, "sampler.")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RecoveryLikelihood:
+    """Diffusion recovery likelihood (Gao et al. 2020); see the package for its maths.
+
+    Per example a level t uniform on 0 .. T-1, a pair (x_t, x_{t+1}), a transition from x_{t+1} to
+    a negative y on the conditional, and
+
+        loss = mean (sigma_1 / sigma_{t+1}) (E(y_pos, t) - E(y_neg, t)),
+
+    the negatives held constant. Metrics, each by `base.metrics_per_level`: 'level_loss',
+    'energy_pos', 'energy_neg', 'displacement' (L2 distance from a chain's start x_{t+1} to its end
+    as x_t, as published), 'chain_grad_norm' (of the conditional energy in y, at the last step).
+
+    network: called as network(y, t) -> [batch]. schedule: the noise levels, made of the settings.
+
+    Raises:
+      ValueError: for a value that a setting cannot have, or settings that exclude each other.
+    """
+
+    network: nn.Module
+    num_pairs: int = setting(6, 'pairs of noise levels, "T"', at_least=1)
+    noise_levels: tuple[float, ...] = setting(
+        (), "sbar_t of the pairs, growing; (): the paper's num_pairs", above=0, below=1
+    )
+    transition: str = setting(
+        "langevin", "from x_{t+1} to x_t: K Langevin steps, or gaussian (one step, T1k)",
+        one_of=("langevin", "gaussian"),
+    )  # fmt: skip
+    num_steps: int = setting(30, 'Langevin steps per level in training, "K"', at_least=1)
+    step_scale: float = setting(
+        2e-4, '"b^2": s_t^2 = b^2 c_t^2 sigma_{t+1}^2; it fixes the energy scale 1 / s_t^2', above=0
+    )
+    step_growth: float = setting(1.0, "g in c_t^2 = (sbar_t / sbar_0)^g; the paper's is 1")
+    energy_in_nats: bool = setting(
+        False,
+        "the network's output is the energy itself: with 1 / s_t^2 in front, a level of short steps"
+        " wants small outputs, which one step of Adam on the last layer then upsets",
+    )
+    noise_scale: float = setting(1.0, '"nu" of the chains in training', at_least=0)
+    transition_variance: str = setting(
+        "step", "of the gaussian transition: the paper's sigma_{t+1}^2, or posterior",
+        one_of=transitions.VARIANCES,
+    )  # fmt: skip
+    sampler: RecoverySampler = RecoverySampler()
+    schedule: NoiseSchedule = dataclasses.field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check(self, "method.")
+        if self.transition == "langevin" and self.transition_variance != "step":
+            raise ValueError(
+                "method.transition_variance is read with transition='gaussian' alone: expected "
+                f"'step' with 'langevin', got {self.transition_variance!r}"
+            )
+        if self.transition == "gaussian" and self.sampler.num_steps:
+            raise ValueError(
+                "sampler.num_steps: expected 0, as the gaussian transition is one step, got "
+                f"{self.sampler.num_steps}"
+            )
+        if self.sampler.restore_level > self.num_pairs:
+            raise ValueError(
+                f"sampler.restore_level: expected one of the levels 1 to {self.num_pairs}, got "
+                f"{self.sampler.restore_level}"
+            )
+        with jax.ensure_compile_time_eval():
+            schedule = make_schedule(self.num_pairs, self.noise_levels)
+        object.__setattr__(self, "schedule", schedule)
+
+    @property
+    def energy_scale(self) -> jax.Array:
+        """[T] factor of the network's output, see `transitions.energy_scale`."""
+        return transitions.energy_scale(
+            self.schedule,
+            transition=self.transition,
+            step_scale=self.step_scale,
+            step_growth=self.step_growth,
+            energy_in_nats=self.energy_in_nats,
+        )
+
+    @property
+    def training_transition(self) -> Transition:
+        """Makes the negatives of training."""
+        return self._transition(self.num_steps, self.noise_scale)
+
+    @property
+    def sampling_transition(self) -> Transition:
+        """Makes samples."""
+        return self._transition(self.sampler.num_steps or self.num_steps, self.sampler.noise_scale)
+
+    def _transition(self, num_steps: int, noise_scale: float) -> Transition:
+        if self.transition == "gaussian":
+            return transitions.gaussian_transition(
+                self.schedule, variance=self.transition_variance, noise_scale=noise_scale
+            )
+        return transitions.langevin_transition(
+            self.schedule,
+            num_steps=num_steps,
+            step_scale=self.step_scale,
+            step_growth=self.step_growth,
+            noise_scale=noise_scale,
+        )
+
+    def init(
+        self, rng_key: jax.Array, example_batch: Mapping[str, jax.Array]
+    ) -> tuple[Params, MethodState]:
+        """Parameters of the network, and the vectors of its spectral norm."""
+        params_key, state_key = jax.random.split(rng_key)
+        x, level = example_batch["image"][:1], jnp.zeros((1,), jnp.int32)
+        params = self.network.init(params_key, x, level)["params"]
+        return params, MethodState(networks.init_power_state(state_key, self.network, params))
+
+    def loss(
+        self,
+        params: Params,
+        method_state: MethodState,
+        batch: Mapping[str, jax.Array],
+        rng_key: jax.Array,
+    ) -> tuple[jax.Array, tuple[MethodState, dict[str, Any]]]:
+        """See the class, and `base.Method.loss`."""
+        pair_key, chain_key = jax.random.split(rng_key)
+        index = base.example_index(batch)
+        pairs = sample_pairs(pair_key, self.schedule, batch["image"], index)
+        level, multiplier = pairs.level, self.schedule.multiplier[pairs.level]
+        multiplier = base.per_example(multiplier, pairs.x)
+        y_pos = multiplier * pairs.x
+
+        normalized, power_state = networks.normalize_params(
+            self.network, params, method_state.shared
+        )
+        constant = jax.lax.stop_gradient(normalized)
+        marginal = networks.bind(self.network, constant, level, scale=self.energy_scale[level])
+        y_neg, grad_norm = self._negatives(chain_key, marginal, pairs, index)
+        y_neg = jax.lax.stop_gradient(y_neg)
+
+        energy_of_both = networks.bind(self.network, normalized, jnp.concatenate([level, level]))
+        energy_pos, energy_neg = jnp.split(energy_of_both(jnp.concatenate([y_pos, y_neg])), 2)
+        losses = recovery_losses(energy_pos, energy_neg, level, self.schedule)
+        values = {
+            "level_loss": losses,
+            "energy_pos": energy_pos,
+            "energy_neg": energy_neg,
+            "displacement": norm(y_neg / multiplier - pairs.x_noisy),
+            "chain_grad_norm": grad_norm,
+        }
+        metrics = base.metrics_per_level(values, level, self.num_pairs)
+        new_state = method_state._replace(shared=power_state)
+        return jnp.mean(losses), (new_state, jax.lax.stop_gradient(metrics))
+
+    def _negatives(
+        self, rng_key: jax.Array, marginal: EnergyFn, pairs: Pairs, index: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Negatives y_t, and the norm of the gradient that the last step went along."""
+        if self.transition == "gaussian":  # with the noise that belongs to the pair
+            step, temperature = transitions.gaussian_as_langevin(
+                self.schedule, self.transition_variance, self.noise_scale
+            )
+            _, grad = energy_and_grad(marginal, pairs.x_noisy)
+            noise = transitions.posterior_noise(
+                self.schedule, pairs.level, pairs.noise, pairs.next_noise
+            )
+            moved = samplers.langevin_update(
+                pairs.x_noisy, grad, noise, step[pairs.level], temperature[pairs.level]
+            )
+            return moved, norm(grad)
+        transition = self.training_transition
+        conditional = transitions.conditional_energy(
+            marginal, self.schedule, pairs.x_noisy, pairs.level
+        )
+        state, info = samplers.run_chain(
+            rng_key,
+            transition.make_kernel(conditional, pairs.level),
+            pairs.x_noisy,
+            transition.num_steps,
+            first_chain=index[0],
+        )
+        return state.x, info.grad_norm
+
+    def level_energy(self, params: Params) -> LevelEnergy:
+        """(t) -> the marginal energy E(y, t) / s_t^2 of y_t, the parameters normalized once."""
+        normalized, _ = networks.normalize_params(self.network, params)
+        scale = self.energy_scale
+        return lambda level: networks.bind(self.network, normalized, level, scale=scale[level])
+
+    def sample(
+        self,
+        params: Params,
+        rng_key: jax.Array,
+        index: Index,
+        *,
+        keep_trajectory: bool = False,
+    ):
+        """Samples of level 0 by `sampling.progressive_sample`; see `base.Method.sample`."""
+        start_key, chain_key = jax.random.split(rng_key)
+        like = base.zeros_like_examples(self.network.input_shape, index)
+        return sampling.progressive_sample(
+            chain_key,
+            self.level_energy(params),
+            self.schedule,
+            self.sampling_transition,
+            random.normal(start_key, index, like),
+            index,
+            keep_trajectory=keep_trajectory,
+        )
+
+    def densities(self, params: Params) -> Densities:
+        """With Langevin chains pair t's energy is that of x_t, with Gaussian ones of x_{t+1}."""
+        level_energy = self.level_energy(params)
+        if self.transition == "gaussian":
+            return gaussian_densities(level_energy, self.schedule, self.sampling_transition)
+        scale = self.schedule.langevin_scale(self.step_scale, self.step_growth)
+        return langevin_densities(level_energy, self.schedule, scale)
+
+    def inpaint(
+        self,
+        params: Params,
+        rng_key: jax.Array,
+        x: jax.Array,
+        is_known: jax.Array,
+        index: jax.Array,
+        label: jax.Array,
+    ) -> jax.Array:
+        """Unknown values by `sampling.inpaint_levels`; see `base.Inpainter`."""
+        del label
+        return sampling.inpaint_levels(
+            rng_key, self.level_energy(params), self.schedule, self.sampling_transition,
+            x, is_known, index, num_rounds=self.sampler.inpaint_rounds,
+        )  # fmt: skip
+
+    def restore(
+        self, params: Params, rng_key: jax.Array, x: jax.Array, index: jax.Array, label: jax.Array
+    ) -> jax.Array:
+        """Samples near x by `sampling.restore_levels`; see `base.Restorer`."""
+        del label
+        return sampling.restore_levels(
+            rng_key, self.level_energy(params), self.schedule, self.sampling_transition,
+            x, index, level=self.sampler.restore_level,
+        )  # fmt: skip

@@ -1,0 +1,11 @@
+"""Methods by the names that configs use: one line each."""
+
+from ebm_jax.methods.contrastive_divergence import ContrastiveDivergence
+from ebm_jax.methods.denoising_score_matching import DenoisingScoreMatching
+from ebm_jax.methods.recovery_likelihood import RecoveryLikelihood
+
+METHODS = {
+    "recovery_likelihood": RecoveryLikelihood,
+    "contrastive_divergence": ContrastiveDivergence,
+    "denoising_score_matching": DenoisingScoreMatching,
+}
