@@ -1,4 +1,4 @@
-"""Train, sample and judge energy-based models.
+"""Train, sample and evaluate energy-based models.
 
     python main.py --config=configs/digits.py --workdir=runs/digits
     python main.py --config=configs/digits.py --workdir=runs/digits --mode=sample
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> None:
         split_cpu(config.cpu_devices)
         if config.distributed:
             join_processes()
-        sys.exit(tasks.load(_MODE.value).run(config, _WORKDIR.value))
+        sys.exit(tasks.run(_MODE.value, config, _WORKDIR.value))
 
 
 if __name__ == "__main__":

@@ -5,10 +5,10 @@
 
 Network: N = 8 blocks per resolution, 34.83 M parameters; T = 6, K = 30; batch 256, 240k steps.
 Hardware: accelerators, for days; this code has not run it to its end.
-Figures of the paper, not of this code: FID 9.58, Inception score 8.30.
+Results reported in the paper, not of this code: FID 9.58, Inception score 8.30.
 Variant `small`: ch 32, N = 1, batch 16, 0.30 M parameters: a size that a CPU can step through.
-Variant `t1k`: the paper's other setting, T = 1000 and no chain: one draw of a normal law per level,
-in training and in sampling. The paper gives neither its energy scale nor its weights of the levels.
+Variant `t1k`: the paper's other setting, T = 1000 and no chain: one Gaussian transition per
+level, in training and in sampling. The paper gives neither its energy scale nor its weights of the levels.
 """
 
 import ml_collections
@@ -23,14 +23,14 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
         case "":
             pass
         case "small":
-            config.model.width = 32
-            config.model.num_blocks = 1
+            config.network.width = 32
+            config.network.num_blocks = 1
             config.training.batch_size = 16
         case "t1k":
-            config.objective.num_pairs = 1_000
-            config.objective.num_steps = 0  # one draw
-            config.objective.sampling_noise_scale = 1.0
-            config.objective.draw_variance = "step"  # sigma_{t+1}^2; or posterior, as digits
+            config.method.num_pairs = 1_000
+            config.method.transition = "gaussian"
+            config.sampler.noise_scale = 1.0
+            config.method.transition_variance = "step"  # sigma_{t+1}^2; or posterior, as digits
         case _:
             raise ValueError(f"unknown variant {variant!r}: write one of small, t1k")
     return config

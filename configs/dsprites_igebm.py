@@ -12,7 +12,7 @@ Hardware: one GPU; this code has not run it to its end. The paper gives pictures
 
 import ml_collections
 
-from configs import cifar10_igebm
+from configs import cifar10_igebm, default
 
 _NUM_VALUES = {"shape": 3, "scale": 6, "orientation": 40, "x": 32, "y": 32}
 
@@ -23,21 +23,20 @@ def get_config(variant: str = "shape") -> ml_collections.ConfigDict:
         raise ValueError(f"unknown variant {variant!r}: write one of {', '.join(_NUM_VALUES)}")
     config = cifar10_igebm.get_config()
     config.data.name = "dsprites"
-    config.data.held_out_split = "train"
+    config.held_out_split = "train"
     config.data.label = variant
-    config.data.dequantise = False
-    config.model = model = ml_collections.ConfigDict()
-    model.name = "igebm_conv"
-    model.width = 64
-    model.first_width = 32  # channels of the first convolution
-    model.multipliers = (1, 2, 2, 2)  # of the width, per convolution that halves the image
-    model.gain_layer = 2  # which of them has a gain per class
-    model.num_classes = _NUM_VALUES[variant]
-    model.activation = "swish"
-    model.formulation = "auto"
-    model.dtype = "float32"
-    config.objective.num_steps = 20
-    config.objective.step_size = 500.0
-    config.objective.max_grad = 0.0
-    config.objective.start_noise = "normal"
+    config.data.dequantize = False
+    config.network = default.network(
+        "igebm_conv",
+        width=64,
+        first_width=32,
+        multipliers=(1, 2, 2, 2),
+        gain_layer=2,
+        num_classes=_NUM_VALUES[variant],
+        activation="swish",
+    )
+    config.method.num_steps = 20
+    config.method.step_size = 500.0
+    config.method.max_grad = 0.0
+    config.method.init_noise = "normal"
     return config

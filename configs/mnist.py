@@ -17,8 +17,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.name = "mnist"
     config.data.pad_to = 32
     config.data.random_flip = False
-    config.model.width = 32
-    config.model.num_blocks = 2
+    config.network.width = 32
+    config.network.num_blocks = 2
     config.training.batch_size = 128
     config.training.num_steps = 50_000
     return config

@@ -20,11 +20,11 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config = cifar10_mdsm.get_config()
     config.data.name = "fashion_mnist" if variant else "mnist"
     config.data.pad_to = 32
-    config.model.width = 64
-    config.model.num_blocks = 2
-    config.objective.min_noise = 0.1
-    config.objective.max_noise = 3.0
-    config.objective.spacing = "log"
+    config.network.width = 64
+    config.network.num_blocks = 2
+    config.method.min_noise = 0.1
+    config.method.max_noise = 3.0
+    config.method.spacing = "log"
     config.optimizer.learning_rate = 1e-4
     config.training.num_steps = 100_000
     return config

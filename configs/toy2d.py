@@ -27,22 +27,14 @@ def get_config(variant: str = "checkerboard") -> ml_collections.ConfigDict:
     # Wide data make the first noise step (sigma_1 = .32) small beside what is to be resolved.
     config.data.low, config.data.high = -4.0, 4.0
     config.data.random_flip = False
-    config.model = ml_collections.ConfigDict(
-        {
-            "name": "mlp",
-            "width": 64,  # of the hidden layers
-            "depth": 2,  # number of hidden layers
-            "num_frequencies": 32,  # learned waves that the first layer sees beside x
-            "frequency": 1.5,  # radians per unit of model space, standard deviation at the start
-        }
-    )
+    config.network = default.network("mlp", width=64, depth=2, num_frequencies=32, frequency=1.5)
     # K b^2 = 3 with g = 0: a chain forgets its start at every level, and b^2 / 2 is small enough
-    # that the law it settles on is the energy's own.
-    config.objective.num_steps = 30
-    config.objective.step_scale = 0.1
-    config.objective.step_growth = 0.0
-    config.objective.energy_in_nats = True
-    config.objective.sampling_noise_scale = 1.0
+    # that the distribution it settles on is the energy's own.
+    config.method.num_steps = 30
+    config.method.step_scale = 0.1
+    config.method.step_growth = 0.0
+    config.method.energy_in_nats = True
+    config.sampler.noise_scale = 1.0
     config.optimizer.learning_rate = 2e-3
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_steps = 100
@@ -50,9 +42,9 @@ def get_config(variant: str = "checkerboard") -> ml_collections.ConfigDict:
     # other, and in a longer run these wander off.
     config.training.num_steps = 1_500
     config.training.ema_decay = 0.995
-    config.training.log_every = 50
-    config.training.sample_every = 500
-    config.training.checkpoint_every = 500
+    config.train.log_every = 50
+    config.train.sample_every = 500
+    config.train.checkpoint_every = 500
     config.sampling.num_samples = 2_000
     config.sampling.batch_size = 2_000
     return config

@@ -12,7 +12,7 @@ from typing import NoReturn
 import jax
 from absl import flags, logging
 
-from ebm_jax.experiment import ConfigError
+from ebm_jax.runs.settings import ConfigError
 from ebm_jax.training.checkpoints import CheckpointError
 from ebm_jax.training.divergence import DIVERGED_EXIT_CODE, DivergenceError
 

@@ -12,6 +12,7 @@ import dataclasses
 import difflib
 import math
 import numbers
+import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -93,17 +94,21 @@ def check_values(cls: Any, values: Mapping[str, Any], prefix: str = "") -> None:
       ValueError: one line that names the setting: an unknown name, a type, a bound, a NaN.
     """
     known = {field.name: field for field in fields(cls)}
-    types = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls)
     for name, value in values.items():
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1, cutoff=0)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise ValueError(f"{prefix}{name} is no setting of {cls.__name__}{hint}")
-        _check_value(f"{prefix}{name}", value, types[name], known[name].metadata)
+        _check_value(f"{prefix}{name}", value, hints[name], known[name].metadata)
 
 
 def _check_value(name: str, value: Any, kind: Any, metadata: Mapping[str, Any]) -> None:
     bounds, one_of = metadata["bounds"], metadata["one_of"]
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):  # X | None
+        if value is None:
+            return
+        (kind, _) = typing.get_args(kind)
     if typing.get_origin(kind) is tuple:
         (item, *_) = typing.get_args(kind)
         if isinstance(value, str) or not isinstance(value, Sequence):

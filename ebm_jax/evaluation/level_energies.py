@@ -1,6 +1,6 @@
-"""What a model says of single images: energies and gradient norms, level by level, and of them all.
+"""Per-example energies and gradient norms level by level, and OOD scores made of them.
 
-The larger a score, the less the image is taken to be of the data:
+The larger a score, the less the example is taken to be of the data:
 
     energy         E_t(x), and its sum over levels: minus a log density up to a constant
     typicality     |E(x) - mean of E over training images| (Nalisnick et al., arXiv 1906.02994):
@@ -14,36 +14,39 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ebm_jax.evaluation.model import Model
+from ebm_jax.methods.densities import Densities
 
 
-def chosen_levels(num_levels: int, at_most: int) -> np.ndarray:
-    """All levels 0 .. num_levels - 1, or at most so many of them at equal distances, int [n]."""
+def evenly_spaced_levels(num_levels: int, at_most: int) -> np.ndarray:
+    """All levels 0 .. num_levels - 1, or at most so many of them evenly spaced, int32 [n]."""
     if at_most < 1:
-        raise ValueError(f"max_levels is {at_most}: write at least 1")
+        raise ValueError(f"max_levels: expected at least 1, got {at_most}")
     chosen = np.linspace(0, num_levels - 1, min(num_levels, at_most))
     return np.round(chosen).astype(np.int32)
 
 
-def score_levels(
-    model: Model, rng_key: jax.Array, levels: np.ndarray, x: jax.Array, index: jax.Array
+def level_energies(
+    densities: Densities, rng_key: jax.Array, levels: np.ndarray, x: jax.Array, index: jax.Array
 ) -> dict[str, jax.Array]:
-    """'energy' and 'grad_norm' of x [batch, ...] at some levels, both [batch, levels]."""
+    """'energy' and 'grad_norm' of data x [batch, ...] at some levels, both [batch, levels].
+
+    See `Densities.energy_and_grad_norm`, which says what they are of.
+    """
 
     def at_level(level: jax.Array) -> dict[str, jax.Array]:
-        return model.score(rng_key, level, x, index)
+        return densities.energy_and_grad_norm(rng_key, level, x, index)
 
     found = jax.lax.map(at_level, jnp.asarray(levels))
     return {name: values.T for name, values in found.items()}
 
 
-def image_scores(
+def ood_scores(
     found: Mapping[str, np.ndarray], training: Mapping[str, np.ndarray], levels: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """All scores by name, [n] each.
+    """All OOD scores by name, [n] each.
 
     Args:
-      found, training: of the images and of training images, as `score_levels` gives them.
+      found, training: of the examples and of training examples, as `level_energies` gives them.
       levels: of their columns. With one level alone nothing is summed.
     """
     energy = np.asarray(found["energy"], np.float64)

@@ -35,38 +35,46 @@ class ResumableWork:
     that ends without an exception removes the folder: write the results inside it.
 
     Args:
-      folder: of the pieces alone; made when the first is kept.
+      folder: of this work alone; made when the first arrays are saved.
       fingerprint: what the results depend on (checkpoint step, seed, settings), for JSON. What was
         saved with another one is thrown away.
-      description: of the bar, one or two words. total: of `advance`, over the whole work.
     """
 
-    def __init__(
-        self, folder: pathlib.Path, fingerprint: Mapping[str, Any], description: str, total: int
-    ):
+    def __init__(self, folder: pathlib.Path, fingerprint: Mapping[str, Any]):
         self._folder = folder
         self._fingerprint = files.json_safe(fingerprint)
-        self._progress = Progress(total, description)
+        self._progress: Progress | None = None
         self._stop = Interruption()
         self._done = self._advances = 0
 
     def __enter__(self) -> Self:
-        if jax.process_index() == 0 and not self._are_of_this():
+        if jax.process_index() == 0 and not self._fits():
             shutil.rmtree(self._folder, ignore_errors=True)
         if jax.process_count() > 1:
-            multihost_utils.sync_global_devices("pieces are those of this command")
-        self._progress.__enter__()
+            multihost_utils.sync_global_devices("what is saved is of this command")
         self._stop.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
         self._stop.__exit__(kind, *error)
-        self._progress.__exit__(kind, *error)
+        self._close_progress()
         if kind is None and jax.process_index() == 0:
             shutil.rmtree(self._folder, ignore_errors=True)
 
+    def begin(self, description: str, total: int) -> None:
+        """Shows a progress bar: one or two words, and the total that `advance` adds up to."""
+        self._close_progress()
+        self._done = 0
+        self._progress = Progress(total, description)
+        self._progress.__enter__()
+
+    def _close_progress(self) -> None:
+        if self._progress is not None:
+            self._progress.__exit__(None, None, None)
+            self._progress = None
+
     def load(self, name: str) -> dict[str, np.ndarray] | None:
-        """What was kept under a name, or None."""
+        """The arrays saved under a name, or None."""
         path = self._folder / f"{name}.npz"
         if not path.exists():
             return None
@@ -74,9 +82,9 @@ class ResumableWork:
             return dict(kept)
 
     def save(self, name: str, arrays: Mapping[str, Any], *, on_every_process: bool = False) -> None:
-        """Keeps arrays under a name, in place of what was there.
+        """Saves arrays under a name, in place of what was there.
 
-        on_every_process: whether each process has something of its own to keep, by another name.
+        on_every_process: whether each process has something of its own to save, by another name.
         """
         if jax.process_index() != 0 and not on_every_process:
             return
@@ -88,13 +96,14 @@ class ResumableWork:
         """Counts work that was found done."""
         self._done += amount
 
-    def advance(self, amount: int, figures: Mapping[str, float] | None = None) -> None:
-        """Counts work done; call it after `keep`, with the numbers to show beside the bar.
+    def advance(self, amount: int, metrics: Mapping[str, float] | None = None) -> None:
+        """Counts work done; call it after `save`, with the numbers to show beside the bar.
 
         After Ctrl-C or SIGTERM it ends the process, with exit code 130 or 143.
         """
         self._done, self._advances = self._done + amount, self._advances + 1
-        self._progress.update(self._done, figures)
+        if self._progress is not None:
+            self._progress.update(self._done, metrics)
         if self._stop.requested(self._advances):
             if jax.process_index() == 0:
                 print(f"the same command goes on from what is in {self._folder}", flush=True)
@@ -124,8 +133,7 @@ class ResumableWork:
           {name: [n, ...]} on every process.
         """
         number, rank, processes = len(arrays[0]), jax.process_index(), jax.process_count()
-        devices = jax.local_device_count()
-        batch_size = -(-min(batch_size, number) // devices) * devices
+        batch_size = parallel.round_up(min(batch_size, number))
         mapped = self._mapped(fn, batch_size)
         found = []
         for round_start in range(0, number, batch_size * processes):  # a batch for each process
@@ -144,7 +152,7 @@ class ResumableWork:
             found = _gathered(found, batch_size)
         return {key: np.concatenate([part[key] for part in found])[:number] for key in found[0]}
 
-    def _are_of_this(self) -> bool:
+    def _fits(self) -> bool:
         try:
             return json.loads((self._folder / "fingerprint.json").read_text()) == self._fingerprint
         except (OSError, ValueError):

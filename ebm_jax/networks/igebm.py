@@ -18,6 +18,7 @@ from ebm_jax.networks.convolution import Conv
 from ebm_jax.networks.labels import class_weights
 from ebm_jax.networks.prepared import prepared
 from ebm_jax.networks.recovery_resnet import average_pool, check_can_halve
+from ebm_jax.settings import setting
 
 ACTIVATIONS = {"leaky_relu": leaky_relu, "relu": nn.relu, "swish": nn.swish}
 DROPOUT_RATE = 0.5  # of the published training program; its masks are an input, see IgebmResNet
@@ -105,10 +106,7 @@ class IgebmResNet(nn.Module):
 
     Fields:
       image_size: height and width in pixels; channels: of the images.
-      width: F, channels of the first convolution; multipliers: of F per stage.
-      num_blocks: per stage. num_classes: of the label; None: unconditional.
-      activation: 'leaky_relu' (slope .2) or 'swish'.
-      final_activation: 'relu', 'leaky_relu' or 'swish', applied to what the last block has
+      final_activation: applied to what the last block has
         activated already; so the published conditional large network has slope .04 there.
       formulation, dtype: see `ebm_jax.networks.convolution`; energies are float32.
     Raises:
@@ -118,12 +116,16 @@ class IgebmResNet(nn.Module):
 
     image_size: int
     channels: int = 3
-    width: int = 128
-    multipliers: tuple[int, ...] = (1, 2, 4)
-    num_blocks: tuple[int, ...] = (3, 3, 3)
-    num_classes: int | None = None
-    activation: str = "leaky_relu"
-    final_activation: str = "relu"
+    width: int = setting(128, 'channels of the first convolution, "F"', at_least=1)
+    multipliers: tuple[int, ...] = setting(
+        (1, 2, 4), "of the width, per stage; each stage halves the image first", at_least=1
+    )
+    num_blocks: tuple[int, ...] = setting((3, 3, 3), "residual blocks per stage", at_least=1)
+    num_classes: int | None = setting(None, "of the label; 0: unconditional", at_least=0)
+    activation: str = setting("leaky_relu", "of slope .2, or others", one_of=tuple(ACTIVATIONS))
+    final_activation: str = setting(
+        "relu", "before the sum over the image", one_of=tuple(ACTIVATIONS)
+    )
     formulation: str = "auto"
     dtype: jnp.dtype = jnp.float32
 
@@ -203,10 +205,7 @@ class IgebmConvNet(nn.Module):
     of every strided convolution and the output of number `gain_layer` is multiplied by y G + o.
 
     Fields:
-      image_size, channels: of the images. width: F. first_width: of the first convolution.
-      multipliers: of F per strided convolution. num_classes: of the label; None: unconditional.
-      gain_layer: which strided convolution has the gain, from 0 (conditional only).
-      activation: 'leaky_relu' (slope .2) or 'swish'.
+      image_size, channels: of the images. Settings: see the fields.
       formulation, dtype: see `ebm_jax.networks.convolution`; energies are float32.
     Raises:
       ValueError: an unknown activation, or as `class_weights`.
@@ -214,12 +213,14 @@ class IgebmConvNet(nn.Module):
 
     image_size: int
     channels: int = 1
-    width: int = 64
-    first_width: int = 64
-    multipliers: tuple[int, ...] = (1, 2, 4)
-    num_classes: int | None = None
-    gain_layer: int = 2
-    activation: str = "leaky_relu"
+    width: int = setting(64, 'channels of the strided convolutions, "F"', at_least=1)
+    first_width: int = setting(64, "channels of the first convolution", at_least=1)
+    multipliers: tuple[int, ...] = setting(
+        (1, 2, 4), "of the width, per convolution that halves the image", at_least=1
+    )
+    num_classes: int | None = setting(None, "of the label; 0: unconditional", at_least=0)
+    gain_layer: int = setting(2, "strided convolution with a gain per class, from 0", at_least=0)
+    activation: str = setting("leaky_relu", "of slope .2, or others", one_of=tuple(ACTIVATIONS))
     formulation: str = "auto"
     dtype: jnp.dtype = jnp.float32
 

@@ -11,6 +11,7 @@ from flax import linen as nn
 
 from ebm_jax.networks.convolution import Conv
 from ebm_jax.networks.recovery_resnet import average_pool, check_can_halve
+from ebm_jax.settings import setting
 
 _kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # +-1 / sqrt(fan_in)
 
@@ -63,9 +64,7 @@ class MdsmResNet(nn.Module):
     """E(x) = (w1 h + b1)(w2 h + b2) + wq h^2 + bq of the features h of residual blocks.
 
     Fields:
-      image_size: height and width in pixels; channels: of the images.
-      width: F, channels of the first convolution; multipliers: of F per stage. A stage is
-        `num_blocks` blocks, the first of which halves the image.
+      image_size: height and width in pixels; channels: of the images. Settings: see the fields.
       formulation, dtype: see `ebm_jax.networks.convolution`; energies are float32.
     Raises:
       ValueError: an image size that cannot be halved that often, or a condition.
@@ -73,9 +72,11 @@ class MdsmResNet(nn.Module):
 
     image_size: int
     channels: int = 3
-    width: int = 128
-    multipliers: tuple[int, ...] = (2, 4, 8)
-    num_blocks: int = 3
+    width: int = setting(128, 'channels of the first convolution, "F"', at_least=1)
+    multipliers: tuple[int, ...] = setting(
+        (2, 4, 8), "of the width, per stage; each stage halves the image first", at_least=1
+    )
+    num_blocks: int = setting(3, "per stage: 3 is Res18, 2 is Res12", at_least=1)
     formulation: str = "auto"
     dtype: jnp.dtype = jnp.float32
 

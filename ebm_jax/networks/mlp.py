@@ -6,6 +6,7 @@ from flax import linen as nn
 
 from ebm_jax.networks.prepared import prepared
 from ebm_jax.networks.recovery_resnet import level_embedding
+from ebm_jax.settings import setting
 
 
 class EnergyMLP(nn.Module):
@@ -16,17 +17,21 @@ class EnergyMLP(nn.Module):
     steps to find edges and holes that are small beside the range of x.
 
     Fields:
-      input_size: dimensions of x. width: of the hidden layers. depth: their number.
-      num_frequencies: rows of W; 0 leaves x as it is.
-      frequency: standard deviation of W at the start, in radians per unit of x; about pi over the
-        width of what is to be resolved.
+      input_size: dimensions of x. Settings: see the fields.
     """
 
     input_size: int = 2
-    width: int = 128
-    depth: int = 3
-    num_frequencies: int = 0
-    frequency: float = 1.0
+    width: int = setting(128, "of the hidden layers; even", at_least=4)
+    depth: int = setting(3, "number of hidden layers", at_least=1)
+    num_frequencies: int = setting(
+        0, "learned Fourier features that the first layer sees beside x: rows of W", at_least=0
+    )
+    frequency: float = setting(
+        1.0,
+        "standard deviation of W at the start, radians per model unit; about pi over the width of "
+        "what is to be resolved",
+        above=0,
+    )
 
     @property
     def input_shape(self) -> tuple[int]:

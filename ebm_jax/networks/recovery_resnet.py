@@ -9,6 +9,7 @@ from flax import linen as nn
 from ebm_jax.networks.activations import leaky_relu
 from ebm_jax.networks.convolution import Conv
 from ebm_jax.networks.prepared import prepared
+from ebm_jax.settings import setting
 
 
 def _uniform_init(scale: float = 1.0) -> nn.initializers.Initializer:
@@ -82,12 +83,11 @@ class RecoveryResNet(nn.Module):
 
     Per resolution `num_blocks` residual blocks of width * multiplier channels, then a 2 x 2 mean
     pool (not after the last). Head: sum over space of the rectified features, dotted with a vector
-    that depends on the level. No normalisation layer; spectral norm is applied outside, see
-    `ebm_jax.spectral_norm`, and the fixed level scale 1 / s_t^2 too, see `ebm_jax.energy`.
+    that depends on the level. No normalization layer; spectral norm is applied outside, see
+    `ebm_jax.networks.spectral_norm`, and the level scale 1 / s_t^2 too, see `networks.bind`.
 
     Fields:
-      image_size: height and width in pixels; channels: of the images.
-      width: the paper's ch (even, at least 4); multipliers: of ch per resolution; num_blocks: N.
+      image_size: height and width in pixels; channels: of the images. Settings: see the fields.
       formulation: of the convolutions, see `ebm_jax.networks.convolution`.
       dtype: of activations and kernels inside the network; parameters and energies are float32.
     Raises:
@@ -96,9 +96,9 @@ class RecoveryResNet(nn.Module):
 
     image_size: int
     channels: int = 3
-    width: int = 128
-    multipliers: tuple[int, ...] = (1, 2, 2, 2)
-    num_blocks: int = 8
+    width: int = setting(128, 'channels of the first resolution, "ch"; even', at_least=4)
+    multipliers: tuple[int, ...] = setting((1, 2, 2, 2), "of the width, per resolution", at_least=1)
+    num_blocks: int = setting(8, 'residual blocks per resolution, "N"', at_least=1)
     formulation: str = "auto"
     dtype: jnp.dtype = jnp.float32
 

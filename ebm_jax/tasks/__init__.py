@@ -1,15 +1,36 @@
-"""One file per --mode of main.py, each with run(config, workdir) -> exit code."""
+"""One file per --mode of main.py.
+
+A mode that reads a trained model has `Settings`, `IMAGES_ONLY` and `run(trained, settings, work)
+-> Result`, see `runs.modes`; any other has `main(config, workdir) -> exit code`.
+"""
 
 import importlib
+import os
 import pkgutil
 from types import ModuleType
+
+import ml_collections
+
+from ebm_jax.runs.modes import run_task
 
 
 def names() -> list[str]:
     """The modes there are: the modules of this package."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
 
 
 def load(name: str) -> ModuleType:
     """The module of one mode."""
     return importlib.import_module(f"{__name__}.{name}")
+
+
+def run(mode: str, config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> int:
+    """Runs one mode; returns the exit code.
+
+    Raises:
+      ConfigError: with one line, for what cannot be run.
+    """
+    task = load(mode)
+    if hasattr(task, "main"):
+        return task.main(config, workdir)
+    return run_task(task, mode, config, workdir, other_modes=names())

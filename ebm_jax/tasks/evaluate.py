@@ -1,100 +1,68 @@
-"""--mode=evaluate: samples from the EMA weights judged against real data.
+"""--mode=evaluate: samples from the EMA weights against real data.
 
-What is measured depends on the shape of the data: `_JUDGES` holds one function for each.
+Images: Frechet distances, with real held-out images as their floor, and a classifier's summary.
+Points of the plane: the learned density against the true one on a grid, and the samples by boxes.
 """
 
-import pathlib
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+import dataclasses
 
-import jax
-import ml_collections
-import numpy as np
-
-from ebm_jax import data, experiment, workdir
+from ebm_jax import data
 from ebm_jax.evaluation.density import plane
-from ebm_jax.evaluation.images import report
-from ebm_jax.evaluation.images.quality import judge_images
-from ebm_jax.experiment import ConfigError
-from ebm_jax.io import files, plotting
-from ebm_jax.io.progress import Progress
+from ebm_jax.evaluation.images.quality import image_quality
+from ebm_jax.io.resumable import ResumableWork
+from ebm_jax.runs import preview
+from ebm_jax.runs.results import Result
+from ebm_jax.runs.trained import TrainedRun
+from ebm_jax.settings import setting
+from ebm_jax.tasks import _density_fit, _image_quality
+
+IMAGES_ONLY = False
 
 
-class Report(NamedTuple):
-    """figures: for the JSON. lines: for the terminal. picture: uint8 [height, width, 3]."""
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How many samples are evaluated."""
 
-    figures: Mapping[str, Any]
-    lines: list[str]
-    picture: np.ndarray
-
-
-def run(config: ml_collections.ConfigDict, directory: str) -> int:
-    """Writes `evaluate/`: evaluation.png and evaluation.json; prints a table."""
-    trained = workdir.load_trained(config, directory)
-    shape = trained.parts.dataset.example_shape
-    if len(shape) not in _JUDGES:
-        raise ConfigError(f"--mode=evaluate knows no measure for examples of shape {shape}")
-    judge = _JUDGES[len(shape)](config, trained)
-    num_samples = config.evaluation.num_samples
-    with Progress(num_samples, "sampling") as progress:
-        samples = workdir.sample(config, trained, num_samples, progress)
-    if jax.process_index() == 0:
-        try:
-            report = judge(samples)
-        except ValueError as error:
-            raise ConfigError(f"--mode=evaluate: {error}") from error
-        out = pathlib.Path(directory) / "evaluate"
-        measured_on = workdir.measured_on(config, trained, num_samples)
-        files.write_json(out / "evaluation.json", {"measured_on": measured_on, **report.figures})
-        plotting.save_image(out / "evaluation.png", report.picture)
-        print(f"{num_samples:,} samples from the EMA weights of step {trained.step}")
-        print(*report.lines, f"{out}/evaluation.png and evaluation.json", sep="\n", flush=True)
-    return 0
+    num_samples: int = setting(10_000, "samples", at_least=1)
 
 
-def _judge_images(
-    config: ml_collections.ConfigDict, trained: workdir.Trained
-) -> Callable[[np.ndarray], Report]:
-    """Frechet distances, with real held-out images as their floor, and a classifier's verdict."""
-    training = trained.parts.dataset
-    held_out = experiment.load_split(config, config.data.held_out_split)
-    scale = {"low": config.data.low, "high": config.data.high}
-
-    def judge(samples: np.ndarray) -> Report:
-        found = judge_images(samples, training, held_out, **scale)
-        return Report(
-            report.figures(found, training, held_out),
-            report.lines(found, training.name),
-            report.picture(found, samples, held_out, **scale),
-        )
-
-    return judge
+def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
+    """`evaluate/`: evaluation.png and evaluation.json; prints a table."""
+    evaluate = _evaluate_images if trained.run.has_images else _evaluate_plane
+    return evaluate(trained, settings.num_samples, work)
 
 
-def _judge_plane(
-    config: ml_collections.ConfigDict, trained: workdir.Trained
-) -> Callable[[np.ndarray], Report]:
-    """The learned density against the true one on a grid, and the samples by boxes."""
-    parts, params = trained.parts, trained.params
-    held_out = experiment.load_split(config, config.data.held_out_split)
-    density = data.toy_density(parts.dataset.name)
-
-    def judge(samples: np.ndarray) -> Report:
-        model = experiment.plane_model(config, parts, params)
-        points = experiment.in_data_units(config, parts, samples)
-        found = plane.judge(points, held_out.images, model, density)
-        return Report(
-            plane.figures(found, density.name),
-            plane.lines(found, density.name),
-            plane.picture(points, model, density),
-        )
-
-    return judge
+def _evaluate_images(trained: TrainedRun, number: int, work: ResumableWork) -> Result:
+    run, held_out = trained.run, trained.run.held_out()
+    work.begin("sampling", number)
+    samples = trained.samples(work, number)
+    found = image_quality(
+        samples, run.dataset, held_out,
+        low=run.data.low, high=run.data.high, dequantized=run.data.dequantize,
+    )  # fmt: skip
+    title = f"{number:,} samples from the EMA weights of step {trained.step}"
+    return Result(
+        num_examples=number,
+        metrics=_image_quality.metrics(found, run.dataset, held_out),
+        summary=[title, *_image_quality.lines(found, run.dataset.name)],
+        figures={"evaluation": _image_quality.figure(found, run.to_pixels(samples), held_out)},
+        file_name="evaluation",
+    )
 
 
-# By the number of axes of one example: (config, trained) -> (samples -> Report). What can fail
-# before sampling fails in the first call.
-_JUDGES: dict[int, Callable[..., Callable[[np.ndarray], Report]]] = {
-    1: _judge_plane,
-    3: _judge_images,
-}
+def _evaluate_plane(trained: TrainedRun, number: int, work: ResumableWork) -> Result:
+    run, held_out = trained.run, trained.run.held_out()
+    density = data.toy_density(run.dataset.name)
+    plane.check_number(number, held_out.num_examples)
+    model = preview.plane_model(run, trained.params)
+    work.begin("sampling", number)
+    points = run.to_data_units(trained.samples(work, number))
+    found = plane.density_fit(points, held_out.images, model, density)
+    title = f"{number:,} samples from the EMA weights of step {trained.step}"
+    return Result(
+        num_examples=number,
+        metrics=_density_fit.metrics(found, density.name),
+        summary=[title, *_density_fit.lines(found, density.name)],
+        figures={"evaluation": preview.density_figure(run, model, points)},
+        file_name="evaluation",
+    )

@@ -1,47 +1,68 @@
 """--mode=long_run: chains far longer than those of training, and where they go."""
 
-import pathlib
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
-from ebm_jax import data, energy, experiment, parallel, workdir
+from ebm_jax import parallel
+from ebm_jax.energy import EnergyFn
 from ebm_jax.evaluation.density import long_run
-from ebm_jax.evaluation.marginals import Marginals, level_energies
-from ebm_jax.experiment import ConfigError
 from ebm_jax.io import plotting
 from ebm_jax.io.resumable import ResumableWork
+from ebm_jax.methods.base import Params
+from ebm_jax.methods.densities import Densities
+from ebm_jax.runs.build import Run
+from ebm_jax.runs.results import Result
+from ebm_jax.runs.trained import TrainedRun
 from ebm_jax.samplers.base import energy_and_grad
+from ebm_jax.settings import setting
+from ebm_jax.tasks import _long_run
 
-_PICTURED = 10  # chains
-_PICTURED_PARTS = 5  # of a run through all levels, with a row of the picture after each
-_REAL = 2_000  # images behind the figures of real ones
+IMAGES_ONLY = True
+
+_SHOWN = 10  # chains of the figure
+_SHOWN_ROWS = 5  # of a run through all levels
+_REAL = 2_000  # images behind the metrics of real ones
 
 
-class _Programs(NamedTuple):
-    """Compiled once for all levels and numbers of steps."""
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The chains."""
 
-    tune: Callable[..., Any]
-    move: Callable[..., Any]
-    descend: Callable[..., Any]
-    measure: Callable[..., Any]
+    num_steps: int = setting(10_000, "of each chain; the papers go to 100,000", at_least=1)
+    num_chains: int = setting(100, "chains", at_least=1)
+    start: str = setting(
+        "data", "with the level's noise; or noise, the start of sampling", one_of=("data", "noise")
+    )
+    sampler: str = setting(
+        "langevin", "the method's own; or mala, hmc with tuned steps", one_of=long_run.SAMPLERS
+    )
+    level: int = setting(
+        0, "noise level whose energy is run on; -1: from the highest down through all", at_least=-1
+    )
+    step_size: float = setting(0.0, "of the sampler; 0: the method's own, or tuned", at_least=0)
+    num_leapfrog_steps: int = setting(2, "of hmc", at_least=1)
+
+    @property
+    def is_native(self) -> bool:
+        """Whether the chain is the method's, step and all."""
+        return self.sampler == "langevin" and self.step_size == 0
 
 
 class _Plan(NamedTuple):
     """What a run does.
 
-    events: steps at which it stops to record, keep or change its level. pictured, drawn: those of
-    them that give a row of the picture, a draw for R-hat. levels: in their order. tuned: places in
+    events: steps at which it stops to record, save or change its level. shown, kept: those of them
+    that give a row of the figure, a state for R-hat. levels: in their order. tuned: places in
     `levels` where MALA and HMC tune their step anew.
     """
 
     events: list[int]
-    pictured: list[int]
-    drawn: list[int]
+    shown: list[int]
+    kept: list[int]
     levels: list[int]
     steps_per_level: int
     tuned: list[int]
@@ -56,247 +77,219 @@ class _Plan(NamedTuple):
         return 0 < step < self.events[-1] and self.level_at(step) != self.level_at(step + 1)
 
 
-def run(config: ml_collections.ConfigDict, directory: str) -> int:
-    """Writes `long_run/`: long_run.json, curves.png, chains.png; prints the verdict."""
-    trained = workdir.load_trained_on_images(config, directory, "long_run")
-    make, params = experiment.make_marginals(config, trained.parts), trained.params
-    marginals = make(params)
-    plan = _plan(config, marginals)
-    settings, low, high = config.long_run, config.data.low, config.data.high
-    last_level = plan.levels[-1]
-    key = jax.random.fold_in(experiment.run_keys(config)["sample"], 2)  # not the key of samples
-    examples = workdir.some_examples(config, trained.parts.dataset, _REAL + settings.num_chains)
-    index = np.arange(len(examples))
-    noise_key = jax.random.fold_in(key, 0)
-    real, too_few = long_run.reference(
-        np.asarray(marginals.noised(noise_key, last_level, examples, index)),
-        level_energies(
-            make, params, noise_key, last_level, examples, batch_size=config.sampling.batch_size
-        ),
-        settings.num_chains, low=low, high=high,
+def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
+    """`long_run/`: long_run.json, curves.png, chains.png; prints the diagnosis."""
+    densities = trained.run.method.densities(trained.params)
+    plan = _plan(settings, densities)
+    chains = _Chains(trained, settings, plan, densities)
+    work.begin("long chains", settings.num_steps)
+    state = work.load("chains") or chains.start()
+    work.skip(max(int(state["step"]), 0))
+    while int(state["step"]) < settings.num_steps and not _has_diverged(state):
+        before = max(int(state["step"]), 0)
+        state = chains.to_next_event(state)
+        work.save("chains", state)
+        last = dict(zip(long_run.Record._fields, state["records"][-1], strict=True))
+        shown = {name: last[name] for name in ("energy", "displacement")}
+        work.advance(int(state["step"]) - before, shown)
+    records = [_as_record(row) for row in state["records"]]
+    found = long_run.diagnose(records, chains.real)
+    r_hat = long_run.r_hat(state["kept"], state["kept_energies"])
+    rows = state["shown"].reshape(-1, *state["shown"].shape[2:])
+    return Result(
+        num_examples=settings.num_chains,
+        metrics={
+            "diagnosis": found._asdict(),
+            "split_r_hat": {"of": "the second half of the steps", **r_hat},
+            "step_sizes_by_level": {
+                str(plan.levels[i]): size for i, size in enumerate(state["step_sizes"]) if size > 0
+            },
+            "levels": plan.levels,
+            "real_images": {
+                **chains.real._asdict(), "fit": None, "frechet_not_measured": chains.no_frechet,
+            },
+            "records": [record._asdict() for record in records],
+            "shown_steps": plan.shown[: len(state["shown"])],
+        },
+        summary=_lines(settings, plan, found, r_hat, chains.no_frechet),
+        figures={
+            "curves": _long_run.curves(records, chains.real),
+            "chains": plotting.image_grid(rows, min(_SHOWN, settings.num_chains)),
+        },
     )  # fmt: skip
-    programs = _programs(config, make, key)
-    folder = pathlib.Path(directory) / "long_run" / "pieces"
-    made_from = workdir.made_from(config, trained, "long_run")
-    with ResumableWork(folder, made_from, "long chains", settings.num_steps) as pieces:
-        state = pieces.load("chains") or _start(config, marginals, plan, key, examples)
-        pieces.skip(int(state["step"]))
-        while int(state["step"]) < settings.num_steps and not _has_diverged(state):
-            before = int(state["step"])
-            state = _to_next_event(config, plan, programs, params, marginals, state, real)
-            pieces.save("chains", state)
-            figures = dict(zip(long_run.Record._fields, state["records"][-1], strict=True))
-            shown = {name: figures[name] for name in ("energy", "displacement")}
-            pieces.advance(int(state["step"]) - before, shown)
-        records = [_as_record(row) for row in state["records"]]
-        found = long_run.verdict(records, real)
-        r_hat = long_run.r_hat(state["draws"], state["draw_energies"])
-        step_sizes = {
-            str(plan.levels[i]): size for i, size in enumerate(state["step_sizes"]) if size > 0
-        }
-        rows = state["pictures"].reshape(-1, *state["pictures"].shape[2:])
-        workdir.write_result(
-            config, trained, directory, "long_run",
-            num_examples=settings.num_chains,
-            figures={
-                "verdict": found._asdict(),
-                "split_r_hat": {"of": "the second half of the steps", **r_hat},
-                "step_sizes_by_level": step_sizes,
-                "levels": plan.levels,
-                "real_images": {**real._asdict(), "fit": None, "frechet_not_measured": too_few},
-                "records": [record._asdict() for record in records],
-                "pictured_steps": plan.pictured[: len(state["pictures"])],
-            },
-            drawings={
-                "curves": long_run.curves(records, real),
-                "chains": plotting.image_grid(rows, min(_PICTURED, settings.num_chains)),
-            },
-            lines=_lines(config, plan, found, r_hat, too_few),
+
+
+class _Chains:
+    """The chains of one run: compiled once for all levels and numbers of steps."""
+
+    def __init__(
+        self, trained: TrainedRun, settings: Settings, plan: _Plan, densities: Densities
+    ):
+        self.run: Run = trained.run
+        self.params = trained.params
+        self.settings = settings
+        self.plan = plan
+        self.densities = densities
+        self.key = trained.run.key("long_run")
+        self.make_kernel = long_run.make_kernel(settings.sampler, settings.num_leapfrog_steps)
+        self.examples = self.run.random_examples(self.run.dataset, _REAL + settings.num_chains)
+        noise_key, level = jax.random.fold_in(self.key, 0), plan.levels[-1]
+        index = np.arange(len(self.examples), dtype=np.int32)
+        self.real, self.no_frechet = long_run.reference(
+            np.asarray(densities.noised(noise_key, level, self.examples, index)),
+            trained.energies(noise_key, level, self.examples),
+            settings.num_chains,
+            low=self.run.data.low,
+            high=self.run.data.high,
+        )
+        self.tune, self.move, self.descend, self.measure = (
+            jax.jit(fn) for fn in (self._tune, self._move, self._descend, self._measure)
+        )
+
+    def start(self) -> dict[str, Any]:
+        """Nothing done yet: where the chains start, and nothing recorded."""
+        number, shape = self.settings.num_chains, self.examples.shape[1:]
+        index, start_key = np.arange(number, dtype=np.int32), jax.random.fold_in(self.key, 3)
+        if self.settings.start == "data":
+            x = self.examples[index % len(self.examples)]
+            x = self.densities.noised(start_key, self.plan.levels[0], x, index)
+        else:
+            x = self.densities.base.sample(start_key, index, shape)
+        x = np.asarray(x)
+        values = min(long_run.NUM_VALUES, int(np.prod(shape)))
+        return {
+            "step": -1,  # so that the start is an event
+            "x": x, "start": x, "x_noisy": x,
+            "step_sizes": np.zeros(len(self.plan.levels)),
+            "records": np.zeros((0, len(long_run.Record._fields))),
+            "kept": np.zeros((0, number, values), np.float32),
+            "kept_energies": np.zeros((0, number), np.float32),
+            "shown": np.zeros((0, min(_SHOWN, number), *shape), np.uint8),
+        }  # fmt: skip
+
+    def to_next_event(self, state: dict[str, Any]) -> dict[str, Any]:
+        """The state at the next event, with what is recorded there."""
+        plan, state = self.plan, dict(state)
+        done = max(int(state["step"]), 0)
+        event = next(step for step in plan.events if step > int(state["step"]))
+        level = plan.level_at(event)
+        u, x_noisy = parallel.spread(state["x"]), parallel.spread(state["x_noisy"])
+        state["step_sizes"] = self._step_sizes(state["step_sizes"], level, x_noisy, u)
+        step_size = float(state["step_sizes"][plan.levels.index(level)])
+        # At the start there are no steps to make, but programs to compile before the clock runs.
+        u, acceptance = self.move(self.params, level, x_noisy, u, step_size, done, event - done)
+        x, energies, grad = (np.asarray(a) for a in self.measure(self.params, level, u))
+        record = long_run.record(
+            event, level, x, state["start"], energies, grad, float(acceptance), self.real,
+            low=self.run.data.low, high=self.run.data.high,
         )  # fmt: skip
-    return 0
+        state["records"] = np.concatenate([state["records"], [record]])
+        if event in plan.shown:
+            shown = self.run.to_pixels(x[:_SHOWN])
+            state["shown"] = np.concatenate([state["shown"], shown[None]])
+        if event in plan.kept:
+            flat = x.reshape(len(x), -1)
+            values = np.linspace(0, flat.shape[1] - 1, state["kept"].shape[2]).astype(int)
+            state["kept"] = np.concatenate([state["kept"], flat[None, :, values]])
+            state["kept_energies"] = np.concatenate([state["kept_energies"], energies[None]])
+        state["step"], state["x"] = event, np.asarray(u)
+        if plan.is_last_of_level(event):
+            below = self.descend(self.params, plan.level_at(event + 1), parallel.spread(x))
+            state["x_noisy"], state["x"], state["start"] = x, np.asarray(below), np.asarray(below)
+        return state
+
+    def _step_sizes(
+        self, step_sizes: np.ndarray, level: int, x_noisy: jax.Array, u: jax.Array
+    ) -> np.ndarray:
+        """With that of a level, which MALA and HMC find when they first come to it."""
+        place, sizes = self.plan.levels.index(level), np.array(step_sizes)
+        if sizes[place] != 0 or self.settings.is_native:
+            return sizes
+        before = sizes[place - 1] if place else float(self.densities.sigma_bar[level]) or 0.01
+        sizes[place] = self.settings.step_size or before
+        if place in self.plan.tuned and not self.settings.step_size:
+            sizes[place] = float(self.tune(self.params, level, x_noisy, u, before)[0])
+        return sizes
+
+    def _energy(self, densities: Densities, level: Any, x_noisy: jax.Array) -> EnergyFn:
+        """The level's own, or that of x_t given the level above.
+
+        MALA and HMC run in reflected coordinates.
+        """
+        if self.settings.level == -1:
+            assert densities.conditional is not None  # of every model with several levels
+            return densities.conditional(level, x_noisy)
+        energy_fn = densities.energy(level)
+        if self.settings.is_native:
+            return energy_fn
+        return lambda u: energy_fn(densities.base.reflect(u))
+
+    def _tune(self, params: Params, level: Any, x_noisy: jax.Array, u: jax.Array, first: Any):
+        key = jax.random.fold_in(jax.random.fold_in(self.key, 1), level)
+        energy_fn = self._energy(self.run.method.densities(params), level, x_noisy)
+        return long_run.tuned_step(key, self.make_kernel, energy_fn, u, first)
+
+    def _move(
+        self, params: Params, level: Any, x_noisy: jax.Array, u: jax.Array, step_size: Any,
+        first_step: Any, num_steps: Any,
+    ):  # fmt: skip
+        densities = self.run.method.densities(params)
+        energy_fn = self._energy(densities, level, x_noisy)
+        make: Callable[..., Any] = self.make_kernel
+        if self.settings.is_native:
+            kernel = densities.native_kernel(energy_fn, level)
+        else:
+            kernel = make(energy_fn, step_size)
+        chain_key = jax.random.fold_in(self.key, 2)
+        state, acceptance = long_run.advance(chain_key, kernel, u, first_step, num_steps)
+        return state.x, acceptance
+
+    def _descend(self, params: Params, level: Any, x_noisy: jax.Array):
+        key = jax.random.fold_in(jax.random.fold_in(self.key, 4), level)
+        return self.run.method.densities(params).conditional_start(key, level, x_noisy)
+
+    def _measure(self, params: Params, level: Any, u: jax.Array):
+        densities = self.run.method.densities(params)
+        x = densities.base.reflect(u)
+        return x, *energy_and_grad(densities.energy(level), x)
 
 
-def _plan(config: ml_collections.ConfigDict, marginals: Marginals) -> _Plan:
-    settings, devices = config.long_run, jax.local_device_count()
-    number, highest = settings.num_steps, marginals.num_levels - 1
-    for name in ("num_steps", "num_chains", "num_leapfrog_steps"):
-        if settings[name] < 1:
-            raise ConfigError(f"long_run.{name} is {settings[name]}: write at least 1")
-    if settings.num_chains % devices:
-        nearest = max(1, round(settings.num_chains / devices)) * devices
-        raise ConfigError(
-            f"long_run.num_chains {settings.num_chains} does not divide among {devices} devices: "
-            f"write {nearest}, the nearest that does"
-        )
-    if settings.sampler not in long_run.SAMPLERS:
-        raise ConfigError(
-            f"long_run.sampler is {settings.sampler!r}: write one of {', '.join(long_run.SAMPLERS)}"
-        )
-    if settings.start not in ("data", "noise"):
-        raise ConfigError(f"long_run.start is {settings.start!r}: write data or noise")
-    if settings.step_size < 0:
-        raise ConfigError(f"long_run.step_size is {settings.step_size}: write 0 or more")
-    if not (0 <= settings.level <= highest or (settings.level == -1 and highest)):
+def _plan(settings: Settings, densities: Densities) -> _Plan:
+    number, highest = settings.num_steps, densities.num_levels - 1
+    parallel.check_divides("long_run.num_chains", settings.num_chains, jax.local_device_count())
+    if not (settings.level <= highest and (settings.level >= 0 or highest)):
         through = ", or -1 for all of them" if highest else ""
-        raise ConfigError(
-            f"long_run.level is {settings.level} and the model has the levels 0 to {highest}: "
-            f"write one of them{through}"
+        raise ValueError(
+            f"long_run.level: expected one of the levels 0 to {highest}{through}, got "
+            f"{settings.level}"
         )
-    if _is_own(settings) and marginals.own_kernel is None:
-        raise ConfigError(
-            "long_run.sampler is 'langevin' and this method has no chain of its own: write hmc or "
-            "mala, or a long_run.step_size"
+    if settings.is_native and densities.native_kernel is None:
+        raise ValueError(
+            "long_run.sampler: expected hmc or mala, or a long_run.step_size, as this method has "
+            "no chain of its own; got 'langevin'"
         )
-    records = long_run.record_steps
+    record_steps = long_run.record_steps
     if settings.level >= 0:
-        pictured, drawn = long_run.picture_steps(number), long_run.draw_steps(number)
-        events = {*records(number), *pictured, *drawn}
-        return _Plan(sorted(events), pictured, drawn, [settings.level], number, [0])
+        shown, kept = long_run.figure_steps(number), long_run.kept_steps(number)
+        events = {*record_steps(number), *shown, *kept}
+        return _Plan(sorted(events), shown, kept, [settings.level], number, [0])
     if number <= highest:
-        raise ConfigError(
-            f"long_run.num_steps is {number} for {highest + 1} levels: write at least {highest + 1}"
+        raise ValueError(
+            f"long_run.num_steps: expected at least {highest + 1}, one for each level, got {number}"
         )
     levels, each = list(range(highest, -1, -1)), number // (highest + 1)
     last = each * highest  # where the last level begins
-    pictured = [round(number * n / _PICTURED_PARTS) for n in range(_PICTURED_PARTS + 1)]
-    of_last = {last + n for n in records(number - last)}
-    events = {*records(number), *range(each, last, each), *of_last, *pictured}
-    tuned = long_run.tuned_places(np.asarray(marginals.conditional_std)[levels])
-    # Nothing is drawn for R-hat: given x_{t+1}, each chain has a density of its own.
-    return _Plan(sorted(events), pictured, [], levels, each, tuned)
+    shown = [round(number * n / _SHOWN_ROWS) for n in range(_SHOWN_ROWS + 1)]
+    in_last = {last + n for n in record_steps(number - last)}
+    events = {*record_steps(number), *range(each, last, each), *in_last, *shown}
+    tuned = long_run.tuned_places(np.asarray(densities.conditional_std)[levels])
+    # Nothing is kept for R-hat: given x_{t+1}, each chain has a density of its own.
+    return _Plan(sorted(events), shown, [], levels, each, tuned)
 
 
 def _has_diverged(state: dict[str, Any]) -> bool:
     """Whether the chains are nowhere: what they would do from here on says nothing more."""
     return len(state["records"]) > 0 and not np.all(np.isfinite(state["x"]))
-
-
-def _is_own(settings: ml_collections.ConfigDict) -> bool:
-    """Whether the chain is the method's, step and all."""
-    return settings.sampler == "langevin" and settings.step_size == 0
-
-
-def _programs(
-    config: ml_collections.ConfigDict, make: Callable[[Any], Marginals], key: jax.Array
-) -> _Programs:
-    settings = config.long_run
-    make_kernel = long_run.make_kernel(settings.sampler, settings.num_leapfrog_steps)
-    through = settings.level == -1
-
-    def energy_of(marginals: Marginals, level: jax.Array, x_noisy: jax.Array) -> energy.EnergyFn:
-        """The level's own, or that of x_t given the level above. MALA and HMC run unfolded."""
-        if through:
-            return marginals.conditional(level, x_noisy)
-        energy_fn = marginals.energy(level)
-        if _is_own(settings):
-            return energy_fn
-        return lambda u: energy_fn(marginals.base.fold(u))
-
-    @jax.jit
-    def tune(params, level, x_noisy, u, first):
-        tune_key = jax.random.fold_in(jax.random.fold_in(key, 1), level)
-        energy_fn = energy_of(make(params), level, x_noisy)
-        return long_run.tuned_step(tune_key, make_kernel, energy_fn, u, first)
-
-    @jax.jit
-    def move(params, level, x_noisy, u, step_size, first_step, num_steps):
-        marginals = make(params)
-        energy_fn = energy_of(marginals, level, x_noisy)
-        if _is_own(settings):
-            kernel = marginals.own_kernel(energy_fn, level)
-        else:
-            kernel = make_kernel(energy_fn, step_size)
-        chain_key = jax.random.fold_in(key, 2)
-        state, acceptance = long_run.advance(chain_key, kernel, u, first_step, num_steps)
-        return state.x, acceptance
-
-    @jax.jit
-    def descend(params, level, x_noisy):
-        descend_key = jax.random.fold_in(jax.random.fold_in(key, 4), level)
-        return make(params).conditional_start(descend_key, level, x_noisy)
-
-    @jax.jit
-    def measure(params, level, u):
-        marginals = make(params)
-        x = marginals.base.fold(u)
-        return x, *energy_and_grad(marginals.energy(level), x)
-
-    return _Programs(tune, move, descend, measure)
-
-
-def _start(
-    config: ml_collections.ConfigDict,
-    marginals: Marginals,
-    plan: _Plan,
-    key: jax.Array,
-    examples: np.ndarray,
-) -> dict[str, Any]:
-    """Nothing done yet: where the chains start, and nothing recorded."""
-    number = config.long_run.num_chains
-    index, start_key = np.arange(number), jax.random.fold_in(key, 3)
-    shape = examples.shape[1:]
-    if config.long_run.start == "data":
-        x = marginals.noised(start_key, plan.levels[0], examples[index % len(examples)], index)
-    else:
-        x = marginals.base.draw(start_key, index, shape)
-    x = np.asarray(x)
-    values = min(long_run.NUM_VALUES, int(np.prod(shape)))
-    return {
-        "step": -1,  # so that the start is an event
-        "x": x, "start": x, "x_noisy": x,
-        "step_sizes": np.zeros(len(plan.levels)),
-        "records": np.zeros((0, len(long_run.Record._fields))),
-        "draws": np.zeros((0, number, values), np.float32),
-        "draw_energies": np.zeros((0, number), np.float32),
-        "pictures": np.zeros((0, min(_PICTURED, number), *shape), np.uint8),
-    }  # fmt: skip
-
-
-def _to_next_event(
-    config: ml_collections.ConfigDict,
-    plan: _Plan,
-    programs: _Programs,
-    params: Any,
-    marginals: Marginals,
-    state: dict[str, Any],
-    real: long_run.Reference,
-) -> dict[str, Any]:
-    """The state at the next event, with what is recorded there."""
-    settings, state = config.long_run, dict(state)
-    done = max(int(state["step"]), 0)
-    event = next(step for step in plan.events if step > int(state["step"]))
-    level = plan.level_at(event)
-    place = plan.levels.index(level)
-    u, x_noisy = parallel.spread(state["x"]), parallel.spread(state["x_noisy"])
-    sizes = state["step_sizes"] = np.array(state["step_sizes"])
-    if sizes[place] == 0 and not _is_own(settings):
-        before = sizes[place - 1] if place else float(marginals.sigma_bar[level]) or 0.01
-        sizes[place] = settings.step_size or before
-        if place in plan.tuned and not settings.step_size:
-            sizes[place] = float(programs.tune(params, level, x_noisy, u, before)[0])
-    # At the start there are no steps to make, but programs to compile before the clock runs.
-    u, acceptance = programs.move(
-        params, level, x_noisy, u, float(sizes[place]), done, event - done
-    )
-    x, energies, grad = (np.asarray(a) for a in programs.measure(params, level, u))
-    low, high = config.data.low, config.data.high
-    made = long_run.record(
-        event, level, x, state["start"], energies, grad, float(acceptance), real, low=low, high=high
-    )
-    state["records"] = np.concatenate([state["records"], [made]])
-    if event in plan.pictured:
-        shown = np.asarray(data.unscale_images(jnp.asarray(x[:_PICTURED]), low, high))
-        state["pictures"] = np.concatenate([state["pictures"], shown[None]])
-    if event in plan.drawn:
-        flat = x.reshape(len(x), -1)
-        values = np.linspace(0, flat.shape[1] - 1, state["draws"].shape[2]).astype(int)
-        state["draws"] = np.concatenate([state["draws"], flat[None, :, values]])
-        state["draw_energies"] = np.concatenate([state["draw_energies"], energies[None]])
-    state["step"], state["x"] = event, np.asarray(u)
-    if plan.is_last_of_level(event):
-        below = programs.descend(params, plan.level_at(event + 1), parallel.spread(x))
-        state["x_noisy"], state["x"], state["start"] = x, np.asarray(below), np.asarray(below)
-    return state
 
 
 def _as_record(row: np.ndarray) -> long_run.Record:
@@ -305,13 +298,12 @@ def _as_record(row: np.ndarray) -> long_run.Record:
 
 
 def _lines(
-    config: ml_collections.ConfigDict,
+    settings: Settings,
     plan: _Plan,
-    found: long_run.Verdict,
+    found: long_run.Diagnosis,
     r_hat: dict[str, float],
-    too_few: str | None,
+    no_frechet: str | None,
 ) -> list[str]:
-    settings = config.long_run
     where = f"level {plan.levels[0]}"
     if len(plan.levels) > 1:
         where = f"the levels {plan.levels[0]} to {plan.levels[-1]}, {plan.steps_per_level:,} each"
@@ -327,6 +319,6 @@ def _lines(
         )
     elif len(plan.levels) > 1:
         lines.append("  no split R-hat: given its x_{t+1}, each chain has a density of its own")
-    if too_few is not None:
-        lines.append(f"  no Frechet distance: {too_few}")
+    if no_frechet is not None:
+        lines.append(f"  no Frechet distance: {no_frechet}")
     return lines

@@ -1,125 +1,146 @@
-"""--mode=neighbours: has the model learned its training images by heart?"""
+"""--mode=neighbours: memorization of the training set: energies, and distances of samples to it."""
 
-import pathlib
+import dataclasses
 
-import ml_collections
 import numpy as np
 
-from ebm_jax import data, experiment, workdir
-from ebm_jax.evaluation.fidelity.classifier import is_for, train_classifier
-from ebm_jax.evaluation.fidelity.memorization import compare_laws, nearness
-from ebm_jax.evaluation.images.errors import nearest
-from ebm_jax.evaluation.level_energies import chosen_levels, image_scores, score_levels
-from ebm_jax.experiment import ConfigError
+from ebm_jax import data
+from ebm_jax.evaluation.fidelity.classifier import supports, train_classifier
+from ebm_jax.evaluation.fidelity.memorization import Nearness, KSTest, ks_test, nearness
+from ebm_jax.evaluation.images.neighbors import nearest_neighbors
+from ebm_jax.evaluation.level_energies import evenly_spaced_levels, level_energies, ood_scores
 from ebm_jax.io import plotting
 from ebm_jax.io.resumable import ResumableWork
+from ebm_jax.runs.build import Run
+from ebm_jax.runs.results import Result
+from ebm_jax.runs.trained import TrainedRun
+from ebm_jax.settings import setting
 
-_SHOWN = 12  # samples of the picture
-_OF_CLASSIFIER = "our classifier's scores"
+IMAGES_ONLY = True
+
+_SHOWN = 12  # samples of the figure
+_LOGITS = "our classifier's logits"
 
 
-def run(config: ml_collections.ConfigDict, directory: str) -> int:
-    """Writes `neighbours/`: neighbours.json, energies.png, distances.png, and the neighbours."""
-    trained = workdir.load_trained_on_images(config, directory, "neighbours")
-    settings, low, high = config.neighbours, config.data.low, config.data.high
-    if min(settings.num_images, settings.num_samples, settings.num_neighbours) < 1:
-        raise ConfigError("neighbours: write num_images, num_samples, num_neighbours of at least 1")
-    training = trained.parts.dataset
-    held_out = experiment.load_split(config, config.data.held_out_split)
-    model, keys = experiment.make_model(config, trained.parts), experiment.run_keys(config)
-    try:
-        levels = chosen_levels(model(trained.params).num_levels, settings.max_levels)
-    except ValueError as error:
-        raise ConfigError(f"neighbours.{error}") from error
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How many images and samples are compared."""
 
-    def score(params, x, index):
-        return score_levels(model(params), keys["sample"], levels, x, index)
+    num_images: int = setting(
+        1_000, "training and held-out images each, taken from the start", at_least=2
+    )
+    num_samples: int = setting(
+        100, "of --mode=sample, each beside its nearest training images", at_least=1
+    )
+    num_neighbours: int = setting(4, "of each sample in the figure", at_least=1)
+    max_levels: int = setting(6, "noise levels whose energies are taken, evenly spaced", at_least=1)
 
-    def generate(params, index):
-        return {"x": model(params).generate(keys["sample"], index)}
 
+def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
+    """`neighbours/`: neighbours.json, energies.png, distances.png, and the nearest images."""
+    run, training, held_out = trained.run, trained.run.dataset, trained.run.held_out()
     real = {
-        name: np.asarray(data.scale_images(split.images[: settings.num_images], low, high))
+        name: run.scale(split.images[: settings.num_images])
         for name, split in (("training", training), ("held out", held_out))
     }
-    folder = pathlib.Path(directory) / "neighbours" / "parts"
-    made_from = workdir.made_from(config, trained, "neighbours")
-    total = sum(len(x) for x in real.values()) + settings.num_samples
-    with ResumableWork(folder, made_from, "comparing", total) as parts:
-        params, size = trained.params, config.sampling.batch_size
-        found = {
-            name: parts.map_batches(
-                name.replace(" ", "_"), score, params, (x, np.arange(len(x))), batch_size=size
-            )
-            for name, x in real.items()
-        }
-        index = np.arange(settings.num_samples)
-        samples = parts.map_batches("samples", generate, params, (index,), batch_size=size)["x"]
-        scores = {name: image_scores(v, found["training"], levels) for name, v in found.items()}
-        energies = [name for name in scores["training"] if name.startswith("energy")]
-        try:
-            laws = {
-                name: compare_laws(scores["training"][name], scores["held out"][name])
-                for name in energies
+    work.begin("comparing", sum(len(x) for x in real.values()) + settings.num_samples)
+    scores = _scores(trained, real, settings, work)
+    samples = trained.samples(work, settings.num_samples)
+    energies = [name for name in scores["training"] if name.startswith("energy")]
+    tests = {
+        name: ks_test(scores["training"][name], scores["held out"][name]) for name in energies
+    }
+    spaces = _spaces(run, samples, real["held out"])
+    compared = {
+        name: nearness(x, y, z, scale=scale, offset=offset)
+        for name, (x, y, z, scale, offset) in spaces.items()
+    }
+    figures = {
+        "energies": plotting.histograms_picture(
+            {name: {split: scores[split][name] for split in scores} for name in energies}
+        ),
+        "distances": plotting.histograms_picture(
+            {
+                f"distance to the nearest, {space}": {"samples": x, "held out": y}
+                for space, (_, x, y) in compared.items()
             }
-        except ValueError as error:
-            raise ConfigError(f"--mode=neighbours: {error}") from error
-        every = np.asarray(data.scale_images(training.images, low, high))
-        spaces = {"pixels": lambda x: x.reshape(len(x), -1)}
-        if is_for(training.num_classes, training.example_shape):
-            classifier = train_classifier(every, training.labels, training.num_classes)
-            spaces[_OF_CLASSIFIER] = classifier.scores
-        compared = {
-            space: nearness(features(samples), features(real["held out"]), features(every))
-            for space, features in spaces.items()
-        }
-        of_splits = {name: {split: scores[split][name] for split in scores} for name in energies}
-        distances = {
-            f"distance to the nearest, {space}": {"samples": x, "held out": y}
-            for space, (_, x, y) in compared.items()
-        }
-        drawings = {
-            "energies": plotting.histograms_picture(of_splits),
-            "distances": plotting.histograms_picture(distances),
-        }
-        shown = samples[:_SHOWN]
-        for space, features in spaces.items():
-            chosen, _ = nearest(features(shown), features(every), settings.num_neighbours)
-            columns = {"sample": shown}
-            columns |= {f"nearest {i + 1}": every[chosen[:, i]] for i in range(chosen.shape[1])}
-            name = "nearest_in_pixels" if space == "pixels" else "nearest_in_class_scores"
-            drawings[name] = plotting.columns_picture(
-                {
-                    title: np.asarray(data.unscale_images(x, low, high))
-                    for title, x in columns.items()
-                }
-            )
-        workdir.write_result(
-            config, trained, directory, "neighbours",
-            num_examples=settings.num_samples,
-            figures={
-                "splits": {"training": training.split, "held out": held_out.split},
-                "num_energies": {name: len(x) for name, x in real.items()},
-                "kolmogorov_smirnov_of_energies": {k: v._asdict() for k, v in laws.items()},
-                "distance_to_nearest_training_image": {
-                    space: found[0]._asdict() for space, found in compared.items()
-                },
-                "pictures": "each row: a sample, then its nearest training images",
+        ),
+    }
+    for name, (x, _, z, scale, offset) in spaces.items():
+        number = min(settings.num_neighbours, len(z))
+        found = nearest_neighbors(x[:_SHOWN], z, number, scale=scale, offset=offset)
+        columns = {"sample": run.to_pixels(samples[:_SHOWN])}
+        columns |= {f"nearest {i + 1}": training.images[found.index[:, i]] for i in range(number)}
+        title = "nearest_in_pixels" if name == "pixels" else "nearest_in_logits"
+        figures[title] = plotting.columns_picture(columns)
+    return Result(
+        num_examples=settings.num_samples,
+        metrics={
+            "splits": {"training": training.split, "held out": held_out.split},
+            "num_energies": {name: len(x) for name, x in real.items()},
+            "kolmogorov_smirnov_of_energies": {k: v._asdict() for k, v in tests.items()},
+            "distance_to_nearest_training_image": {
+                space: found[0]._asdict() for space, found in compared.items()
             },
-            drawings=drawings,
-            lines=_lines(laws, compared),
-        )  # fmt: skip
-    return 0
+            "figures": "each row: a sample, then its nearest training images",
+        },
+        summary=_lines(tests, {space: found[0] for space, found in compared.items()}),
+        figures=figures,
+    )
 
 
-def _lines(laws, compared) -> list[str]:
+def _scores(
+    trained: TrainedRun, real: dict[str, np.ndarray], settings: Settings, work: ResumableWork
+) -> dict[str, dict[str, np.ndarray]]:
+    """Energies of both splits by name, level by level."""
+    run, key = trained.run, trained.run.key("sample")
+    num_levels = run.method.densities(trained.params).num_levels
+    levels = evenly_spaced_levels(num_levels, settings.max_levels)
+
+    def energies(params, x, index):
+        return level_energies(run.method.densities(params), key, levels, x, index)
+
+    found = {
+        name: work.map_batches(
+            name.replace(" ", "_"),
+            energies,
+            trained.params,
+            (x, np.arange(len(x), dtype=np.int32)),
+            batch_size=run.sampling.batch_size,
+        )
+        for name, x in real.items()
+    }
+    return {name: ood_scores(values, found["training"], levels) for name, values in found.items()}
+
+
+def _spaces(run: Run, samples: np.ndarray, held_out: np.ndarray) -> dict[str, tuple]:
+    """(samples, held out, training, scale, offset) in pixels, and in a classifier's logits.
+
+    The training images stay as they are stored: scale and offset bring them to model units.
+    """
+    training = run.dataset
+    scale, offset = data.intensity_scale(
+        run.data.low, run.data.high, dequantized=run.data.dequantize
+    )
+    spaces = {"pixels": (samples, held_out, training.images, scale, offset)}
+    if supports(training.num_classes, training.example_shape):
+        classifier = train_classifier(
+            training.images, training.labels, training.num_classes, scale=scale, offset=offset
+        )
+        logits = classifier.logits(training.images, scale=scale, offset=offset)
+        spaces[_LOGITS] = (classifier.logits(samples), classifier.logits(held_out), logits, 1.0, 0.0)
+    return spaces
+
+
+def _lines(tests: dict[str, KSTest], compared: dict[str, Nearness]) -> list[str]:
     lines = ["energies of training and held-out images"]
     lines += [
-        f"  {name:<16}KS {law.statistic:.3f}  p {law.p_value:.3g}  gap {law.gap:+.2f} deviations"
-        for name, law in laws.items()
+        f"  {name:<16}KS {test.statistic:.3f}  p {test.p_value:.3g}  "
+        f"gap {test.gap:+.2f} standard deviations"
+        for name, test in tests.items()
     ]
     lines.append("median distance to the nearest training image")
-    for space, (found, _, _) in compared.items():
+    for space, found in compared.items():
         lines.append(
             f"  {space}: samples {found.median_sample:.3f}, held out {found.median_held_out:.3f}; "
             f"{found.closer:.1%} of the samples nearer than the nearest 1 % of held-out images"

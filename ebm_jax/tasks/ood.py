@@ -1,130 +1,129 @@
 """--mode=ood: how well energies tell held-out images from others, as areas under ROC curves."""
 
-import pathlib
+import dataclasses
 
-import ml_collections
 import numpy as np
 
-from ebm_jax import data, experiment, workdir
+from ebm_jax import data
 from ebm_jax.evaluation import ood
-from ebm_jax.evaluation.level_energies import chosen_levels, image_scores, score_levels
-from ebm_jax.experiment import ConfigError
+from ebm_jax.evaluation.level_energies import evenly_spaced_levels, level_energies, ood_scores
 from ebm_jax.io import plotting
 from ebm_jax.io.resumable import ResumableWork
+from ebm_jax.runs.build import Run
+from ebm_jax.runs.results import Result
+from ebm_jax.runs.trained import TrainedRun
+from ebm_jax.settings import setting
+
+IMAGES_ONLY = True
 
 _TRAINING = "training images"
-_SHOWN = 8  # images of each set in the picture
+_SHOWN = 8  # images of each set in the figure
 
 
-def run(config: ml_collections.ConfigDict, directory: str) -> int:
-    """Writes `ood/`: ood.json with the table, histograms.png and sets.png."""
-    trained = workdir.load_trained_on_images(config, directory, "ood")
-    settings, low, high = config.ood, config.data.low, config.data.high
-    inside_name = f"{config.data.name}, {config.data.held_out_split}"
-    sets = _sets(config, trained, inside_name)
-    model, key = experiment.make_model(config, trained.parts), experiment.run_keys(config)["sample"]
-    try:
-        levels = chosen_levels(model(trained.params).num_levels, settings.max_levels)
-    except ValueError as error:
-        raise ConfigError(f"ood.{error}") from error
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Which sets held-out images are told from."""
 
-    def score(params, x, index):
-        return score_levels(model(params), key, levels, low + (high - low) * x, index)
-
-    folder = pathlib.Path(directory) / "ood" / "parts"
-    total = sum(len(x) for x in sets.values())
-    with ResumableWork(
-        folder, workdir.made_from(config, trained, "ood"), "scoring", total
-    ) as parts:
-        found = {
-            name: parts.map_batches(
-                f"set_{i}", score, trained.params,
-                (x.astype(np.float32), np.arange(len(x))),
-                batch_size=config.sampling.batch_size,
-            )
-            for i, (name, x) in enumerate(sets.items())
-        }  # fmt: skip
-        scores = {
-            name: image_scores(values, found[_TRAINING], levels) for name, values in found.items()
-        }
-        others = [name for name in sets if name not in (_TRAINING, inside_name)]
-        try:
-            table = {
-                name: {
-                    score: ood.auroc(
-                        scores[inside_name][score], values,
-                        num_bootstrap=settings.num_bootstrap, seed=config.sampling.seed,
-                    )
-                    for score, values in scores[name].items()
-                }
-                for name in others
-            }  # fmt: skip
-        except ValueError as error:
-            raise ConfigError(f"--mode=ood: {error}") from error
-        mean = {
-            score: float(np.mean([table[name][score].value for name in others]))
-            for score in scores[inside_name]
-        }
-        panels = {
-            score: {name: scores[name][score] for name in sets}
-            for score in scores[inside_name]
-            if score.startswith("energy")
-        }
-        some = {
-            name.replace("_", " "): np.round(255 * x[:_SHOWN]).astype(np.uint8)
-            for name, x in sets.items()
-        }
-        workdir.write_result(
-            config, trained, directory, "ood",
-            num_examples=len(sets[inside_name]),
-            figures={
-                "inside": inside_name,
-                "levels": levels,
-                "auroc": {
-                    name: {score: value._asdict() for score, value in row.items()}
-                    for name, row in table.items()
-                },
-                "mean_auroc": mean,
-                "interval": "95 %, percentiles of a bootstrap over both sets",
-                "direction": "larger scores count as outside",
-            },
-            drawings={
-                "histograms": plotting.histograms_picture(panels),
-                "sets": plotting.columns_picture(some),
-            },
-            lines=_lines(table, mean, inside_name, levels),
-        )  # fmt: skip
-    return 0
+    num_images: int = setting(500, "of each set, taken from the start", at_least=2)
+    sets: tuple[str, ...] = setting(ood.NAMES, "made from held-out images", one_of=ood.NAMES)
+    others: tuple[str, ...] = setting((), "data sets by name, resized to the model's images")
+    max_levels: int = setting(6, "noise levels whose energies are taken, evenly spaced", at_least=1)
+    num_bootstrap: int = setting(1_000, "resamples behind the intervals", at_least=1)
 
 
-def _sets(
-    config: ml_collections.ConfigDict, trained: workdir.Trained, inside_name: str
-) -> dict[str, np.ndarray]:
-    """Images in 0..1 by name: of training, held out, then the others."""
-    settings, training = config.ood, trained.parts.dataset
-    number, seed = settings.num_images, config.sampling.seed
-    if number < 2 or settings.num_bootstrap < 1 or not (settings.sets or settings.others):
-        raise ConfigError(
-            "ood: write num_images of at least 2, num_bootstrap of at least 1, and one of the sets"
+def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
+    """`ood/`: ood.json with the table, histograms.png and sets.png."""
+    run, key = trained.run, trained.run.key("sample")
+    low, high = run.data.low, run.data.high
+    inside = f"{run.data.name}, {run.general.held_out_split}"
+    sets = _sets(run, settings, inside)
+    num_levels = run.method.densities(trained.params).num_levels
+    levels = evenly_spaced_levels(num_levels, settings.max_levels)
+
+    def energies(params, x, index):
+        x = low + (high - low) * x
+        return level_energies(run.method.densities(params), key, levels, x, index)
+
+    work.begin("energies", sum(len(x) for x in sets.values()))
+    found = {
+        name: work.map_batches(
+            f"set_{i}",
+            energies,
+            trained.params,
+            (x.astype(np.float32), np.arange(len(x), dtype=np.int32)),
+            batch_size=run.sampling.batch_size,
         )
-    held_out = experiment.load_split(config, config.data.held_out_split)
-    inside = held_out.images[:number] / 255.0
+        for i, (name, x) in enumerate(sets.items())
+    }
+    scores = {name: ood_scores(values, found[_TRAINING], levels) for name, values in found.items()}
+    others = [name for name in sets if name not in (_TRAINING, inside)]
+    table = {
+        name: {
+            score: ood.auroc(
+                scores[inside][score],
+                values,
+                num_bootstrap=settings.num_bootstrap,
+                seed=run.sampling.seed,
+            )
+            for score, values in scores[name].items()
+        }
+        for name in others
+    }
+    mean = {
+        score: float(np.mean([table[name][score].value for name in others]))
+        for score in scores[inside]
+    }
+    panels = {
+        score: {name: scores[name][score] for name in sets}
+        for score in scores[inside]
+        if score.startswith("energy")
+    }
+    some = {
+        name.replace("_", " "): np.round(255 * x[:_SHOWN]).astype(np.uint8)
+        for name, x in sets.items()
+    }
+    return Result(
+        num_examples=len(sets[inside]),
+        metrics={
+            "inside": inside,
+            "levels": levels,
+            "auroc": {
+                name: {score: value._asdict() for score, value in row.items()}
+                for name, row in table.items()
+            },
+            "mean_auroc": mean,
+            "interval": "95 %, percentiles of a bootstrap over both sets",
+            "direction": "larger scores count as outside",
+        },
+        summary=_lines(table, mean, inside, levels),
+        figures={
+            "histograms": plotting.histograms_picture(panels),
+            "sets": plotting.columns_picture(some),
+        },
+    )
+
+
+def _sets(run: Run, settings: Settings, inside: str) -> dict[str, np.ndarray]:
+    """Images in 0..1 by name: of training, held out, then the others."""
+    number, seed, training = settings.num_images, run.sampling.seed, run.dataset
+    if not (settings.sets or settings.others):
+        raise ValueError("ood.sets, ood.others: expected one or more, got none")
+    held_out = run.held_out().images[:number] / 255.0
     many = min(number, training.num_examples)
     chosen = np.sort(data.batch_indices(training.num_examples, many, 0, seed))
-    sets = {_TRAINING: training.images[chosen] / 255.0, inside_name: inside}
-    try:
-        sets |= {name: ood.made_set(name, inside, seed=seed) for name in settings.sets}
-        for name in settings.others:
-            other = data.load_dataset(name, "test", data_dir=config.data.data_dir or None)
-            if len(other.example_shape) != 3:
-                raise ValueError(f"{name} has no images: write another data set in ood.others")
-            sets[name] = ood.fitted(other.images[:number], training.example_shape)
-    except (ValueError, OSError, ImportError) as error:
-        raise ConfigError(f"ood: {error}") from error
+    sets = {_TRAINING: training.images[chosen] / 255.0, inside: held_out}
+    sets |= {name: ood.synthetic_set(name, held_out, seed=seed) for name in settings.sets}
+    for name in settings.others:
+        other = data.load_dataset(
+            name, data.held_out_split(name), data_dir=run.general.data_dir or None
+        )
+        if len(other.example_shape) != 3:
+            raise ValueError(f"ood.others: expected sets of images, got {name}")
+        sets[name] = ood.resize_to(other.images[:number], training.example_shape) / 255.0
     return sets
 
 
-def _lines(table, mean, inside_name, levels) -> list[str]:
+def _lines(table, mean, inside: str, levels: np.ndarray) -> list[str]:
     width = max(len(name) for name in table) + 2
     # The first level is the data's own; the others are in the JSON.
     first = f" {levels[0]}"
@@ -135,7 +134,7 @@ def _lines(table, mean, inside_name, levels) -> list[str]:
         cells = "".join(f"{values[c]:{max(len(c), 6) + 2}.3f}" for c in columns)
         return f"  {name:<{width}}{cells}"
 
-    lines = [f"AUROC, {inside_name} against", f"  {'':<{width}}{head}"]
-    lines += [row(name, {c: v.value for c, v in of.items()}) for name, of in table.items()]
-    widest = max(v.high - v.low for of in table.values() for v in of.values())
+    lines = [f"AUROC, {inside} against", f"  {'':<{width}}{head}"]
+    lines += [row(name, {c: v.value for c, v in line.items()}) for name, line in table.items()]
+    widest = max(v.high - v.low for line in table.values() for v in line.values())
     return [*lines, row("mean", mean), f"  95 % intervals are at most {widest:.3f} wide"]

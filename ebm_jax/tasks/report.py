@@ -5,22 +5,20 @@ import pathlib
 import jax
 import ml_collections
 
-from ebm_jax import workdir
-from ebm_jax.experiment import ConfigError
 from ebm_jax.io import files, report
+from ebm_jax.runs.settings import ConfigError, one_line
+from ebm_jax.runs.workdir import check_config
 
 
-def run(config: ml_collections.ConfigDict, directory: str) -> int:
+def main(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> int:
     """Writes `report.html` in the workdir. Computes nothing and needs no checkpoint."""
-    path = pathlib.Path(directory)
+    path = pathlib.Path(workdir)
     if not path.is_dir():
-        raise ConfigError(f"there is no {path}: write the workdir of a run")
-    workdir.check_config(path, config, judging=True)
+        raise ConfigError(f"workdir: expected the directory of a run, got {path}")
+    check_config(path, config, "evaluate")
     if jax.process_index() == 0:
-        try:
+        with one_line():
             text = report.page(path)
-        except ValueError as error:
-            raise ConfigError(f"--mode=report: {error}") from error
-        files.write_atomically(path / "report.html", text.encode())
+            files.write_atomically(path / "report.html", text.encode())
         print(f"{path}/report.html: {len(text) / 1e6:.1f} MB, all in one file", flush=True)
     return 0

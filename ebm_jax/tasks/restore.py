@@ -1,90 +1,101 @@
-"""--mode=restore: spoiled held-out images, repaired by chains that start at them."""
+"""--mode=restore: corrupted held-out images, restored by chains that start at them."""
 
-import pathlib
+import dataclasses
 
-import ml_collections
 import numpy as np
 
-from ebm_jax import experiment, workdir
 from ebm_jax.evaluation.images import corruption
-from ebm_jax.evaluation.images.errors import error_lines, image_error, nearest_by
-from ebm_jax.evaluation.model import Restoration
-from ebm_jax.experiment import ConfigError
+from ebm_jax.evaluation.images.errors import image_error
+from ebm_jax.evaluation.images.neighbors import nearest_neighbors
 from ebm_jax.io import plotting
 from ebm_jax.io.resumable import ResumableWork
+from ebm_jax.methods.base import Restorer
+from ebm_jax.runs.results import Result
+from ebm_jax.runs.trained import TrainedRun
+from ebm_jax.settings import setting
+from ebm_jax.tasks._image_quality import error_lines
 
-_SHOWN = 8  # images of the picture, per corruption
+IMAGES_ONLY = True
+
+_SHOWN = 8  # images of the figure, per corruption
 _MODEL = "the model's chains"
 
 
-def run(config: ml_collections.ConfigDict, directory: str) -> int:
-    """Writes `restore/`: a picture per corruption, and restore.json with errors and baselines."""
-    trained = workdir.load_trained_on_images(config, directory, "restore")
-    settings, training = config.restore, trained.parts.dataset
-    if settings.num_images < 1 or not settings.corruptions:
-        raise ConfigError("restore: write num_images of at least 1 and one of the corruptions")
-    low, high = config.data.low, config.data.high
-    held_out = experiment.load_split(config, config.data.held_out_split)
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How images are corrupted; how the model restores them is a setting of its sampler."""
+
+    corruptions: tuple[str, ...] = setting(
+        ("salt_and_pepper", "noise", "blur"), "any of these", one_of=corruption.NAMES
+    )
+    num_images: int = setting(100, "held-out images, taken from the start", at_least=1)
+    salt_fraction: float = setting(
+        0.1, "of the pixels, half to black and half to white", at_least=0, at_most=1
+    )
+    noise_std: float = setting(0.2, "of Gaussian noise, in units of the range", at_least=0)
+    blur_std: float = setting(0.8, "pixels, of the Gaussian kernel", at_least=0)
+
+
+def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
+    """`restore/`: a figure per corruption, and restore.json with errors and baselines."""
+    run, method = trained.run, trained.run.method
+    if not isinstance(method, Restorer):
+        raise ValueError(f"{type(method).__name__} does not restore")
+    if not settings.corruptions:
+        raise ValueError("restore.corruptions: expected one or more, got none")
+    training, held_out, key = run.dataset, run.held_out(), run.key("sample")
+    low, high = run.data.low, run.data.high
     labels = held_out.labels[: settings.num_images]
     true = held_out.images[: settings.num_images] / 255.0  # 0..1, as everything from here on
-    strengths = corruption.strengths(settings)
-    try:
-        spoiled = {
-            name: corruption.corrupt(
-                name, true, strengths.get(name, 0.0), seed=config.sampling.seed
-            )
-            for name in settings.corruptions
-        }
-    except ValueError as error:
-        raise ConfigError(f"restore: {error}") from error
-    model = experiment.make_model(config, trained.parts)
-    key = experiment.run_keys(config)["sample"]
-    how = Restoration(settings.level, settings.num_steps, settings.temperature)
+    strengths = corruption.strengths(
+        salt_fraction=settings.salt_fraction,
+        noise_std=settings.noise_std,
+        blur_std=settings.blur_std,
+    )
+    corrupted = {
+        name: corruption.corrupt(name, true, strengths[name], seed=run.sampling.seed)
+        for name in settings.corruptions
+    }
 
-    def repair(params, x, label, index):
-        x = model(params).restore(key, low + (high - low) * x, index, label, how)
+    def restore(params, x, label, index):
+        x = method.restore(params, key, low + (high - low) * x, index, label)
         return {"x": (x - low) / (high - low)}
 
-    folder = pathlib.Path(directory) / "restore" / "parts"
-    made_from = workdir.made_from(config, trained, "restore")
-    errors, drawings, lines = {}, {}, []
-    with ResumableWork(folder, made_from, "restoring", len(true) * len(spoiled)) as parts:
-        for name, x in spoiled.items():
-            arrays = (x.astype(np.float32), labels, np.arange(len(x)))
-            repaired = parts.map_batches(
-                name, repair, trained.params, arrays,
-                batch_size=config.sampling.batch_size,
-            )["x"]  # fmt: skip
-            known = training.images / 255.0
-            guesses = {
-                "as spoiled": x,
-                _MODEL: repaired,
-                **{title: fix(x) for title, fix in corruption.BASELINES.items()},
-                "nearest training image": known[nearest_by(x, known)],
-            }
-            guesses = {title: np.clip(guess, 0, 1) for title, guess in guesses.items()}
-            errors[name] = {
-                title: image_error(guess, true, value_range=1.0) for title, guess in guesses.items()
-            }
-            columns = {
-                title: np.round(255 * x[:_SHOWN]).astype(np.uint8)
-                for title, x in {"original": true, **guesses}.items()
-            }
-            drawings[name] = plotting.columns_picture(columns)
-            lines += error_lines(errors[name], f"{name} {strengths[name]:g}: {len(true)} images")
-        workdir.write_result(
-            config, trained, directory, "restore",
-            num_examples=len(true),
-            figures={
-                "split": held_out.split,
-                "chains": "started at the spoiled image",
-                "errors": {
-                    name: {title: error._asdict() for title, error in of_one.items()}
-                    for name, of_one in errors.items()
-                },
-                "units": "the range of the grey values; everything clipped to it first",
+    work.begin("restoring", len(true) * len(corrupted))
+    errors, figures, lines = {}, {}, []
+    for name, x in corrupted.items():
+        arrays = (x.astype(np.float32), labels, np.arange(len(x), dtype=np.int32))
+        restored = work.map_batches(
+            name, restore, trained.params, arrays, batch_size=run.sampling.batch_size
+        )["x"]
+        nearest = nearest_neighbors(255 * x, training.images, 1).index[:, 0]
+        guesses = {
+            "corrupted input": x,
+            _MODEL: restored,
+            **{title: repair(x) for title, repair in corruption.BASELINES.items()},
+            "nearest training image": training.images[nearest] / 255.0,
+        }
+        guesses = {title: np.clip(guess, 0, 1) for title, guess in guesses.items()}
+        errors[name] = {
+            title: image_error(guess, true, value_range=1.0) for title, guess in guesses.items()
+        }
+        columns = {
+            title: np.round(255 * x[:_SHOWN]).astype(np.uint8)
+            for title, x in {"original": true, **guesses}.items()
+        }
+        figures[name] = plotting.columns_picture(columns)
+        lines += error_lines(errors[name], f"{name} {strengths[name]:g}: {len(true)} images")
+    return Result(
+        num_examples=len(true),
+        metrics={
+            "split": held_out.split,
+            "chains": "started at the corrupted image",
+            "errors": {
+                name: {title: error._asdict() for title, error in rows.items()}
+                for name, rows in errors.items()
             },
-            drawings=drawings,
-            lines=lines,
-        )  # fmt: skip
-    return 0
+            "units": "the range of the pixel intensities; everything clipped to it first",
+        },
+        summary=lines,
+        figures=figures,
+    )

@@ -1,28 +1,31 @@
-"""--mode=sample: new samples from the EMA weights, as a picture, an array and their provenance."""
+"""--mode=sample: new samples from the EMA weights, as a figure and an array."""
 
-import pathlib
+import dataclasses
 
-import jax
-import ml_collections
-import numpy as np
+from ebm_jax.io.resumable import ResumableWork
+from ebm_jax.runs import preview
+from ebm_jax.runs.results import Result
+from ebm_jax.runs.trained import TrainedRun
 
-from ebm_jax import experiment, workdir
-from ebm_jax.io import files, plotting
-from ebm_jax.io.progress import Progress
+IMAGES_ONLY = False
 
 
-def run(config: ml_collections.ConfigDict, directory: str) -> int:
-    """Writes `sample/`: samples.png, samples.npy (model units) and samples.json."""
-    trained = workdir.load_trained(config, directory)
-    num_samples = config.sampling.num_samples
-    with Progress(num_samples, "sampling") as progress:
-        samples = workdir.sample(config, trained, num_samples, progress)
-    if jax.process_index() == 0:
-        out = pathlib.Path(directory) / "sample"
-        out.mkdir(exist_ok=True)
-        np.save(out / "samples.npy", samples)
-        picture = experiment.picture(config, trained.parts, trained.params, samples)
-        plotting.save_image(out / "samples.png", picture)
-        files.write_json(out / "samples.json", workdir.measured_on(config, trained, num_samples))
-        print(f"{num_samples} samples: {out}/samples.png and samples.npy")
-    return 0
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """None of its own: `sampling.num_samples` says how many."""
+
+
+def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
+    """`sample/`: samples.png, samples.npy (model units) and samples.json."""
+    del settings
+    number = trained.run.sampling.num_samples
+    work.begin("sampling", number)
+    samples = trained.samples(work, number)
+    return Result(
+        num_examples=number,
+        metrics={},
+        summary=[f"{number} samples from the EMA weights of step {trained.step}"],
+        figures={"samples": preview.figure(trained.run, trained.params, samples)},
+        arrays={"samples": samples},
+        file_name="samples",
+    )

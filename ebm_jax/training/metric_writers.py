@@ -159,3 +159,14 @@ def _step_of(line: bytes) -> int | None:
         return int(json.loads(line)["step"]) if line.endswith(b"\n") else None
     except (ValueError, KeyError, TypeError):
         return None
+
+
+def flatten_metrics(metrics: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Scalars by name; an array over levels becomes name/level_0, name/level_1, ..."""
+    flat: dict[str, float] = {}
+    for name, value in metrics.items():
+        if value.ndim == 0:
+            flat[name] = float(value)
+        else:
+            flat |= {f"{name}/level_{i}": float(v) for i, v in enumerate(value)}
+    return flat

@@ -1,10 +1,10 @@
-"""Annealed importance sampling from a base law through a model's levels to its lowest one.
+"""Annealed importance sampling from a base distribution through a model's levels to its lowest.
 
 The path has one segment per stage: from the base to the highest level passed, then from level to
 level down to 0; inside a segment beta runs from 0 to 1 and E = (1 - beta) E_start + beta E_end.
 `tune_step` finds, one temperature after the other, where the temperatures should lie and which step
-of HMC suits each; `allocate` makes a ladder of any length of that; `walk` carries chains along a
-stretch of it, either way.
+of HMC suits each; `allocate` makes a ladder of any length of that; `anneal` carries chains along a
+segment of it, either way.
 """
 
 from collections.abc import Callable
@@ -15,18 +15,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from ebm_jax import samplers
-from ebm_jax.evaluation.marginals import Marginals
+from ebm_jax.methods.densities import Densities
 
 _TUNED_LENGTH = 0.8  # nats between tuned temperatures
 _LEAST_BETA_STEP = 1e-6  # a segment has at most a million temperatures when tuned
-_LEAST_LENGTH = 0.02  # of a temperature where the two laws are all but one
-_LARGEST_STEP = 0.5  # of HMC, in units of the base law's standard deviation or box
+_LEAST_LENGTH = 0.02  # of a temperature where the two distributions are nearly the same
+_LARGEST_STEP = 0.5  # of HMC, in units of the base distribution's standard deviation or box
 
 
 class Path(NamedTuple):
-    """Where annealing goes. levels: passed, the highest first, ending with 0 (a tuple of ints)."""
+    """The path of annealing. levels: the highest first, ending with 0 (a tuple of ints)."""
 
-    marginals: Marginals
+    densities: Densities
     levels: tuple[int, ...]
 
     @property
@@ -35,19 +35,19 @@ class Path(NamedTuple):
         return len(self.levels)
 
     def ends(self, segment: jax.Array) -> Callable[[jax.Array], tuple[jax.Array, jax.Array]]:
-        """Unfolded positions u [chains, ...] -> energies [chains] at a segment's start and end.
+        """Reflected coordinates u [chains, ...] -> energies [chains] at a segment's start and end.
 
         Both come from one evaluation of twice the batch: programs with one network compile sooner.
         """
-        marginals, base = self.marginals, self.marginals.base
+        densities, base = self.densities, self.densities.base
         levels = jnp.asarray(self.levels)
 
         def both(u: jax.Array) -> tuple[jax.Array, jax.Array]:
-            x = base.fold(u)
+            x = base.reflect(u)
             if len(self.levels) == 1:
-                return base.energy(u), marginals.energy(levels[0])(x)
+                return base.energy(u), densities.energy(levels[0])(x)
             level = jnp.stack([levels[jnp.maximum(segment - 1, 0)], levels[segment]])
-            energy_fn = marginals.energy(jnp.repeat(level, x.shape[0]))
+            energy_fn = densities.energy(jnp.repeat(level, x.shape[0]))
             start, end = jnp.split(energy_fn(jnp.concatenate([x, x])), 2)
             return jnp.where(segment == 0, base.energy(u), start), end
 
@@ -66,8 +66,8 @@ class Path(NamedTuple):
         return path
 
 
-class Tuned(NamedTuple):
-    """One temperature that tuning found.
+class AdaptedTemperature(NamedTuple):
+    """One temperature of the adapted schedule.
 
     step_size: of HMC there; acceptance: seen while tuning. length: from the temperature before it,
     in nats: the standard deviation of log weights that HMC can even out.
@@ -81,9 +81,9 @@ class Tuned(NamedTuple):
 
 
 class Ladder(NamedTuple):
-    """Temperatures of a walk, in stretches of one length. All arrays [stretches, ...].
+    """Temperatures of annealing, in chunks of one length. All arrays [chunks, ...].
 
-    segment: int [stretches]. betas: [stretches, length + 1], where a stretch starts and then goes.
+    segment: int [chunks]. betas: [chunks, length + 1], where a chunk starts and then goes.
     step_sizes: of HMC at each of betas[1:]. Stretches end with repetitions of a beta where a
     segment's number of temperatures is no multiple of the length; these weigh nothing.
     """
@@ -93,8 +93,8 @@ class Ladder(NamedTuple):
     step_sizes: np.ndarray
 
 
-def passed_levels(sigma_bar: np.ndarray, at_most: int) -> tuple[int, ...]:
-    """Levels of a path, from the top to 0: all, or about so many at equal ratios of the noise.
+def path_levels(sigma_bar: np.ndarray, at_most: int) -> tuple[int, ...]:
+    """Levels of the path, from the top to 0: all, or about so many at equal ratios of the noise.
 
     Args:
       sigma_bar: [levels], growing.
@@ -102,7 +102,7 @@ def passed_levels(sigma_bar: np.ndarray, at_most: int) -> tuple[int, ...]:
       ValueError: for less than 1.
     """
     if at_most < 1:
-        raise ValueError(f"max_levels is {at_most}: write at least 1")
+        raise ValueError(f"max_levels: expected at least 1, got {at_most}")
     if len(sigma_bar) <= at_most:
         return tuple(range(len(sigma_bar) - 1, -1, -1))
     if at_most == 1:
@@ -130,13 +130,13 @@ def tune_step(
 
     The spread is what HMC's moves change: std(D(u) - D(u_earlier)) / sqrt(2) per unit of beta, with
     D = E_end - E_start, from mean absolute deviations. Of chains that have mixed this is std(D). Of
-    chains shut in separate modes of unequal depths, std(D) is mostly between modes; it would ask
+    chains trapped in separate modes of unequal depths, std(D) is mostly between modes; it would ask
     for thousands of temperatures, and none of them would make the weights more even.
 
     Args:
       rng_key: of this temperature. path, segment, beta: where the chains stand.
-      u_earlier, u: [chains, ...], unfolded: the chains num_steps of HMC ago (or other draws of the
-        same law), and now. step_size: of HMC at beta.
+      u_earlier, u: [chains, ...], reflected coordinates: the chains num_steps of HMC ago (or other samples of the
+        same distribution), and now. step_size: of HMC at beta.
       num_steps: of HMC at the new beta, during which its step is adapted, at least 20.
     Returns:
       (beta, u, step_size, acceptance, length) of the new temperature; beta is 1 at a segment's end.
@@ -167,27 +167,27 @@ def tune_step(
 
 
 def _capped(step_size: jax.Array, path: Path) -> jax.Array:
-    base = path.marginals.base
+    base = path.densities.base
     width = base.std if base.box is None else base.box[1] - base.box[0]
     return jnp.minimum(step_size, _LARGEST_STEP * width)
 
 
-def allocate(tuned: list[Tuned], num_temperatures: int, length: int) -> Ladder:
+def allocate(tuned: list[AdaptedTemperature], num_temperatures: int, length: int) -> Ladder:
     """A ladder of about num_temperatures, at equal distances in the tuned ones' length.
 
     Each segment gets its share of them, at least one, and ends with beta = 1. Between two tuned
     temperatures betas are interpolated, step sizes on a logarithmic scale.
 
     Args:
-      tuned: in the order of the path, each segment's last at beta = 1. length: of stretches.
+      tuned: in the order of the path, each segment's last at beta = 1. length: of chunks.
     Raises:
       ValueError: for fewer temperatures than segments.
     """
     segments = sorted({point.segment for point in tuned})
     if num_temperatures < len(segments):
         raise ValueError(
-            f"num_temperatures is {num_temperatures} and the path has {len(segments)} segments: "
-            f"write at least {len(segments)}"
+            f"num_temperatures: expected at least {len(segments)}, one for each segment of the path, "
+            f"got {num_temperatures}"
         )
     whole = sum(max(point.length, _LEAST_LENGTH) for point in tuned)
     rows: list[tuple[int, np.ndarray, np.ndarray]] = []
@@ -216,28 +216,28 @@ def reversed_ladder(ladder: Ladder) -> Ladder:
     )))  # fmt: skip
 
 
-def walk(
+def anneal(
     rng_key: jax.Array,
     path: Path,
-    stretch: Ladder,
+    chunk: Ladder,
     u: jax.Array,
     first_chain: jax.Array | int = 0,
     *,
     num_leapfrog_steps: int,
 ) -> samplers.AISResult:
-    """One stretch of annealing with one step of HMC at each temperature; log weights add up.
+    """One chunk of annealing, with one step of HMC at each temperature; log weights add up.
 
     Args:
-      rng_key: of this stretch. stretch: one row of a ladder. u: [chains, ...], unfolded.
-      first_chain: place of u[0] among all chains.
+      rng_key: of this chunk. chunk: one row of a ladder. u: [chains, ...], reflected coordinates.
+      first_chain: index of u[0] among all chains.
     """
     return samplers.ais(
         rng_key,
-        path.along(stretch.segment),
+        path.along(chunk.segment),
         u,
-        stretch.betas,
+        chunk.betas,
         lambda energy_fn, step: samplers.hmc(energy_fn, step, num_leapfrog_steps),
-        kernel_params=stretch.step_sizes[1:],
+        kernel_params=chunk.step_sizes[1:],
         first_chain=first_chain,
     )
 
@@ -252,6 +252,6 @@ def settle(
     num_leapfrog_steps: int,
 ) -> jax.Array:
     """So many steps of HMC at the lowest level, from images x [chains, ...]."""
-    energy_fn, fold = path.marginals.energy(jnp.asarray(0)), path.marginals.base.fold
-    kernel = samplers.hmc(lambda u: energy_fn(fold(u)), step_size, num_leapfrog_steps)
+    energy_fn, reflect = path.densities.energy(jnp.asarray(0)), path.densities.base.reflect
+    kernel = samplers.hmc(lambda u: energy_fn(reflect(u)), step_size, num_leapfrog_steps)
     return samplers.run_chain(rng_key, kernel, x, num_steps)[0].x

@@ -1,4 +1,4 @@
-"""Chains far longer than those of training: where they go, and what that says of the energy.
+"""Chains far longer than those of training, and a diagnosis of the energy from where they go.
 
 A model whose long chains stay where its data are has learned their density; one whose chains drift
 away or saturate has learned a sampler of short runs (Nijkamp et al. 2019, arXiv 1903.12370). What
@@ -14,12 +14,11 @@ import numpy as np
 
 from ebm_jax import energy, samplers
 from ebm_jax.evaluation.fidelity import frechet
-from ebm_jax.io import plotting
 from ebm_jax.samplers import random
 
-NUM_DRAWS = 50  # states of the second half of a run that R-hat compares
+NUM_KEPT = 50  # states of the second half of a run that R-hat compares
 NUM_VALUES = 256  # of an image, at equal distances, that R-hat is taken of
-_EDGE = 0.01  # of the range of grey values: as near to an end of it counts as saturated
+_EDGE = 0.01  # of the range of pixel intensities: as near to an end of it counts as saturated
 _TUNING_STEPS = 50
 SAMPLERS = ("langevin", "mala", "hmc")
 
@@ -32,7 +31,7 @@ class Record(NamedTuple):
     energy: of the energy that the chains run on, in nats, and its standard deviation over chains.
     grad_norm: nats per model unit. displacement: from where they began at this level, model units.
     acceptance: over the steps since the last record. contrast: standard deviation of all values.
-    saturated: share of the values at or beyond the ends of the grey values. frechet: over pixels to
+    saturated: share of the values at or beyond the ends of the pixel intensities. frechet: over pixels to
     real images with the level's noise, NaN where it was not measured.
     """
 
@@ -49,7 +48,7 @@ class Record(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """The same figures of real images with the level's noise. fit: of them, or None: too few.
+    """The same metrics of real images with the level's noise. fit: of them, or None: too few.
 
     frechet_floor: of as many other real images as there are chains.
     """
@@ -62,8 +61,8 @@ class Reference(NamedTuple):
     frechet_floor: float
 
 
-class Verdict(NamedTuple):
-    """word: 'stays', 'drifts', 'saturates' or 'diverges'; reasons: the figures behind it."""
+class Diagnosis(NamedTuple):
+    """word: 'stable', 'drifting', 'saturated' or 'diverged'; reasons: the metrics behind it."""
 
     word: str
     reasons: list[str]
@@ -80,16 +79,16 @@ def record_steps(num_steps: int) -> list[int]:
     return steps
 
 
-def picture_steps(num_steps: int) -> list[int]:
+def figure_steps(num_steps: int) -> list[int]:
     """0, 10, 100, .. and the last."""
     powers = [10**k for k in range(1, len(str(num_steps))) if 10**k < num_steps]
     return [0, *powers, num_steps]
 
 
-def draw_steps(num_steps: int) -> list[int]:
-    """`NUM_DRAWS` steps of the second half at equal distances, or as many as there are."""
-    stride = max(1, num_steps // (2 * NUM_DRAWS))
-    return list(range(num_steps, num_steps // 2, -stride))[NUM_DRAWS - 1 :: -1]
+def kept_steps(num_steps: int) -> list[int]:
+    """`NUM_KEPT` steps of the second half at equal distances, or as many as there are."""
+    stride = max(1, num_steps // (2 * NUM_KEPT))
+    return list(range(num_steps, num_steps // 2, -stride))[NUM_KEPT - 1 :: -1]
 
 
 def tuned_places(width: np.ndarray) -> list[int]:
@@ -99,7 +98,7 @@ def tuned_places(width: np.ndarray) -> list[int]:
     those between take the step as it is.
 
     Args:
-      width: of each level's conditional, `Marginals.conditional_std`.
+      width: of each level's conditional, `Densities.conditional_std`.
     """
     places = [0]
     for place in range(1, len(width)):
@@ -116,7 +115,7 @@ def make_kernel(name: str, num_leapfrog_steps: int) -> MakeKernel:
       ValueError: for another name.
     """
     if name not in SAMPLERS:
-        raise ValueError(f"sampler is {name!r}: write one of {', '.join(SAMPLERS)}")
+        raise ValueError(f"sampler: expected one of {', '.join(SAMPLERS)}, got {name!r}")
     if name == "langevin":
         return samplers.langevin
     if name == "mala":
@@ -170,18 +169,18 @@ def saturated_share(x: np.ndarray, low: float, high: float) -> float:
 def reference(
     x: np.ndarray, energies: np.ndarray, num_chains: int, *, low: float, high: float
 ) -> tuple[Reference, str | None]:
-    """Figures of real images x [n, ...] at the level, and why there is no Frechet distance.
+    """Metrics of real images x [n, ...] at the level, and why there is no Frechet distance.
 
     The first num_chains of them give the floor, the others the fit.
     """
     fit, floor, reason = None, float("nan"), None
     num_values = int(np.prod(x.shape[1:]))
-    reason = frechet.too_few(min(num_chains, len(x) - num_chains), num_values)
+    reason = frechet.why_undefined(min(num_chains, len(x) - num_chains), num_values)
     if reason is None:
         fit = frechet.fit_gaussian(x[num_chains:])
         floor = frechet.frechet_distance(frechet.fit_gaussian(x[:num_chains]), fit)
     energies = np.asarray(energies, np.float64)
-    figures = Reference(
+    metrics = Reference(
         float(energies.mean()),
         float(energies.std(ddof=1)),
         float(np.std(x)),
@@ -189,7 +188,7 @@ def reference(
         fit,
         floor,
     )
-    return figures, reason
+    return metrics, reason
 
 
 def record(
@@ -205,7 +204,7 @@ def record(
     low: float,
     high: float,
 ) -> Record:
-    """Figures of chains x [chains, ...] that began at start."""
+    """Metrics of chains x [chains, ...] that began at start."""
     axes = tuple(range(1, x.ndim))
     finite = bool(np.all(np.isfinite(x)))
     distance = float("nan")
@@ -242,23 +241,23 @@ def r_hat(draws: np.ndarray, energies: np.ndarray) -> dict[str, float]:
     }
 
 
-def verdict(records: Sequence[Record], real: Reference) -> Verdict:
-    """In one word, where chains went in the last nine tenths of their steps at the last level.
+def diagnose(records: Sequence[Record], real: Reference) -> Diagnosis:
+    """Summarizes in one word where chains went in the last nine tenths of their steps at the last level.
 
-    'diverges': values or energies are not finite. 'saturates': the values' standard deviation is
+    'diverged': values or energies are not finite. 'saturated': the values' standard deviation is
     over 1.25 times that of real images, or the share of them at the ends of the range is over .2
-    larger. 'drifts': since a tenth of the run the mean energy moved by more than one standard
+    larger. 'drifting': since a tenth of the run the mean energy moved by more than one standard
     deviation over chains, or the Frechet distance doubled and exceeds twice its floor, or ended
     over four times its floor, or the mean energy is over 3 standard deviations away from that of
-    real images, or the values' standard deviation is below .75 of theirs. Else 'stays'.
+    real images, or the values' standard deviation is below .75 of theirs. Else 'stable'.
     """
     last = records[-1]
     here = [r for r in records if r.level == last.level]
     begin, end = here[0].step, last.step
     tenth = next(r for r in here if r.step - begin >= (end - begin) / 10)
-    figures = (last.energy, last.grad_norm, last.displacement)
-    if not np.all(np.isfinite(figures)):
-        return Verdict("diverges", [f"energies or values are not finite at step {last.step:,}"])
+    values = (last.energy, last.grad_norm, last.displacement)
+    if not np.all(np.isfinite(values)):
+        return Diagnosis("diverged", [f"energies or values are not finite at step {last.step:,}"])
     spread = max(tenth.energy_std, 1e-6 * abs(tenth.energy), 1e-12)
     moved = (last.energy - tenth.energy) / spread
     away = (last.energy - real.energy) / max(real.energy_std, 1e-12)
@@ -281,36 +280,7 @@ def verdict(records: Sequence[Record], real: Reference) -> Verdict:
             f" of as many real images it is {real.frechet_floor:.4g}"
         )
     if contrast > 1.25 or more > 0.2:
-        return Verdict("saturates", reasons)
+        return Diagnosis("saturated", reasons)
     if abs(moved) > 1 or far or abs(away) > 3 or contrast < 0.75:
-        return Verdict("drifts", reasons)
-    return Verdict("stays", reasons)
-
-
-def curves(records: Sequence[Record], real: Reference) -> np.ndarray:
-    """Energy, gradient norm, displacement and Frechet distance against steps; uint8 picture.
-
-    The steps' axis is logarithmic for chains at one level, which settle, and linear for those that
-    pass several; real images have the noise of the last.
-    """
-    shown = [r for r in records if r.step > 0]
-    steps, of_one_level = [r.step for r in shown], shown[0].level == shown[-1].level
-
-    def panel(title: str, name: str, unit: str, of_real: float | None = None) -> plotting.Curves:
-        lines = {"chains": [getattr(r, name) for r in shown]}
-        if of_real is not None:
-            lines[f"real images, level {shown[-1].level}"] = [of_real] * len(shown)
-        return plotting.Curves(
-            title, steps, lines, x_label="steps of the chain", y_label=unit, log_x=of_one_level
-        )
-
-    panels = [
-        panel("energy", "energy", "nats", real.energy),
-        panel("norm of the energy's gradient", "grad_norm", "nats per model unit"),
-        panel("distance from the start", "displacement", "model units"),
-    ]
-    if np.isfinite(real.frechet_floor):
-        panels.append(
-            panel("Frechet distance over pixels", "frechet", "squared units", real.frechet_floor)
-        )
-    return plotting.curves_picture(panels)
+        return Diagnosis("drifting", reasons)
+    return Diagnosis("stable", reasons)

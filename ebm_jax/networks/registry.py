@@ -1,0 +1,63 @@
+"""Networks by the names that configs use: one line each."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from ebm_jax.networks.igebm import IgebmConvNet, IgebmResNet
+from ebm_jax.networks.mdsm import MdsmResNet
+from ebm_jax.networks.mlp import EnergyMLP
+from ebm_jax.networks.recovery_resnet import RecoveryResNet
+from ebm_jax.settings import check_values
+
+NETWORKS: dict[str, type[nn.Module]] = {
+    "recovery_resnet": RecoveryResNet,
+    "igebm_resnet": IgebmResNet,
+    "igebm_conv": IgebmConvNet,
+    "mdsm_resnet": MdsmResNet,
+    "mlp": EnergyMLP,
+}
+
+
+def make_network(
+    network: type[nn.Module],
+    example_shape: tuple[int, ...],
+    *,
+    dtype: str = "float32",
+    formulation: str = "auto",
+    **settings: Any,
+) -> nn.Module:
+    """A network for examples of one shape.
+
+    Args:
+      network: of NETWORKS: its fields `image_size` and `channels`, or `input_size`, are taken from
+        example_shape, [height, width, channels] or [size].
+      dtype, formulation: of its arithmetic, where it has convolutions.
+      settings: of its fields; num_classes 0 is None.
+    Raises:
+      ValueError: one line, for a setting that it cannot have, or examples that do not fit.
+    """
+    check_values(network, settings, "network.")
+    if "num_classes" in settings:
+        settings["num_classes"] = settings["num_classes"] or None
+    known = network.__dataclass_fields__
+    if "image_size" not in known:
+        if len(example_shape) != 1:
+            raise ValueError(
+                f"network.name: expected a network of images, as examples have the shape "
+                f"{example_shape}, got one of vectors, {network.__name__}"
+            )
+        return network(input_size=example_shape[0], **settings)
+    if len(example_shape) != 3 or example_shape[0] != example_shape[1]:
+        raise ValueError(
+            f"{network.__name__} takes square images, not examples of shape {example_shape}: "
+            "set data.pad_to, or choose another network"
+        )
+    return network(
+        image_size=example_shape[0],
+        channels=example_shape[2],
+        dtype=jnp.dtype(dtype),
+        formulation=formulation,
+        **settings,
+    )

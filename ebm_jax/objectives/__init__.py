@@ -1,1 +1,0 @@
-"""Objectives: what a method is; the train step knows none of them."""

@@ -1,0 +1,288 @@
+"""From a config to a run: its data, method and optimizer. Touches no workdir."""
+
+import dataclasses
+import functools
+import zlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+
+from ebm_jax import data, parallel
+from ebm_jax.methods.base import Method
+from ebm_jax.methods.registry import METHODS
+from ebm_jax.networks.ensemble import Ensemble
+from ebm_jax.networks.registry import NETWORKS, make_network
+from ebm_jax.runs import settings
+from ebm_jax.runs.settings import ConfigError, one_line, read_named, read_section
+from ebm_jax.settings import check_values
+from ebm_jax.training import optimizers
+from ebm_jax.training.state import TrainState, init_train_state
+from ebm_jax.training.train_step import Preprocess
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a config describes.
+
+    config: as given. dataset: the training split. method: with its networks. The dataclasses are
+    the sections of the config that every room above needs.
+    """
+
+    config: ml_collections.ConfigDict
+    dataset: data.Dataset
+    method: Method
+    general: settings.General
+    data: settings.Data
+    sampling: settings.Sampling
+
+    @property
+    def has_images(self) -> bool:
+        """Whether examples are images, and not points of the plane or other vectors."""
+        return len(self.dataset.example_shape) == 3
+
+    def load_split(self, split: str) -> data.Dataset:
+        """Another split of the same data set."""
+        return load_split(self.config, split)
+
+    def held_out(self) -> data.Dataset:
+        """The split that a trained model is compared with."""
+        return self.load_split(self.general.held_out_split)
+
+    def key(self, name: str) -> jax.Array:
+        """A random key by name: 'init' and 'train' of the run's seed, others of sampling.seed.
+
+        'sample' is the key of samples, whichever mode makes them.
+        """
+        init, train = jax.random.split(jax.random.key(self.general.seed))
+        sample = jax.random.key(self.sampling.seed)
+        known = {"init": init, "train": train, "sample": sample}
+        if name in known:
+            return known[name]
+        return jax.random.fold_in(sample, zlib.crc32(name.encode()))
+
+    def preprocess(self, dataset: data.Dataset | None = None, *, flip: bool = True) -> Preprocess:
+        """(keys, stored examples) -> examples in model units, on the device.
+
+        dataset: theirs; None: the training split. flip: whether to mirror, where the data may be.
+        """
+        dataset = dataset or self.dataset
+        low, high = self.data.low, self.data.high
+
+        def scaled(keys: jax.Array, x: jax.Array) -> jax.Array:
+            if x.dtype != jnp.uint8:
+                return data.scale_points(x, dataset.value_range, low, high)
+            if self.data.dequantize:
+                x = data.dequantise(keys, x, low, high)
+            else:
+                x = data.scale_images(x, low, high)
+            if not (flip and self.data.random_flip):
+                return x
+            return data.random_flip(jax.vmap(jax.random.fold_in, (0, None))(keys, 1), x)
+
+        return scaled
+
+    def random_examples(self, dataset: data.Dataset, number: int) -> np.ndarray:
+        """Examples of a split in model units: dequantized as in training, not mirrored.
+
+        Returns:
+          float32 [number or all that there are, ...], chosen by sampling.seed.
+        """
+        number = min(number, dataset.num_examples)
+        chosen = data.batch_indices(dataset.num_examples, number, 0, self.sampling.seed)
+        keys = data.example_keys(jax.random.key(self.sampling.seed), np.asarray(chosen))
+        return np.asarray(
+            self.preprocess(dataset, flip=False)(keys, dataset.images[chosen]), np.float32
+        )
+
+    def scale(self, images: np.ndarray) -> np.ndarray:
+        """uint8 images in model units: those of dequantized data at the middle of their cells."""
+        return np.asarray(
+            data.scale_images(
+                images, self.data.low, self.data.high, dequantized=self.data.dequantize
+            )
+        )
+
+    def to_pixels(self, x: Any) -> np.ndarray:
+        """Images in model units as uint8."""
+        return np.asarray(
+            data.unscale_images(
+                jnp.asarray(x), self.data.low, self.data.high, dequantized=self.data.dequantize
+            )
+        )
+
+    def mean_image(self) -> np.ndarray:
+        """Mean of the training images in model units."""
+        return self.scale(self.dataset.images.mean(0, dtype=np.float64))
+
+    def to_data_units(self, points: np.ndarray) -> np.ndarray:
+        """Points [n, d] from model units to those of the data."""
+        return data.unscale_points(points, self.dataset.value_range, self.data.low, self.data.high)
+
+
+def build(config: ml_collections.ConfigDict) -> Run:
+    """Loads the data and makes a run; checks every section that a run reads.
+
+    Raises:
+      ConfigError: with one line for whatever the config asks that cannot be had.
+    """
+    general = settings.read_general(config)
+    sections = {name: read_section(config, name, cls) for name, cls in settings.SECTIONS.items()}
+    described, training = sections["data"], sections["training"]
+    if not described.low < described.high:
+        raise ConfigError(
+            f"data.low: expected less than data.high, {described.high}, got {described.low}"
+        )
+    with one_line():
+        parallel.check_divides("training.batch_size", training.batch_size, jax.device_count())
+        dataset = load_split(config, described.split)
+        _check_data_settings(described, dataset)
+        method = _make_method(config, dataset)
+        run = Run(config, dataset, method, general, described, sections["sampling"])
+        make_optimizer(config)
+        jax.eval_shape(_init(run), jax.random.key(0))  # what does not fit says so
+    return run
+
+
+def load_split(config: ml_collections.ConfigDict, split: str) -> data.Dataset:
+    """One split of a config's data set.
+
+    Raises:
+      ConfigError: with one line, for what is not there or damaged.
+    """
+    described = read_section(config, "data", settings.Data)
+    with one_line():
+        return data.load_dataset(
+            described.name,
+            split,
+            data_dir=config.data_dir or None,
+            pad_to=described.pad_to or None,
+            image_size=described.image_size or None,
+            label=described.label or None,
+        )
+
+
+def make_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
+    """The optimizer of a config: one for all parameters, or one per section of `optimizer`.
+
+    A section of `optimizer` is named after a top-level key of the method's parameters.
+    """
+    num_steps = config.training.num_steps
+    if "name" in config.optimizer:
+        return _one_optimizer(config, num_steps)
+    groups = {
+        name: _one_optimizer(ml_collections.ConfigDict({"optimizer": section}), num_steps)
+        for name, section in config.optimizer.items()
+    }
+    return optimizers.partition(groups)
+
+
+def init_state(run: Run) -> TrainState:
+    """The host state before the first step."""
+    # A program that runs once: on CPU, XLA would optimize each random parameter for a second.
+    quick = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    return jax.device_get(jax.jit(_init(run), compiler_options=quick)(run.key("init")))
+
+
+def params_template(run: Run) -> Any:
+    """Shapes and types of the method's parameters, a tree of `jax.ShapeDtypeStruct`."""
+    return jax.eval_shape(_init(run), jax.random.key(0)).params
+
+
+def make_ensemble(run: Run, num_members: int) -> Run:
+    """The same run with the networks of several of its checkpoints as one.
+
+    Raises:
+      ConfigError: for a combination that there is not, or that the energies do not allow.
+    """
+    combined = read_section(run.config, "ensemble", settings.Ensemble)
+    in_nats = getattr(run.method, "energy_in_nats", True)
+    if not in_nats and (combined.combine == "mixture" or combined.temperature != 1):
+        raise ConfigError(
+            f"ensemble.combine {combined.combine!r} at temperature {combined.temperature:g} wants "
+            "energies in nats, which this method's networks give times s_t^2: expected 'mean' or "
+            "'sum', temperature 1"
+        )
+    if not hasattr(run.method, "network"):
+        raise ConfigError(
+            f"ensemble.checkpoints: expected (), as {type(run.method).__name__} is no method of "
+            "one network"
+        )
+    network = Ensemble(run.method.network, num_members, combined.combine, combined.temperature)
+    with one_line():
+        method = dataclasses.replace(run.method, network=network)
+    return dataclasses.replace(run, method=method)
+
+
+def _one_optimizer(
+    config: ml_collections.ConfigDict, num_steps: int
+) -> optax.GradientTransformation:
+    cls, values = read_named(config, "optimizer", optimizers.OPTIMIZERS)
+    check_values(cls, values, "optimizer.")
+    return cls(**values).make(num_steps)
+
+
+def _make_method(config: ml_collections.ConfigDict, dataset: data.Dataset) -> Method:
+    """The method of a config, its network and its sampler."""
+    cls, values = read_named(config, "method", METHODS)
+    check_values(cls, values, "method.")
+    known = {field.name: field for field in dataclasses.fields(cls)}
+    # What a method takes from the rest of the config has the name that it has there.
+    for name in ("low", "high"):
+        if name in known:
+            values[name] = config.data[name]
+    values["sampler"] = read_section(config, "sampler", settings.sampler_settings(cls))
+    if "name" in config.network:
+        values["network"] = _make_network(config, dataset)
+    else:  # of a method with several networks: a section each, named after its field
+        for name, section in config.network.items():
+            one = ml_collections.ConfigDict({"network": section, "compute": config.compute})
+            values[name] = _make_network(one, dataset)
+    return cls(**values)
+
+
+def _make_network(config: ml_collections.ConfigDict, dataset: data.Dataset) -> Any:
+    cls, values = read_named(config, "network", NETWORKS)
+    compute = read_section(config, "compute", settings.Compute)
+    network = make_network(
+        cls,
+        dataset.example_shape,
+        dtype=compute.dtype,
+        formulation=compute.formulation,
+        **values,
+    )
+    num_classes = getattr(network, "num_classes", None)
+    if num_classes and num_classes != dataset.num_classes:
+        expected = dataset.num_classes if dataset.num_classes > 1 else 0
+        raise ConfigError(
+            f"network.num_classes: expected {expected}, the classes of {dataset.name}, got "
+            f"{num_classes}"
+        )
+    return network
+
+
+def _check_data_settings(described: settings.Data, dataset: data.Dataset) -> None:
+    """Raises ValueError for settings of images where there are none."""
+    if len(dataset.example_shape) == 3:
+        return
+    for name in ("dequantize", "random_flip"):
+        if getattr(described, name):
+            raise ValueError(f"data.{name}: expected False, as {dataset.name} has no images")
+
+
+def _init(run: Run) -> Any:
+    """(key) -> the state before the first step."""
+    batch_size = run.config.training.batch_size
+    example_batch = {
+        "image": jnp.full((batch_size, *run.dataset.example_shape), run.data.low),
+        "label": jnp.zeros((batch_size,), jnp.int32),
+    }
+    return functools.partial(
+        init_train_state,
+        method=run.method,
+        optimizer=make_optimizer(run.config),
+        example_batch=example_batch,
+    )

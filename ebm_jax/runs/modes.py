@@ -1,0 +1,74 @@
+"""The harness of modes that read a trained model: it loads, resumes, writes and prints."""
+
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import ml_collections
+
+from ebm_jax.io import files
+from ebm_jax.io.resumable import ResumableWork
+from ebm_jax.runs.results import Result, write_result
+from ebm_jax.runs.settings import ConfigError, one_line, plain, read_section
+from ebm_jax.runs.trained import TrainedRun, load_trained
+
+
+class Task(Protocol):
+    """A module of `ebm_jax.tasks` that reads a trained model.
+
+    Settings: dataclass of its section of the config. IMAGES_ONLY: whether it refuses points.
+    run: (trained, settings, work) -> Result; a ValueError is told in one line.
+    """
+
+    Settings: type
+    IMAGES_ONLY: bool
+
+    def run(self, trained: TrainedRun, settings: Any, work: ResumableWork) -> Result:
+        """Does the work, on every process; `work` keeps what an interruption must not lose."""
+        ...
+
+
+def run_task(
+    task: Task,
+    mode: str,
+    config: ml_collections.ConfigDict,
+    workdir: str | os.PathLike,
+    *,
+    other_modes: Sequence[str],
+) -> int:
+    """Runs a mode in `<workdir>/<mode>/` and writes its result; returns the exit code.
+
+    other_modes: whose sections of the config do not enter.
+    Raises:
+      ConfigError: with one line, for what cannot be run.
+    """
+    settings = read_section(config, mode, task.Settings)
+    trained = load_trained(config, workdir)
+    if task.IMAGES_ONLY and not trained.run.has_images:
+        raise ConfigError(
+            f"--mode={mode} is for images and {trained.run.dataset.name} has points: use "
+            "--mode=evaluate, which measures their density"
+        )
+    folder = pathlib.Path(workdir) / mode
+    with ResumableWork(folder / "partial", fingerprint(config, trained, mode, other_modes)) as work:
+        with one_line():
+            result = task.run(trained, settings, work)
+        write_result(result, trained, mode, plain(config[mode]), folder)
+    return 0
+
+
+def fingerprint(
+    config: ml_collections.ConfigDict, trained: TrainedRun, mode: str, other_modes: Sequence[str]
+) -> dict[str, Any]:
+    """What partial results of a mode depend on: those with another fingerprint are of no use.
+
+    Every section but those of training and of the other modes, so that a new one is never left out.
+    """
+    others = {"optimizer", "training", *other_modes} - {mode}
+    return {
+        "checkpoint_step": trained.step,
+        "mode": mode,
+        "config": {name: value for name, value in config.to_dict().items() if name not in others},
+        "versions": files.versions(),
+    }

@@ -1,0 +1,76 @@
+"""Figures of samples: a grid beside real images, or a density on the plane."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from ebm_jax import data
+from ebm_jax.evaluation.density import grid2d
+from ebm_jax.evaluation.density.plane import PlaneModel
+from ebm_jax.io import plotting
+from ebm_jax.methods.base import Params
+from ebm_jax.runs.build import Run
+
+_REACH, _CELLS, _POINTS = 1.2, 240, 2_000  # of the figure of a density
+
+
+def figure(run: Run, params: Params, samples: np.ndarray) -> np.ndarray:
+    """Figure of samples, in model units, and of the parameters that made them.
+
+    Images: the samples beside as many real ones. Points of the plane: the learned density, the true
+    one, and the samples.
+
+    Returns:
+      uint8 [H, W, 3].
+    """
+    if not run.has_images:
+        model = plane_model(run, params)
+        return density_figure(run, model, run.to_data_units(samples))
+    dataset = run.dataset
+    real = dataset.images[data.batch_indices(dataset.num_examples, len(samples), 0, 0)]
+    grids = plotting.image_grid(run.to_pixels(samples)), plotting.image_grid(real)
+    return plotting.side_by_side(*grids, ("generated", f"real: {dataset.name}"))
+
+
+def density_figure(run: Run, model: PlaneModel, points: np.ndarray) -> np.ndarray:
+    """The learned density, the true one and the first points side by side, uint8 [H, W, 3]."""
+    density = data.toy_density(run.dataset.name)
+    grid = grid2d.Grid(_REACH * density.bound, _CELLS)
+    learned = grid2d.learned_density(
+        model.energy_fn, grid, factor=model.factor, offset=model.offset
+    )
+    return plotting.density_picture(
+        learned.log_density,
+        density.log_density(grid.points),
+        points[:_POINTS],
+        extent=grid.extent,
+    )
+
+
+def plane_model(run: Run, params: Params) -> PlaneModel:
+    """The density of points of the plane that the energy of level 0 defines, in the data's units.
+
+    Its variable is x_0 = abar_0 x + sbar_0 eps, x the data in model units. Outside the box of a
+    model that has one the density is zero.
+    """
+    densities = run.method.densities(params)
+    a_bar, sigma_bar = float(densities.a_bar[0]), float(densities.sigma_bar[0])
+    energy_fn, box = densities.energy(jnp.zeros((), jnp.int32)), densities.base.box
+
+    def energy_in_box(x: Any) -> Any:
+        if box is None:
+            return energy_fn(x)
+        is_inside = jnp.all((x >= box[0]) & (x <= box[1]), axis=-1)
+        return jnp.where(is_inside, energy_fn(x), jnp.inf)
+
+    stored = run.dataset.value_range
+    at_zero, at_one = (
+        data.scale_points(x, stored, run.data.low, run.data.high) for x in (0.0, 1.0)
+    )
+    return PlaneModel(
+        energy_in_box,
+        factor=a_bar * (at_one - at_zero),
+        offset=a_bar * at_zero,
+        noise_std=sigma_bar / a_bar / (at_one - at_zero),
+    )

@@ -1,0 +1,204 @@
+"""Sections of a config as checked dataclasses, and the errors of whoever wrote the command.
+
+A section's name says how long its settings bind a workdir: see `BINDS`.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+import ml_collections
+
+from ebm_jax.networks.convolution import FORMULATIONS
+from ebm_jax.networks.ensemble import COMBINATIONS
+from ebm_jax.settings import check_values, defaults, setting
+
+T = TypeVar("T")
+
+# Sections that a run cannot be resumed or evaluated with other values of. Every other section is
+# free: how to generate, what to measure, what to write how often, and where.
+BINDS = {
+    "resume": ("seed", "data", "network", "method", "optimizer", "training"),
+    "evaluate": ("data", "network", "method"),
+}
+
+
+class ConfigError(ValueError):
+    """Invalid user input; the message is one line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class General:
+    """Fields of a config outside of every section."""
+
+    seed: int = setting(0, "of initialization, the order of the data and training", at_least=0)
+    held_out_split: str = setting("test", "split that a trained model is compared with")
+    data_dir: str = setting("", "of data sets; '': $TFDS_DATA_DIR, else ~/tensorflow_datasets")
+    distributed: bool = setting(False, "several processes: a TPU pod, or a cluster; see the README")
+    cpu_devices: int = setting(
+        1, "devices to split the CPU into; of no effect on accelerators", at_least=1, at_most=1024
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """What a model is trained on, in which units."""
+
+    name: str = setting("cifar10", "one of ebm_jax.data.dataset_names()")
+    split: str = setting("train", "trained on")
+    pad_to: int = setting(
+        0, "pixels, height and width to pad images to with black; 0 leaves them", at_least=0
+    )
+    image_size: int = setting(
+        0, "pixels, for sets that are resized (celeba, lsun); 0: the set's own size", at_least=0
+    )
+    label: str = setting("", "the factor that is the label (dsprites); '': the set's own label")
+    low: float = setting(-1.0, "model value of pixel intensity 0")
+    high: float = setting(1.0, "model value of pixel intensity 255")
+    random_flip: bool = setting(True, "mirror left to right with probability 1/2")
+    dequantize: bool = setting(False, "add uniform noise of one pixel intensity")
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """How long a model is trained, and on what it starts."""
+
+    batch_size: int = setting(256, "examples per step over all devices", at_least=1)
+    num_steps: int = setting(240_000, "updates; may grow with a constant learning rate", at_least=1)
+    ema_decay: float = setting(
+        0.999, "of the averaged parameters, which sampling uses", at_least=0, below=1
+    )
+    init_from: str = setting(
+        "", "workdir[@step] of another run whose parameters to start from; '': random ones"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How many samples are made at once, and from which noise."""
+
+    num_samples: int = setting(100, "of grids and of --mode=sample", at_least=1)
+    batch_size: int = setting(
+        100, "samples made at once; the samples do not depend on it", at_least=1
+    )
+    seed: int = setting(0, "of the samples alone", at_least=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ensemble:
+    """Several checkpoints of a run as one model."""
+
+    checkpoints: tuple[int, ...] = setting(
+        (), "steps that sample and are evaluated together; (): the newest", at_least=0
+    )
+    combine: str = setting(
+        "mean", "their energies; mixture wants energies in nats", one_of=tuple(COMBINATIONS)
+    )
+    temperature: float = setting(1.0, "by which the combined energy is divided", above=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Compute:
+    """Arithmetic inside the network; parameters and energies are float32 in any case."""
+
+    dtype: str = setting("float32", "of activations and kernels", one_of=("float32", "bfloat16"))
+    formulation: str = setting("auto", "of the convolutions", one_of=FORMULATIONS)
+
+
+SECTIONS: dict[str, type] = {
+    "data": Data,
+    "training": Training,
+    "sampling": Sampling,
+    "ensemble": Ensemble,
+    "compute": Compute,
+}
+
+
+def to_config(cls: type, **values: Any) -> ml_collections.ConfigDict:
+    """A section with the defaults of a dataclass's settings, and some values in their place."""
+    check_values(cls, values)
+    return ml_collections.ConfigDict(defaults(cls) | values)
+
+
+def named_config(name: str, known: Mapping[str, type], **values: Any) -> ml_collections.ConfigDict:
+    """A section that names a network, method or optimizer, with the defaults of its settings."""
+    settings = {k: 0 if v is None else v for k, v in defaults(known[name]).items()}
+    check_values(known[name], values)
+    return ml_collections.ConfigDict({"name": name} | settings | values)
+
+
+def sampler_config(method: str, known: Mapping[str, type], **values: Any) -> Any:
+    """The section `sampler` of a method."""
+    return to_config(sampler_settings(known[method]), **values)
+
+
+def sampler_settings(method: type) -> type:
+    """The dataclass of a method's sampler: the type of its field `sampler`."""
+    (field,) = (f for f in dataclasses.fields(method) if f.name == "sampler")
+    return type(field.default)
+
+
+def read_section(config: ml_collections.ConfigDict, name: str, cls: type[T]) -> T:
+    """One section of a config, checked.
+
+    Raises:
+      ConfigError: for a setting that it does not have or a value that it cannot have.
+    """
+    with one_line():
+        values = plain(config[name])
+        check_values(cls, values, f"{name}.")
+        return cls(**values)
+
+
+def read_general(config: ml_collections.ConfigDict) -> General:
+    """The fields outside of every section, checked."""
+    values = {
+        name: value for name, value in plain(config).items() if not isinstance(value, Mapping)
+    }
+    with one_line():
+        check_values(General, values)
+        return General(**values)
+
+
+def read_named(
+    config: ml_collections.ConfigDict, section: str, known: Mapping[str, T]
+) -> tuple[T, dict[str, Any]]:
+    """(known[config.<section>.name], the other settings of the section).
+
+    Raises:
+      ConfigError: for another name, with the nearest.
+    """
+    settings = plain(config[section])
+    name = settings.pop("name", None)
+    if name not in known:
+        close = difflib.get_close_matches(str(name), known, n=1, cutoff=0)[0]
+        raise ConfigError(
+            f"{section}.name: expected one of {', '.join(known)}, got {name!r}; "
+            f"did you mean {close!r}?"
+        )
+    return known[name], settings
+
+
+def plain(section: Any) -> dict[str, Any]:
+    """A section as a dict; a value that is given by reference is resolved."""
+    return section.to_dict() if hasattr(section, "to_dict") else dict(section)
+
+
+def get_field(config: Mapping[str, Any], name: str) -> Any:
+    """The value of a dotted field name."""
+    for part in name.split("."):
+        config = config[part]
+    return config
+
+
+@contextlib.contextmanager
+def one_line() -> Iterator[None]:
+    """Turns what is wrong with values, files or optional packages into a ConfigError."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except (ValueError, TypeError, OSError, ImportError, OverflowError) as error:
+        raise ConfigError(str(error)) from error

@@ -1,0 +1,107 @@
+"""Trained models: the EMA parameters of a run's checkpoints, on the host."""
+
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from ebm_jax import parallel
+from ebm_jax.io import files
+from ebm_jax.io.resumable import ResumableWork
+from ebm_jax.methods.base import Params
+from ebm_jax.runs import build
+from ebm_jax.runs.build import Run
+from ebm_jax.runs.settings import ConfigError
+from ebm_jax.runs.workdir import check_config, open_checkpoints, saved_config
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedRun:
+    """A run with the parameters that its training ended with.
+
+    run: as the config describes it. step: of the newest checkpoint that is read.
+    params: EMA, on the host. ema_decay: that of its training.
+    """
+
+    run: Run
+    step: int
+    params: Params
+    ema_decay: float
+
+    def samples(self, work: ResumableWork, number: int, *, first: int = 0) -> np.ndarray:
+        """Samples [number, ...] in model units; sample i depends on sampling.seed and i alone."""
+        run, key = self.run, self.run.key("sample")
+
+        def sample(params: Params, index: Any) -> dict[str, Any]:
+            return {"x": run.method.sample(params, key, index)}
+
+        index = np.arange(first, first + number, dtype=np.int32)
+        return work.map_batches(
+            "samples", sample, self.params, (index,), batch_size=run.sampling.batch_size
+        )["x"]
+
+    def energies(self, rng_key: jax.Array, level: int, x: np.ndarray) -> np.ndarray:
+        """Energies [n] of examples x [n, ...] brought to a level's noise, on all local devices.
+
+        rng_key: example i's noise is a function of it and i.
+        """
+
+        def energies(params: Params, x: jax.Array, index: jax.Array) -> dict[str, jax.Array]:
+            densities = self.run.method.densities(params)
+            noised = densities.noised(rng_key, level, x, index)
+            return {"energy": densities.energy(jnp.asarray(level))(noised)}
+
+        size = parallel.round_up(min(self.run.sampling.batch_size, len(x)))
+        mapped, index = parallel.map_examples(energies, size), np.arange(len(x), dtype=np.int32)
+        batches = [slice(first, first + size) for first in range(0, len(x), size)]
+        found = [mapped(self.params, x[part], index[part])["energy"] for part in batches]
+        return np.concatenate(found)
+
+    def provenance(self, num_examples: int) -> dict[str, object]:
+        """What a result was measured on: checkpoint, weights, sampler, number, data, versions."""
+        config = self.run.config
+        return {
+            "checkpoint_step": self.step,
+            "ensemble": config.ensemble.to_dict() if config.ensemble.checkpoints else None,
+            "weights": "EMA",
+            "ema_decay": self.ema_decay,
+            "method": config.method.to_dict(),
+            "sampler": config.sampler.to_dict(),
+            "num_samples": num_examples,
+            "sampling_seed": self.run.sampling.seed,
+            "data": {"name": self.run.data.name, "trained_on": self.run.data.split},
+            "versions": files.versions(),
+        }
+
+
+def load_trained(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> TrainedRun:
+    """The newest intact checkpoint of a workdir, or those of `ensemble.checkpoints` as one.
+
+    Reads the EMA weights alone: how the run was trained, and on how many devices, does not enter.
+
+    Raises:
+      ConfigError: where nothing is trained there, or with another config, or not at these steps.
+    """
+    path = pathlib.Path(workdir)
+    if not (path / "checkpoints").is_dir():
+        raise ConfigError(f"nothing is trained in {path}: run the same command with --mode=train")
+    check_config(path, config, "evaluate")
+    saved = saved_config(path) or {}
+    ema_decay = saved.get("training", {}).get("ema_decay", config.training.ema_decay)
+    run = build.build(config)
+    template = build.params_template(run)
+    with open_checkpoints(config, path) as checkpoints:
+        if steps := tuple(config.ensemble.checkpoints):
+            members = [checkpoints.restore(step, template, part="ema_params") for step in steps]
+            run = build.make_ensemble(run, len(members))
+            together = {f"member_{i}": params for i, params in enumerate(members)}
+            return TrainedRun(run, max(steps), together, ema_decay)
+        found = checkpoints.restore_latest(template, part="ema_params")
+    if found is None:
+        raise ConfigError(f"{path} has no checkpoint yet: run the same command with --mode=train")
+    return TrainedRun(run, *found, ema_decay)

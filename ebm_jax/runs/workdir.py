@@ -1,0 +1,138 @@
+"""A run's directory: one config, its checkpoints, and what was made from them."""
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import ml_collections
+
+from ebm_jax.io import files
+from ebm_jax.runs.settings import BINDS, ConfigError
+from ebm_jax.training.checkpoints import Checkpoints
+
+_LAYOUT = 2  # of the config's sections; another one is refused
+
+
+def check_workdir(workdir: str | os.PathLike, config: ml_collections.ConfigDict) -> pathlib.Path:
+    """The path of a workdir that a run of this config may use; nothing is written yet.
+
+    Raises:
+      ConfigError: a file of that name, a directory that cannot be written, or a run of another
+        config in it (with the fields that differ).
+    """
+    if not os.fspath(workdir):
+        raise ConfigError("workdir: expected a directory, got ''")
+    path = pathlib.Path(workdir)
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"workdir: expected a directory, got the file {path}")
+    existing = path
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir():
+        raise ConfigError(f"workdir {path} cannot be made: {existing} is a file")
+    if not os.access(existing, os.W_OK):
+        raise ConfigError(f"workdir {path} cannot be written: {existing} is not yours to write in")
+    check_config(path, config, "resume")
+    return path
+
+
+def describe_run(path: pathlib.Path, config: ml_collections.ConfigDict, **provenance: Any) -> None:
+    """Makes the workdir if absent, and writes the resolved config and the versions to it.
+
+    provenance: what else the run was made from, by name.
+    Raises:
+      ConfigError: a directory that cannot be written after all.
+    """
+    if jax.process_index() == 0:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            files.write_json(path / "config.json", {"layout": _LAYOUT, **config.to_dict()})
+            files.write_json(path / "versions.json", {**files.versions(), **provenance})
+        except OSError as error:
+            raise ConfigError(f"workdir {path} cannot be written: {error.strerror}") from error
+
+
+def saved_config(workdir: pathlib.Path) -> dict[str, Any] | None:
+    """The config that a workdir's run was trained with; None where there is none.
+
+    Raises:
+      ConfigError: for a file that cannot be read, and for a run of an earlier layout.
+    """
+    try:
+        saved = json.loads((workdir / "config.json").read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, json.JSONDecodeError) as error:
+        raise ConfigError(f"{workdir}/config.json cannot be read: {error}") from error
+    if saved.pop("layout", None) != _LAYOUT:
+        raise ConfigError(
+            f"{workdir} holds a run of another version of ebm_jax, whose config has other "
+            "sections: use the version that wrote it, or another workdir"
+        )
+    return saved
+
+
+def check_config(workdir: pathlib.Path, config: ml_collections.ConfigDict, purpose: str) -> None:
+    """Raises ConfigError where the workdir holds a run of a config that differs and matters.
+
+    purpose: 'resume' or 'evaluate', see `settings.BINDS`.
+    """
+    saved = saved_config(workdir)
+    if saved is not None and (fields := differences(saved, config, purpose)):
+        raise ConfigError(
+            f"{workdir} holds a run of another config; use another workdir, or these as they "
+            f"were: {'; '.join(fields)}"
+        )
+
+
+def differences(
+    saved: Mapping[str, Any], config: ml_collections.ConfigDict, purpose: str
+) -> list[str]:
+    """'field: saved -> new' for every field that differs from a saved config and binds.
+
+    training.num_steps may differ, unless the learning rate's schedule depends on it.
+    """
+    old, new = _flat(saved), _flat(files.json_safe(config.to_dict()))
+    free = set()
+    if all(new[name] == "constant" for name in new if _is_learning_rate_schedule(name)):
+        free.add("training.num_steps")
+    return [
+        f"{name}: {old.get(name, 'absent')} -> {new.get(name, 'absent')}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+        and name.partition(".")[0] in BINDS[purpose]
+        and name not in free
+    ]
+
+
+def open_checkpoints(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    *,
+    keep_latest: int = 1,
+    pin_every: int | None = None,
+) -> Checkpoints:
+    """The checkpoints of a workdir."""
+    return Checkpoints(
+        workdir / "checkpoints",
+        keep_latest=keep_latest,
+        pin_every=pin_every,
+        config=config.to_dict(),
+    )
+
+
+def _is_learning_rate_schedule(name: str) -> bool:
+    return name.startswith("optimizer.") and name.endswith(".schedule")
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

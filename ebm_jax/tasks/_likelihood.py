@@ -1,0 +1,139 @@
+"""Likelihoods as tables, sentences, numbers for JSON, and a figure."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ebm_jax.evaluation.density.log_likelihood import (
+    Bracket,
+    SplitEnergy,
+    Units,
+    log_likelihoods,
+)
+from ebm_jax.io import plotting
+
+
+def metrics(
+    brackets: Sequence[Bracket], energies: Mapping[str, SplitEnergy], units: Units
+) -> dict[str, Any]:
+    """For the JSON: every bracket, and the likelihoods of every split by the last of them."""
+    splits = {}
+    for name, energy in energies.items():
+        nats = log_likelihoods(energy, brackets[-1])
+        splits[name] = {"energy": energy._asdict(), "log_likelihood_nats": nats}
+        if units.bin_width:
+            splits[name]["bits_per_dim"] = {
+                "lower": units.bits_per_dim(nats["upper"]),
+                "upper": units.bits_per_dim(nats["lower"]),
+            }
+    return {
+        "log_z": [
+            {
+                "num_temperatures": bracket.num_temperatures,
+                "forward": bracket.forward._asdict(),
+                "reverse": bracket.reverse._asdict(),
+                "width": bracket.width,
+            }
+            for bracket in brackets
+        ],
+        "splits": splits,
+        "units": {
+            "log_likelihood_nats": "mean log density of an image, per model unit^num_values",
+            "num_values": units.num_values,
+            "bin_width": units.bin_width,
+        },
+    }
+
+
+def lines(
+    brackets: Sequence[Bracket], energies: Mapping[str, SplitEnergy], units: Units
+) -> list[str]:
+    """A table for the terminal."""
+    table = ["log Z in nats   temperatures        forward            reverse      width"]
+    for bracket in brackets:
+        cells = (
+            f"{side.log_z:11.2f} +- {side.standard_error:<5.2f}"
+            for side in (bracket.forward, bracket.reverse)
+        )
+        table.append(f"{bracket.num_temperatures:>28,}{''.join(cells)}{bracket.width:10.2f}")
+    for name, energy in energies.items():
+        nats = log_likelihoods(energy, brackets[-1])
+        line = (
+            f"{name}, {energy.num_images:,} images: log-likelihood {nats['lower']:.2f} +- "
+            f"{nats['standard_error_lower']:.2f} to {nats['upper']:.2f} +- "
+            f"{nats['standard_error_upper']:.2f} nats"
+        )
+        if units.bin_width:
+            low, high = (units.bits_per_dim(nats[side]) for side in ("upper", "lower"))
+            line += f", {low:.3f} to {high:.3f} bits/dim"
+        table.append(line)
+    return table
+
+
+def statement(*, reverse_steps: int, measured: str, units: Units) -> list[str]:
+    """What bounds what, in sentences. measured: of what the density is."""
+    starts = "training examples"
+    if reverse_steps:
+        starts = f"samples of {reverse_steps:,} steps of HMC from training examples"
+    lower, upper = (
+        (f", and bits/dim {side} bounds" if units.bin_width else "") for side in ("lower", "upper")
+    )
+    return [
+        f"Measured is {measured}.",
+        "Forward annealing: its log Z lies below the truth on average, so that log-likelihoods by "
+        f"it are upper bounds{lower}.",
+        "Reverse annealing: its log Z lies above the truth on average if its starts are samples of "
+        f"the model; then log-likelihoods by it are lower bounds{upper}. Its starts are {starts}: "
+        "as far as these are not the model's own, it bounds nothing.",
+        "A bound holds on average over runs, each with the standard error given; where few chains "
+        "carry the weight (ess), that error is too small: take more temperatures.",
+    ]
+
+
+def crossing(bracket: Bracket) -> list[str]:
+    """What to say where the two directions are inverted by more than three standard errors."""
+    error = np.hypot(bracket.forward.standard_error, bracket.reverse.standard_error)
+    if not bracket.width < -3 * error:
+        return []
+    return [
+        f"Reverse lies {-bracket.width:.1f} nats below forward: its starts are not samples of this "
+        "model, whose own lie elsewhere, and there is no lower bound here."
+    ]
+
+
+def figure(
+    brackets: Sequence[Bracket], energies: Mapping[str, SplitEnergy], units: Units
+) -> np.ndarray:
+    """log Z, and the log-likelihood or bits/dim of each split, against the temperatures."""
+    temperatures = [bracket.num_temperatures for bracket in brackets]
+    sides = {
+        "forward": [bracket.forward for bracket in brackets],
+        "reverse": [bracket.reverse for bracket in brackets],
+    }
+    log_z = plotting.Curves(
+        "log Z of the lowest level",
+        temperatures,
+        {name: [side.log_z for side in row] for name, row in sides.items()},
+        errors={name: [side.standard_error for side in row] for name, row in sides.items()},
+        x_label="number of temperatures",
+        y_label="nats",
+        log_x=True,
+    )
+    bounds: dict[str, list[float]] = {}
+    for name, energy in energies.items():
+        both = [log_likelihoods(energy, bracket) for bracket in brackets]
+        for side, way in (("upper", "forward"), ("lower", "reverse")):
+            nats = [values[side] for values in both]
+            bounds[f"{name}, {way}"] = (
+                [units.bits_per_dim(value) for value in nats] if units.bin_width else nats
+            )
+    likelihood = plotting.Curves(
+        "likelihood of images",
+        temperatures,
+        bounds,
+        x_label="number of temperatures",
+        y_label="bits/dim" if units.bin_width else "log-likelihood, nats",
+        log_x=True,
+    )
+    return plotting.curves_picture([log_z, likelihood])
