@@ -16,7 +16,7 @@ from ebm_jax.data.preprocess import (
     unscale_images,
     unscale_points,
 )
-from ebm_jax.data.registry import dataset_names, load_dataset
+from ebm_jax.data.registry import dataset_names, held_out_split, load_dataset
 from ebm_jax.data.sources.toy2d import TOY_DENSITIES, ToyDensity, toy_density
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "dataset_names",
     "dequantise",
     "example_keys",
+    "held_out_split",
     "load_dataset",
     "local_batch",
     "pad_images",
