@@ -221,7 +221,7 @@ def make_preprocess(config: ml_collections.ConfigDict, dataset: data.Dataset) ->
         if x.dtype != jnp.uint8:  # points of the plane
             return data.scale_points(x, dataset.value_range, low, high)
         if config.data.dequantise:
-            x = data.dequantise(keys, x, low, high)
+            x = data.dequantize(keys, x, low, high)
         else:
             x = data.scale_images(x, low, high)
         return data.random_flip(jax.vmap(jax.random.fold_in, (0, None))(keys, 1), x) if flip else x

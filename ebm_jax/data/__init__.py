@@ -7,7 +7,7 @@ from ebm_jax.data.batches import batch_indices, local_batch
 from ebm_jax.data.dataset import Dataset
 from ebm_jax.data.prefetch import prefetch
 from ebm_jax.data.preprocess import (
-    dequantise,
+    dequantize,
     example_keys,
     pad_images,
     random_flip,
@@ -25,7 +25,7 @@ __all__ = [
     "ToyDensity",
     "batch_indices",
     "dataset_names",
-    "dequantise",
+    "dequantize",
     "example_keys",
     "held_out_split",
     "load_dataset",
