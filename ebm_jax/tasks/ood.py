@@ -113,12 +113,14 @@ def _sets(
     chosen = np.sort(data.batch_indices(training.num_examples, many, 0, seed))
     sets = {_TRAINING: training.images[chosen] / 255.0, inside_name: inside}
     try:
-        sets |= {name: ood.made_set(name, inside, seed=seed) for name in settings.sets}
+        sets |= {name: ood.synthetic_set(name, inside, seed=seed) for name in settings.sets}
         for name in settings.others:
-            other = data.load_dataset(name, "test", data_dir=config.data.data_dir or None)
+            other = data.load_dataset(
+                name, data.held_out_split(name), data_dir=config.data.data_dir or None
+            )
             if len(other.example_shape) != 3:
                 raise ValueError(f"{name} has no images: write another data set in ood.others")
-            sets[name] = ood.fitted(other.images[:number], training.example_shape)
+            sets[name] = ood.resize_to(other.images[:number], training.example_shape) / 255.0
     except (ValueError, OSError, ImportError) as error:
         raise ConfigError(f"ood: {error}") from error
     return sets
