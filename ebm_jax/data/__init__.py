@@ -9,6 +9,7 @@ from ebm_jax.data.prefetch import prefetch
 from ebm_jax.data.preprocess import (
     dequantize,
     example_keys,
+    intensity_scale,
     pad_images,
     random_flip,
     scale_images,
@@ -28,6 +29,7 @@ __all__ = [
     "dequantize",
     "example_keys",
     "held_out_split",
+    "intensity_scale",
     "load_dataset",
     "local_batch",
     "pad_images",

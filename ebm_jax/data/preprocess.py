@@ -23,6 +23,13 @@ def example_keys(rng_key: jax.Array, example_index: jax.Array) -> jax.Array:
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(rng_key, example_index)
 
 
+def intensity_scale(low: float, high: float, *, dequantized: bool = False) -> tuple[float, float]:
+    """(scale, offset) with `scale_images(k) = scale k + offset`, for use in blocks on the host."""
+    if dequantized:
+        return (high - low) / 256, low + (high - low) / 512
+    return (high - low) / 255, low
+
+
 def scale_images(
     images: jax.Array, low: float, high: float, *, dequantized: bool = False
 ) -> jax.Array:

@@ -8,6 +8,7 @@ import pytest
 from ebm_jax.data import (
     dequantize,
     example_keys,
+    intensity_scale,
     pad_images,
     random_flip,
     scale_images,
@@ -53,6 +54,13 @@ def test_dequantized_intensities_come_back_from_anywhere_in_their_cell(low, high
     np.testing.assert_array_equal(
         unscale_images(ends, low, high, dequantized=True), [0, 0, 255, 255]
     )
+
+
+@pytest.mark.parametrize("dequantized", [False, True])
+def test_scale_and_offset_are_those_of_the_images(dequantized):
+    scale, offset = intensity_scale(-1.0, 3.0, dequantized=dequantized)
+    scaled = scale_images(ALL_GREYS, -1.0, 3.0, dequantized=dequantized)
+    np.testing.assert_allclose(scaled, scale * ALL_GREYS + offset, atol=1e-6)
 
 
 def test_rounding_puts_a_quarter_of_dequantized_intensities_into_the_wrong_cell():
