@@ -16,7 +16,7 @@ from flax import linen as nn
 
 from ebm_jax import data, methods, parallel
 from ebm_jax.evaluation.density import plane
-from ebm_jax.evaluation.fidelity.classifier import is_for
+from ebm_jax.evaluation.fidelity.classifier import supports
 from ebm_jax.evaluation.fidelity.features import (
     Extractor,
     classifier_extractor,
@@ -170,7 +170,7 @@ def feature_extractor(config: ml_collections.ConfigDict) -> Extractor:
         if config.fid.weights:
             return inception_extractor(config.fid.weights)
         training = load_split(config, config.data.split)
-        if is_for(training.num_classes, training.example_shape):
+        if supports(training.num_classes, training.example_shape):
             return classifier_extractor(training)
     except ValueError as error:
         raise ConfigError(f"fid.weights: {error}") from error

@@ -14,7 +14,7 @@ import numpy as np
 from ebm_jax import data, experiment, workdir
 from ebm_jax.evaluation.density import plane
 from ebm_jax.evaluation.images import report
-from ebm_jax.evaluation.images.quality import judge_images
+from ebm_jax.evaluation.images.quality import image_quality
 from ebm_jax.experiment import ConfigError
 from ebm_jax.io import files, plotting
 from ebm_jax.io.progress import Progress
@@ -61,7 +61,7 @@ def _judge_images(
     scale = {"low": config.data.low, "high": config.data.high}
 
     def judge(samples: np.ndarray) -> Report:
-        found = judge_images(samples, training, held_out, **scale)
+        found = image_quality(samples, training, held_out, **scale)
         return Report(
             report.figures(found, training, held_out),
             report.lines(found, training.name),

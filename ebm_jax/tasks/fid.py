@@ -11,7 +11,10 @@ from ebm_jax import data, experiment, workdir
 from ebm_jax.data.dataset import Dataset
 from ebm_jax.evaluation.fidelity import frechet
 from ebm_jax.evaluation.fidelity.features import INCEPTION_FEATURES, Extractor
-from ebm_jax.evaluation.fidelity.inception_scores import inception_score, kernel_distance
+from ebm_jax.evaluation.fidelity.inception_scores import (
+    inception_score,
+    kernel_inception_distance,
+)
 from ebm_jax.evaluation.fidelity.reference_statistics import Statistics, read_statistics
 from ebm_jax.experiment import ConfigError
 from ebm_jax.io import plotting
@@ -80,7 +83,7 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
 
 
 def _require_enough(number: int, what: str, extractor: Extractor) -> None:
-    if (reason := frechet.too_few(number, extractor.num_features)) is not None:
+    if (reason := frechet.why_undefined(number, extractor.num_features)) is not None:
         raise ConfigError(f"{what} is too small: {reason}")
 
 
@@ -108,11 +111,14 @@ def _figures(
     }
     if real is not None:
         size = min(settings.kid_subset_size, number, len(real))
-        figures["kernel_distance"] = kernel_distance(
+        figures["kernel_distance"] = kernel_inception_distance(
             found["features"], real, num_subsets=settings.kid_subsets, subset_size=size
         )._asdict() | {"num_subsets": settings.kid_subsets, "subset_size": size}
     values = images[0].size
-    if values <= _MAX_PIXELS and frechet.too_few(min(number, split.num_examples), values) is None:
+    if (
+        values <= _MAX_PIXELS
+        and frechet.why_undefined(min(number, split.num_examples), values) is None
+    ):
         scale = {"scale": 1 / 127.5, "offset": -1.0}
         figures["frechet_distance_over_pixels"] = frechet.frechet_distance(
             *(frechet.fit_gaussian(x, **scale) for x in (images, split.images))
@@ -128,9 +134,10 @@ def _lines(figures: dict[str, Any], number: int, split: Dataset) -> list[str]:
         pixels = figures["frechet_distance_over_pixels"]
         lines.append(f"  {'Frechet distance over pixels in [-1, 1]':<58}{pixels:10.3f}")
     if kernel:
+        error = kernel["standard_error"]
         lines.append(
-            f"  {'kernel distance over the same features':<58}{kernel['mean']:10.5f} ± "
-            f"{kernel['deviation']:.5f}"
+            f"  {'kernel distance over the same features':<58}{kernel['mean']:10.5f}"
+            + ("" if error is None else f" ± {error:.5f} (standard error)")
         )
     lines.append(f"  {score['name']:<58}{score['mean']:10.3f} ± {score['deviation']:.3f}")
     return lines

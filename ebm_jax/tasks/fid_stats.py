@@ -19,7 +19,7 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
     out = workdir.check_workdir(directory, config) / "fid_stats"
     split = experiment.load_split(config, config.fid.split)
     extractor = experiment.feature_extractor(config)
-    if (reason := frechet.too_few(split.num_examples, extractor.num_features)) is not None:
+    if (reason := frechet.why_undefined(split.num_examples, extractor.num_features)) is not None:
         raise ConfigError(f"--mode=fid_stats: {split.name}, {split.split}: {reason}")
     described = experiment.reference_description(config, split, extractor)
     with ResumableWork(out / "parts", described, "features", split.num_examples) as parts:

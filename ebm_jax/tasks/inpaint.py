@@ -7,7 +7,9 @@ import numpy as np
 
 from ebm_jax import data, experiment, workdir
 from ebm_jax.evaluation.images import masks
-from ebm_jax.evaluation.images.errors import error_lines, image_error, nearest_by
+from ebm_jax.evaluation.images.errors import image_error
+from ebm_jax.evaluation.images.neighbors import nearest_neighbors
+from ebm_jax.evaluation.images.report import error_lines
 from ebm_jax.experiment import ConfigError
 from ebm_jax.io import plotting
 from ebm_jax.io.resumable import ResumableWork
@@ -49,7 +51,7 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
             batch_size=config.sampling.batch_size,
         )["x"].reshape(number, draws, *true.shape[1:])  # fmt: skip
         known = np.asarray(data.scale_images(training.images, low, high))
-        neighbour = known[nearest_by(true, known, ~hidden)]
+        neighbour = known[nearest_neighbors(true, known, 1, mask=~hidden).index[:, 0]]
         guesses = {
             "one draw": x[:, 0],
             f"mean of {draws} draws": x.mean(1),

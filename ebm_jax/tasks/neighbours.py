@@ -6,9 +6,9 @@ import ml_collections
 import numpy as np
 
 from ebm_jax import data, experiment, workdir
-from ebm_jax.evaluation.fidelity.classifier import is_for, train_classifier
-from ebm_jax.evaluation.fidelity.memorization import compare_laws, nearness
-from ebm_jax.evaluation.images.errors import nearest
+from ebm_jax.evaluation.fidelity.classifier import supports, train_classifier
+from ebm_jax.evaluation.fidelity.memorization import ks_test, nearness
+from ebm_jax.evaluation.images.neighbors import nearest_neighbors
 from ebm_jax.evaluation.level_energies import chosen_levels, image_scores, score_levels
 from ebm_jax.experiment import ConfigError
 from ebm_jax.io import plotting
@@ -59,16 +59,16 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
         energies = [name for name in scores["training"] if name.startswith("energy")]
         try:
             laws = {
-                name: compare_laws(scores["training"][name], scores["held out"][name])
+                name: ks_test(scores["training"][name], scores["held out"][name])
                 for name in energies
             }
         except ValueError as error:
             raise ConfigError(f"--mode=neighbours: {error}") from error
         every = np.asarray(data.scale_images(training.images, low, high))
         spaces = {"pixels": lambda x: x.reshape(len(x), -1)}
-        if is_for(training.num_classes, training.example_shape):
+        if supports(training.num_classes, training.example_shape):
             classifier = train_classifier(every, training.labels, training.num_classes)
-            spaces[_OF_CLASSIFIER] = classifier.scores
+            spaces[_OF_CLASSIFIER] = classifier.logits
         compared = {
             space: nearness(features(samples), features(real["held out"]), features(every))
             for space, features in spaces.items()
@@ -84,7 +84,7 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
         }
         shown = samples[:_SHOWN]
         for space, features in spaces.items():
-            chosen, _ = nearest(features(shown), features(every), settings.num_neighbours)
+            chosen, _ = nearest_neighbors(features(shown), features(every), settings.num_neighbours)
             columns = {"sample": shown}
             columns |= {f"nearest {i + 1}": every[chosen[:, i]] for i in range(chosen.shape[1])}
             name = "nearest_in_pixels" if space == "pixels" else "nearest_in_class_scores"

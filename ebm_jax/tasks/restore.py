@@ -7,7 +7,9 @@ import numpy as np
 
 from ebm_jax import experiment, workdir
 from ebm_jax.evaluation.images import corruption
-from ebm_jax.evaluation.images.errors import error_lines, image_error, nearest_by
+from ebm_jax.evaluation.images.errors import image_error
+from ebm_jax.evaluation.images.neighbors import nearest_neighbors
+from ebm_jax.evaluation.images.report import error_lines
 from ebm_jax.evaluation.model import Restoration
 from ebm_jax.experiment import ConfigError
 from ebm_jax.io import plotting
@@ -27,7 +29,11 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
     held_out = experiment.load_split(config, config.data.held_out_split)
     labels = held_out.labels[: settings.num_images]
     true = held_out.images[: settings.num_images] / 255.0  # 0..1, as everything from here on
-    strengths = corruption.strengths(settings)
+    strengths = corruption.strengths(
+        salt_fraction=settings.salt_fraction,
+        noise_std=settings.noise_std,
+        blur_std=settings.blur_std,
+    )
     try:
         spoiled = {
             name: corruption.corrupt(
@@ -60,7 +66,7 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
                 "as spoiled": x,
                 _MODEL: repaired,
                 **{title: fix(x) for title, fix in corruption.BASELINES.items()},
-                "nearest training image": known[nearest_by(x, known)],
+                "nearest training image": known[nearest_neighbors(x, known, 1).index[:, 0]],
             }
             guesses = {title: np.clip(guess, 0, 1) for title, guess in guesses.items()}
             errors[name] = {

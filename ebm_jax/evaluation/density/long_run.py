@@ -176,7 +176,7 @@ def reference(
     """
     fit, floor, reason = None, float("nan"), None
     num_values = int(np.prod(x.shape[1:]))
-    reason = frechet.too_few(min(num_chains, len(x) - num_chains), num_values)
+    reason = frechet.why_undefined(min(num_chains, len(x) - num_chains), num_values)
     if reason is None:
         fit = frechet.fit_gaussian(x[num_chains:])
         floor = frechet.frechet_distance(frechet.fit_gaussian(x[:num_chains]), fit)
