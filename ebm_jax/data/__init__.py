@@ -7,8 +7,9 @@ from ebm_jax.data.batches import batch_indices, local_batch
 from ebm_jax.data.dataset import Dataset
 from ebm_jax.data.prefetch import prefetch
 from ebm_jax.data.preprocess import (
-    dequantise,
+    dequantize,
     example_keys,
+    intensity_scale,
     pad_images,
     random_flip,
     scale_images,
@@ -16,7 +17,7 @@ from ebm_jax.data.preprocess import (
     unscale_images,
     unscale_points,
 )
-from ebm_jax.data.registry import dataset_names, load_dataset
+from ebm_jax.data.registry import dataset_names, held_out_split, load_dataset
 from ebm_jax.data.sources.toy2d import TOY_DENSITIES, ToyDensity, toy_density
 
 __all__ = [
@@ -25,8 +26,10 @@ __all__ = [
     "ToyDensity",
     "batch_indices",
     "dataset_names",
-    "dequantise",
+    "dequantize",
     "example_keys",
+    "held_out_split",
+    "intensity_scale",
     "load_dataset",
     "local_batch",
     "pad_images",

@@ -1,7 +1,7 @@
-"""What is done to examples on the device: scaling, dequantisation, flips, padding.
+"""Preprocessing of examples on the device: scaling, dequantization, flips, padding.
 
 All functions are pure and work under jit, vmap and pmap. Random ones take one key per example,
-from `example_keys`, so that an example's draw depends on its place in the global batch and not on
+from `example_keys`, so that an example's draw depends on its index in the global batch and not on
 the number of devices that share the batch.
 """
 
@@ -15,7 +15,7 @@ def example_keys(rng_key: jax.Array, example_index: jax.Array) -> jax.Array:
 
     Args:
         rng_key: one key.
-        example_index: int `[batch]`, place of each example in the global batch.
+        example_index: int `[batch]`, index of each example in the global batch.
 
     Returns:
         Keys `[batch]` (`[batch, 2]` for raw uint32 keys).
@@ -23,17 +23,44 @@ def example_keys(rng_key: jax.Array, example_index: jax.Array) -> jax.Array:
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(rng_key, example_index)
 
 
-def scale_images(images: jax.Array, low: float, high: float) -> jax.Array:
-    """Map uint8 0..255 to float32 `low..high` linearly: 0 becomes `low`, 255 becomes `high`.
+def intensity_scale(low: float, high: float, *, dequantized: bool = False) -> tuple[float, float]:
+    """(scale, offset) with `scale_images(k) = scale k + offset`, for use in blocks on the host."""
+    if dequantized:
+        return (high - low) / 256, low + (high - low) / 512
+    return (high - low) / 255, low
 
-    `[-1, 1]` gives `x / 127.5 - 1`, `[0, 1]` gives `x / 255`. Shape is kept.
+
+def scale_images(
+    images: jax.Array, low: float, high: float, *, dequantized: bool = False
+) -> jax.Array:
+    """Map uint8 intensities 0..255 to float32 model units linearly; the shape is kept.
+
+    Without dequantization 0 becomes `low` and 255 becomes `high`: `[-1, 1]` gives `x / 127.5 - 1`,
+    `[0, 1]` gives `x / 255`.
+
+    Args:
+        dequantized: for models of dequantized data, to whom intensity k is the cell
+            `low + (high - low) [k, k + 1) / 256`: it becomes the middle of its cell, which is the
+            mean of `dequantize`.
     """
+    if dequantized:
+        return low + (high - low) * ((images.astype(jnp.float32) + 0.5) / 256.0)
     return images.astype(jnp.float32) / (255.0 / (high - low)) + low
 
 
-def unscale_images(images: jax.Array, low: float, high: float) -> jax.Array:
-    """Inverse of `scale_images` for pictures: clip to `low..high`, round, return uint8."""
+def unscale_images(
+    images: jax.Array, low: float, high: float, *, dequantized: bool = False
+) -> jax.Array:
+    """Map model units to uint8 intensities, the inverse of `scale_images`, clipped to 0..255.
+
+    Args:
+        dequantized: for models of dequantized data: the cell that a value lies in, `floor(256 u)`
+            with `u = (x - low) / (high - low)`, the inverse of `dequantize` for every draw. Else
+            the nearest intensity, `round(255 u)`.
+    """
     unit = (jnp.clip(images, low, high) - low) / (high - low)
+    if dequantized:
+        return jnp.minimum(jnp.floor(256.0 * unit), 255.0).astype(jnp.uint8)
     return jnp.round(255.0 * unit).astype(jnp.uint8)
 
 
@@ -48,18 +75,18 @@ def unscale_points(points, value_range: tuple[float, float], low: float, high: f
     return scale_points(points, (low, high), *value_range)
 
 
-def dequantise(keys: jax.Array, images: jax.Array, low: float, high: float) -> jax.Array:
-    """Uniform dequantisation: `low + (high - low) (x + u) / 256`, u uniform on [0, 1).
+def dequantize(keys: jax.Array, images: jax.Array, low: float, high: float) -> jax.Array:
+    """Uniform dequantization: `low + (high - low) (x + u) / 256`, u uniform on [0, 1).
 
-    A density of these values bounds the probability of the grey values themselves: with d values
+    A density of these values bounds the probability of the intensities themselves: with d values
     per image, bits per dimension are at most `NLL / (d ln 2) + log2(256 / (high - low))`: 8 more on
     [0, 1], 7 more on [-1, 1] (Theis, van den Oord and Bethge, arXiv 1511.01844, section 3.1).
 
     Args:
         keys: one key per example, `[batch]`.
         images: uint8 `[batch, height, width, channels]`.
-        low: value of the lower edge of grey value 0.
-        high: value of the upper edge of grey value 255.
+        low: value of the lower edge of intensity 0's cell.
+        high: value of the upper edge of intensity 255's cell.
 
     Returns:
         float32 of the shape of `images`, between `low` and `high`.
@@ -80,7 +107,7 @@ def random_flip(keys: jax.Array, images: jax.Array) -> jax.Array:
 
 
 def pad_images(images, size: int, value: float = 0):
-    """Pad images to `size` x `size` with `value`, the image in the centre.
+    """Pad images to `size` x `size` with `value`, the image in the center.
 
     Where the margin is odd, the extra row or column goes below or to the right.
 

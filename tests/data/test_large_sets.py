@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from ebm_jax.data import load_dataset
+from ebm_jax.data.sources import dsprites
 
 ONE_LINE = r"^[^\n]*$"
 
@@ -225,11 +226,13 @@ def test_imagenet32_damaged(archives):
 # -------------------------------------------------------------------------------------- dSprites
 
 
-def test_dsprites(archives):
-    n = 11
+DSPRITES = {"shape": 3, "scale": 6, "orientation": 40, "x_position": 32, "y_position": 32}
+
+
+def write_dsprites(archives, n):
+    """Returns images and factors in the order of the archive."""
     images = archives.rng.integers(0, 2, (n, 64, 64)).astype(np.uint8)
-    sizes = {"shape": 3, "scale": 6, "orientation": 40, "x_position": 32, "y_position": 32}
-    factors = {name: archives.rng.integers(0, size, n) for name, size in sizes.items()}
+    factors = {name: archives.rng.integers(0, size, n) for name, size in DSPRITES.items()}
     path = archives.folder("dsprites") / "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
     np.savez_compressed(
         path,
@@ -238,15 +241,43 @@ def test_dsprites(archives):
         latents_values=np.zeros((n, 6)),
         metadata=np.array({"title": "dSprites"}, dtype=object),  # pickled, as in the original
     )
-    for name, size in sizes.items():
-        dataset = load_dataset("dsprites", data_dir=archives.data_dir, label=name)
-        np.testing.assert_array_equal(dataset.images, images[..., None] * 255)
-        np.testing.assert_array_equal(dataset.labels, factors[name])
-        assert dataset.num_classes == size
+    return images[..., None] * 255, factors
+
+
+def test_dsprites(archives):
+    images, factors = write_dsprites(archives, 60)
+    chosen = {split: dsprites.split_indices(60, split) for split in ("train", "test")}
+    for split, indices in chosen.items():
+        for name, size in DSPRITES.items():
+            dataset = load_dataset("dsprites", split, data_dir=archives.data_dir, label=name)
+            np.testing.assert_array_equal(dataset.images, images[indices])
+            np.testing.assert_array_equal(dataset.labels, factors[name][indices])
+            assert dataset.num_classes == size
     default = load_dataset("dsprites", data_dir=archives.data_dir)
-    np.testing.assert_array_equal(default.labels, factors["shape"])
+    np.testing.assert_array_equal(default.labels, factors["shape"][chosen["train"]])
     with pytest.raises(ValueError, match="no factor 'colour'; it has shape, scale, orientation"):
         load_dataset("dsprites", data_dir=archives.data_dir, label="colour")
+    with pytest.raises(ValueError, match="dsprites has no split 'val'; it has train, test"):
+        load_dataset("dsprites", "val", data_dir=archives.data_dir)
+
+
+def test_dsprites_splits_are_disjoint_and_their_first_images_a_random_choice():
+    """The archive's own first thousand are one square of one size; the places vary fastest."""
+    # The first number of SplitMix64 from the seed 0, as published with it.
+    assert dsprites._hash(np.zeros(1, np.uint64)).tolist() == [0xE220A8397B1DCDAF]
+    n = 737_280
+    train, test = (dsprites.split_indices(n, split) for split in ("train", "test"))
+    np.testing.assert_array_equal(np.sort(np.concatenate([train, test])), np.arange(n))
+    assert len(test) == pytest.approx(n / 10, abs=4 * np.sqrt(n * 0.09))
+    assert test[:3].tolist() == [30320, 374285, 272051]  # a change of them changes what is held out
+    of_fewer = dsprites.split_indices(1_000, "test")
+    np.testing.assert_array_equal(np.sort(of_fewer), np.sort(test[test < 1_000]))
+    for indices in (train[:600], test[:600]):
+        for size, period in ((3, n // 3), (6, n // 18), (40, 1024), (32, 32), (32, 1)):
+            counts = np.bincount(indices // period % size, minlength=size)
+            expected = 600 / size
+            chi2 = ((counts - expected) ** 2 / expected).sum()
+            assert chi2 < size - 1 + 5 * np.sqrt(2 * (size - 1))
 
 
 def test_dsprites_damaged(archives):

@@ -1,4 +1,4 @@
-"""Scaling, dequantisation, flips and padding against their definitions."""
+"""Scaling, dequantization, flips and padding against their definitions."""
 
 import jax
 import jax.numpy as jnp
@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from ebm_jax.data import (
-    dequantise,
+    dequantize,
     example_keys,
+    intensity_scale,
     pad_images,
     random_flip,
     scale_images,
@@ -39,6 +40,40 @@ def test_unscaling_clips_and_rounds():
     np.testing.assert_array_equal(unscale_images(jnp.array([0.501 / 255]), 0.0, 1.0), [1])
 
 
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 1.0), (0.0, 1.0), (-4.0, 4.0)])
+def test_dequantized_intensities_come_back_from_anywhere_in_their_cell(low, high):
+    """By rounding, a quarter of them would be off by one, and half of the black ones become 1."""
+    middle = scale_images(ALL_GREYS, low, high, dequantized=True)
+    np.testing.assert_allclose(
+        middle, low + (high - low) * (ALL_GREYS + 0.5) / 256, atol=1e-6 * (high - low)
+    )
+    for part in (0.001, 0.25, 0.5, 0.75, 0.999):
+        x = low + (high - low) * ((ALL_GREYS + np.float32(part)) / 256.0)
+        np.testing.assert_array_equal(unscale_images(x, low, high, dequantized=True), ALL_GREYS)
+    ends = jnp.array([low - 1, low, high, high + 1])
+    np.testing.assert_array_equal(
+        unscale_images(ends, low, high, dequantized=True), [0, 0, 255, 255]
+    )
+
+
+@pytest.mark.parametrize("dequantized", [False, True])
+def test_scale_and_offset_are_those_of_the_images(dequantized):
+    scale, offset = intensity_scale(-1.0, 3.0, dequantized=dequantized)
+    scaled = scale_images(ALL_GREYS, -1.0, 3.0, dequantized=dequantized)
+    np.testing.assert_allclose(scaled, scale * ALL_GREYS + offset, atol=1e-6)
+
+
+def test_rounding_puts_a_quarter_of_dequantized_intensities_into_the_wrong_cell():
+    """Between unit edges k + u and k' + 1/2 of 255 u: the reason for `dequantized`."""
+    keys = example_keys(jax.random.key(3), jnp.arange(64))
+    x = dequantize(keys, np.repeat(ALL_GREYS, 64, 0), -1.0, 1.0)
+    rounded = np.asarray(unscale_images(x, -1.0, 1.0))
+    assert np.mean(rounded != ALL_GREYS) == pytest.approx(0.25, abs=0.02)
+    exact = np.asarray(unscale_images(x, -1.0, 1.0, dequantized=True))
+    # A draw of u = 1 - 2^-24 rounds up to the next cell: 16,384 draws have none here.
+    np.testing.assert_array_equal(exact, np.repeat(ALL_GREYS, 64, 0))
+
+
 def test_points_are_mapped_range_to_range_and_back():
     points = np.array([[-8.0, 0.0], [8.0, 2.0], [20.0, -8.0]])
     scaled = scale_points(points, (-8.0, 8.0), -1.0, 3.0)
@@ -46,12 +81,12 @@ def test_points_are_mapped_range_to_range_and_back():
     np.testing.assert_allclose(unscale_points(scaled, (-8.0, 8.0), -1.0, 3.0), points, atol=1e-14)
 
 
-def test_dequantised_values_are_uniform_in_their_bin():
+def test_dequantized_values_are_uniform_in_their_bin():
     grey, n = 200, 4000
     images = np.full((n, 1, 1, 1), grey, np.uint8)
     keys = example_keys(jax.random.key(0), jnp.arange(n))
     for low, high in ((0.0, 1.0), (-1.0, 1.0)):
-        values = np.asarray(dequantise(keys, images, low, high)).ravel()
+        values = np.asarray(dequantize(keys, images, low, high)).ravel()
         width = (high - low) / 256
         unit = (values - low) / width - grey
         assert unit.min() >= 0.0
@@ -75,7 +110,7 @@ def test_flips_mirror_half_of_the_images():
     assert abs(mirrored.mean() - 0.5) < 4 * 0.5 / np.sqrt(n)
 
 
-@pytest.mark.parametrize("function", [random_flip, lambda k, x: dequantise(k, x, -1.0, 1.0)])
+@pytest.mark.parametrize("function", [random_flip, lambda k, x: dequantize(k, x, -1.0, 1.0)])
 def test_draws_do_not_depend_on_the_number_of_devices(function):
     images = np.random.default_rng(0).integers(0, 256, (16, 4, 5, 3)).astype(np.uint8)
     rng_key = jax.random.key(7)

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from ebm_jax.data import dataset_names, load_dataset
-from ebm_jax.data.storage.paths import published
+from ebm_jax.data import dataset_names, held_out_split, load_dataset
+from ebm_jax.data.storage.paths import publish
 
 
 def test_unknown_name_gives_the_nearest_and_the_list():
@@ -48,23 +48,117 @@ def test_directory_that_cannot_be_made(tmp_path):
         load_dataset("digits", data_dir=tmp_path / "file")
 
 
+HELD_OUT = {
+    "lsun_church": "validation",
+    "lsun_bedroom": "validation",
+    "imagenet32": "validation",
+}
+
+
+@pytest.mark.parametrize("name", dataset_names())
+def test_every_set_has_the_split_that_it_calls_held_out(archives, name, monkeypatch):
+    """With data it is loaded; without, what is missing is files and not the split."""
+    monkeypatch.setattr("requests.head", lambda *_, **__: 1 / 0)  # nothing is downloaded
+    split = held_out_split(name)
+    assert split == HELD_OUT.get(name, "test")
+    if make := getattr(archives, name, archives.mnist if name == "fashion_mnist" else None):
+        make(**({"name": name} if "mnist" in name else {}))
+    try:
+        held_out = load_dataset(name, split, data_dir=archives.data_dir)
+    except FileNotFoundError as error:
+        assert name in ("celeba", "lsun_church", "lsun_bedroom", "imagenet32", "dsprites")
+        assert "found no" in str(error)  # noqa: PT017
+    else:
+        assert held_out.split == split
+        train = load_dataset(name, "train", data_dir=archives.data_dir)
+        first = {example.tobytes() for example in held_out.images[:50]}
+        assert not first & {example.tobytes() for example in train.images[:1_000]}
+
+
+def test_held_out_split_of_an_unknown_set():
+    with pytest.raises(ValueError, match="unknown data set 'lsun'; nearest is 'lsun_"):
+        held_out_split("lsun")
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
 def test_directory_is_published_whole_or_not_at_all(tmp_path):
     target = tmp_path / "a" / "target"
 
-    def interrupted():
-        with published(target) as scratch:
-            (scratch / "half").write_text("")
-            raise KeyboardInterrupt
+    def interrupted(scratch):
+        (scratch / "half").write_text("")
+        raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert list(target.parent.iterdir()) == []
-    with published(target) as scratch:
+        publish(target, interrupted)
+    assert names(target.parent) == []
+    publish(target, lambda scratch: (scratch / "file").write_text("first"))
+    publish(target, lambda scratch: (scratch / "file").write_text("second"))
+    assert (target / "file").read_text() == "first"
+    assert names(target.parent) == ["target"]
+
+
+PUBLISH = """
+import os, pathlib, sys, time
+from ebm_jax.data.storage.paths import publish
+
+def fill(scratch):
+    with open(sys.argv[2], "a") as calls:
+        calls.write("called\\n")
+    (scratch / "half").write_text("")
+    if "die" in sys.argv:
+        os.kill(os.getpid(), 9)
+    time.sleep(0.5)
+    (scratch / "rest").write_text("")
+
+publish(pathlib.Path(sys.argv[1]), fill)
+"""
+
+
+def start(*arguments):
+    return subprocess.Popen([sys.executable, "-c", PUBLISH, *map(str, arguments)])
+
+
+def test_processes_that_want_one_directory_make_it_once(tmp_path):
+    target, calls = tmp_path / "a" / "target", tmp_path / "calls"
+    processes = [start(target, calls) for _ in range(4)]
+    assert [process.wait(60) for process in processes] == [0] * 4
+    assert calls.read_text() == "called\n"
+    assert names(target.parent) == ["target"]
+    assert names(target) == ["half", "rest"]
+
+
+def test_after_a_kill_it_is_begun_again_and_nothing_is_left(tmp_path):
+    """The killed process leaves a lock file, which locks nobody out, and its scratch directory."""
+    target, calls = tmp_path / "a" / "target", tmp_path / "calls"
+    assert start(target, calls, "die").wait(60) == -9
+    assert names(target.parent) == [".lock-target", ".unfinished-target"]
+    processes = [start(target, calls) for _ in range(2)]
+    assert [process.wait(60) for process in processes] == [0] * 2
+    assert calls.read_text() == "called\n" * 2
+    assert names(target.parent) == ["target"]
+    assert names(target) == ["half", "rest"]
+
+
+def test_file_systems_without_locks(tmp_path, monkeypatch):
+    """There each process makes the directory; the first to end wins, the others use its result."""
+
+    def refuse(*_):
+        raise OSError("Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    target = tmp_path / "target"
+
+    def slower(scratch):
+        monkeypatch.setattr("threading.get_ident", lambda: 1)  # stands for another process
+        publish(target, lambda other: (other / "file").write_text("theirs"))
         (scratch / "file").write_text("mine")
-        with published(target) as other:  # another process is quicker
-            (other / "file").write_text("theirs")
+
+    publish(target, slower)
     assert (target / "file").read_text() == "theirs"
-    assert list(target.parent.iterdir()) == [target]
+    assert names(tmp_path) == ["target"]
 
 
 WITHOUT_TENSORFLOW = """

@@ -13,7 +13,8 @@ import pytest
 from sklearn.datasets import load_digits
 
 from ebm_jax.data import load_dataset
-from ebm_jax.data.storage import archives as archive_formats
+from ebm_jax.data.sources import mnist
+from ebm_jax.data.storage import idx
 
 ONE_LINE = r"^[^\n]*$"
 
@@ -174,6 +175,7 @@ def test_damaged_archive(archives, name, file, damage):
     getattr(archives, name)()
     path = archives.folder(name) / file
     damage(path)
+    archives.accept(path)
     with pytest.raises(ValueError, match=ONE_LINE) as caught:
         load_dataset(name, data_dir=archives.data_dir)
     assert str(caught.value).startswith(f"{path} is not ")
@@ -181,19 +183,60 @@ def test_damaged_archive(archives, name, file, damage):
     assert not (archives.data_dir / "ebm_jax" / name / "3.0.1").exists()
 
 
+def test_archive_by_hand_that_is_another(archives):
+    """Compared with the published digest, unless its own lies beside it."""
+    arrays = archives.mnist()
+    path = archives.folder("mnist") / "train-images-idx3-ubyte.gz"
+    beside = path.with_name(path.name + ".sha256")
+    accepted = beside.read_text()
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    beside.unlink()
+    with pytest.raises(ValueError, match=ONE_LINE) as caught:
+        load_dataset("mnist", data_dir=archives.data_dir)
+    assert str(caught.value).startswith(
+        f"{path} has SHA-256 {digest[:12]}..., not the published 440fcabf73cc...: "
+    )
+    assert str(caught.value).endswith(f"sha256sum {path.name} > {path.name}.sha256")
+    beside.write_text("0" * 64)
+    with pytest.raises(ValueError, match=r"nor the 000000000000\.\.\. of train-images"):
+        load_dataset("mnist", data_dir=archives.data_dir)
+    beside.write_text("")
+    with pytest.raises(ValueError, match="not the published"):
+        load_dataset("mnist", data_dir=archives.data_dir)
+    beside.write_text(accepted)
+    check_pixels_and_order(load_dataset("mnist", data_dir=archives.data_dir), arrays)
+
+
+@pytest.mark.parametrize(
+    ("options", "file", "reason"),
+    [
+        ({"side": 32}, "train-images-idx3-ubyte.gz", "its shape is 20 x 32 x 32"),
+        ({"num_classes": 200}, "train-labels-idx1-ubyte.gz", "labels below 10, or is damaged"),
+    ],
+)
+def test_idx_files_of_another_set(archives, options, file, reason):
+    """As EMNIST's letters: refused before TFDS, whose message would hold all pixels."""
+    archives.mnist(**options)
+    with pytest.raises(ValueError, match=ONE_LINE) as caught:
+        load_dataset("mnist", data_dir=archives.data_dir)
+    assert str(caught.value).startswith(f"{archives.folder('mnist') / file} is not ")
+    assert reason in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
 def test_images_and_labels_of_different_number(archives):
     archives.mnist(train=5)
-    labels = (archives.folder("mnist") / "train-labels-idx1-ubyte.gz").read_bytes()
+    path = archives.folder("mnist") / "train-labels-idx1-ubyte.gz"
+    labels = path.read_bytes()
     archives.mnist(train=6)
-    (archives.folder("mnist") / "train-labels-idx1-ubyte.gz").write_bytes(labels)
+    path.write_bytes(labels)
+    archives.accept(path)
     with pytest.raises(ValueError, match=r"holds 6 images, .* 5 labels; fetch both again$"):
         load_dataset("mnist", data_dir=archives.data_dir)
 
 
 def test_download(archives, tmp_path, monkeypatch):
     """Without archives by hand they are downloaded, here from a server of our own."""
-    from ebm_jax.data.sources import builders
-
     arrays = archives.mnist()
     folder = archives.folder("mnist")
 
@@ -207,17 +250,17 @@ def test_download(archives, tmp_path, monkeypatch):
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_address[1]}/"
-        served = {
-            key: archive._replace(
-                url=address + archive.filename,
-                sha256=hashlib.sha256((folder / archive.filename).read_bytes()).hexdigest(),
-            )
-            for key, archive in builders.Mnist.ARCHIVES.items()
-        }
-        monkeypatch.setattr(builders.Mnist, "ARCHIVES", served)
+
+        def served(archive):
+            digest = hashlib.sha256((folder / archive.filename).read_bytes()).hexdigest()
+            return archive._replace(url=address + archive.filename, sha256=digest)
+
+        splits = {split: tuple(map(served, pair)) for split, pair in mnist.ARCHIVES.items()}
+        monkeypatch.setattr(mnist, "ARCHIVES", splits)
         check_pixels_and_order(load_dataset("mnist", data_dir=tmp_path / "empty"), arrays)
-        wrong = served | {"test_labels": served["test_labels"]._replace(sha256="0" * 64)}
-        monkeypatch.setattr(builders.Mnist, "ARCHIVES", wrong)
+        images, labels = splits["test"]
+        wrong = {**splits, "test": (images, labels._replace(sha256="0" * 64))}
+        monkeypatch.setattr(mnist, "ARCHIVES", wrong)
         with pytest.raises(ValueError, match=r"t10k-labels.* not the published 000000000000"):
             load_dataset("mnist", data_dir=tmp_path / "other")
         server.shutdown()
@@ -236,8 +279,15 @@ def test_prepared_data_that_are_damaged(archives):
         load_dataset("mnist", "train", data_dir=archives.data_dir)
 
 
-def test_idx_header_of_another_type(tmp_path):
-    path = tmp_path / "floats.gz"
-    path.write_bytes(gzip.compress(bytes([0, 0, 13, 1]) + (1).to_bytes(4, "big") + bytes(4)))
-    with pytest.raises(ValueError, match=r"it begins with 00000d01"):
-        archive_formats.read_mnist(path, path)
+def test_idx_header_of_another_type_or_number(tmp_path):
+    path = tmp_path / "values.gz"
+    sizes = (1).to_bytes(4, "big")
+    for content, reason in (
+        (bytes([0, 0, 13, 1]) + sizes + bytes(4), "it begins with 00000d01"),
+        (bytes([0, 0, 8, 1]) + sizes + bytes(2), "2 values of 1 announced"),
+        (bytes([0, 0, 8, 1]) + sizes[:2], r"damaged \("),
+        (b"", r"it begins with\)"),
+    ):
+        path.write_bytes(gzip.compress(content))
+        with pytest.raises(ValueError, match=reason):
+            idx.read_idx(path, (None,))

@@ -1,10 +1,10 @@
-"""The classifier: accurate, sure of real digits, unsure of what is none; its figures by hand."""
+"""The classifier: accurate, sure of real digits, unsure of what is none; its summary by hand."""
 
 import numpy as np
 import pytest
 
 from ebm_jax import data
-from ebm_jax.evaluation.fidelity.classifier import Classifier, judge, train_classifier
+from ebm_jax.evaluation.fidelity.classifier import summarize_logits, train_classifier
 
 
 @pytest.fixture(scope="module")
@@ -16,12 +16,12 @@ def digits():
 
 def test_real_digits(digits):
     classifier, _, _, unseen, classes = digits
-    verdict = judge(classifier, unseen, classes)
-    assert (verdict.num_images, classifier.num_training) == (896, 901)
-    assert verdict.accuracy > 0.97
-    assert 0.93 < verdict.median_confidence < 0.97
+    summary = summarize_logits(classifier.logits(unseen), classes)
+    assert (summary.num_images, classifier.num_training) == (896, 901)
+    assert summary.accuracy > 0.97
+    assert 0.93 < summary.median_confidence < 0.97
     own = np.bincount(classes, minlength=10) / len(classes)
-    np.testing.assert_allclose(verdict.class_share, own, atol=0.01)
+    np.testing.assert_allclose(summary.class_share, own, atol=0.01)
 
 
 def test_it_is_not_sure_of_what_is_no_digit(digits):
@@ -35,31 +35,40 @@ def test_it_is_not_sure_of_what_is_no_digit(digits):
         x.mean(0).ravel(), np.cov(x.reshape(-1, 64), rowvar=False), 500
     )
     for images, bound in ((noise, 0.45), (blends, 0.6), (gaussian, 0.65)):
-        assert judge(classifier, images).median_confidence < bound
+        assert summarize_logits(classifier.logits(images)).median_confidence < bound
 
 
 def test_training_again_gives_the_same(digits):
     classifier, x, labels, unseen, _ = digits
     again = train_classifier(x, labels, 10)
-    np.testing.assert_allclose(again.scores(unseen), classifier.scores(unseen), atol=1e-6)
+    np.testing.assert_allclose(again.logits(unseen), classifier.logits(unseen), atol=1e-6)
 
 
-def test_scores_are_log_probabilities_without_their_mean(digits):
-    scores = digits[0].scores(digits[3][:50])
-    assert scores.shape == (50, 10)
-    np.testing.assert_allclose(scores.sum(1), 0, atol=1e-9)
+def test_scale_and_offset_are_applied_in_training_and_after(digits):
+    classifier, x, labels, unseen, _ = digits
+    again = train_classifier(2 * x + 1, labels, 10, scale=0.5, offset=-0.5)
+    expected = classifier.logits(unseen)
+    np.testing.assert_allclose(again.logits(unseen), expected, atol=1e-6)
+    found = classifier.logits(4 * unseen - 1, scale=0.25, offset=0.25)
+    np.testing.assert_allclose(found, expected, atol=1e-9)
 
 
-def test_figures_of_a_verdict_by_hand():
+def test_logits_are_log_probabilities_without_their_mean(digits):
+    logits = digits[0].logits(digits[3][:50])
+    assert logits.shape == (50, 10)
+    np.testing.assert_allclose(logits.sum(1), 0, atol=1e-9)
+
+
+def test_summary_by_hand():
     probabilities = np.array([[0.7, 0.2, 0.1], [0.1, 0.5, 0.4], [0.0, 0.1, 0.9], [0.8, 0.1, 0.1]])
     with np.errstate(divide="ignore"):
-        scores = np.maximum(np.log(probabilities), -800)  # underflows beside the others
-    classifier = Classifier(lambda x: scores[: len(x)], 3, 0)
-    verdict = judge(classifier, np.zeros((4, 1)), np.array([0, 1, 1, 0]))
-    np.testing.assert_allclose(verdict.class_share, [0.5, 0.25, 0.25])
-    assert verdict.median_confidence == pytest.approx(0.75)
-    assert verdict.accuracy == 0.75
-    assert judge(classifier, np.zeros((2, 1))).accuracy is None
+        logits = np.maximum(np.log(probabilities), -800)  # underflows beside the others
+    summary = summarize_logits(logits, np.array([0, 1, 1, 0]))
+    assert summary.num_images == 4
+    np.testing.assert_allclose(summary.class_share, [0.5, 0.25, 0.25])
+    assert summary.median_confidence == pytest.approx(0.75)
+    assert summary.accuracy == 0.75
+    assert summarize_logits(logits[:2]).accuracy is None
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -71,8 +80,8 @@ def test_overlapping_gaussians_get_their_posterior(classes):
     x = means[labels] + rng.normal(size=(6_000, 1))
     classifier = train_classifier(x, labels, classes)
     points = np.linspace(-1, 2 * classes - 1, 9)[:, None]
-    scores = classifier.scores(points)
-    got = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    logits = classifier.logits(points)
+    got = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     posterior = np.exp(-((points - means.T) ** 2) / 2)
     posterior /= posterior.sum(1, keepdims=True)
     np.testing.assert_allclose(got, posterior, atol=0.06)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ebm_jax.evaluation.fidelity.frechet import GaussianFit, frechet_distance
-from ebm_jax.evaluation.fidelity.inception_scores import inception_score, kernel_distance
+from ebm_jax.evaluation.fidelity.inception_scores import inception_score, kernel_inception_distance
 from ebm_jax.evaluation.fidelity.inception_weights import read_weights
 from ebm_jax.networks.inception import inception, params_from_arrays
 
@@ -67,9 +67,9 @@ def test_features_logits_and_what_is_made_of_them(networks):
         *(torch.from_numpy(half) for half in halves[0]),
         kid_subsets=1, kid_subset_size=12, kid_kernel="poly", verbose=False,
     )["kernel_inception_distance_mean"]  # fmt: skip
-    assert kernel_distance(*halves[1], num_subsets=1, subset_size=12).mean == pytest.approx(
-        kid, rel=1e-5
-    )
+    assert kernel_inception_distance(
+        *halves[1], num_subsets=1, subset_size=12
+    ).mean == pytest.approx(kid, rel=1e-5)
     score = isc.isc_features_to_metric(torch.from_numpy(theirs[1]), splits=3, shuffle=False)
     found = inception_score(ours[1], num_splits=3)
     assert found.mean == pytest.approx(score["inception_score_mean"], rel=1e-5)

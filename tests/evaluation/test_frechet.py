@@ -5,7 +5,13 @@ import pytest
 import scipy.linalg
 
 from ebm_jax import data
-from ebm_jax.evaluation.fidelity.frechet import GaussianFit, fit_gaussian, frechet_distance, too_few
+from ebm_jax.evaluation.fidelity.frechet import (
+    GaussianFit,
+    RunningGaussian,
+    fit_gaussian,
+    frechet_distance,
+    why_undefined,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -94,6 +100,32 @@ def test_fit_far_from_zero_keeps_its_digits():
     )
 
 
+@pytest.mark.parametrize("sizes", [[1] * 40, [25, 15], [7, 0, 33], [40]])
+def test_running_fit_does_not_depend_on_the_batches(sizes):
+    x = RNG.normal(size=(40, 2, 3)).astype(np.float32) + 100
+    moments = RunningGaussian.empty(6)
+    for batch in np.split(x, np.cumsum(sizes)[:-1]):
+        before = moments
+        moments = moments.update(batch)
+        assert moments is before or before.num_examples < moments.num_examples
+    fit, rows = moments.fit(scale=2, offset=-1), 2 * x.reshape(40, 6).astype(np.float64) - 1
+    np.testing.assert_allclose(fit.mean, rows.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(fit.covariance, np.cov(rows, rowvar=False), rtol=0, atol=1e-11)
+    whole = fit_gaussian(x, scale=2, offset=-1)
+    for a, b in zip(fit, whole, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
+
+
+def test_running_fit_refusals():
+    moments = RunningGaussian.empty(3).update(np.ones((3, 3)))
+    with pytest.raises(ValueError, match="expected 3 features, got 2"):
+        moments.update(np.ones((4, 2)))
+    with pytest.raises(ValueError, match="3 examples leave the covariance of 3 features singular"):
+        moments.fit()
+    with pytest.raises(ValueError, match="1 of 3 features have non-finite"):
+        moments.update(np.array([[0, np.inf, 0]])).fit()
+
+
 def test_estimated_distance_of_equal_gaussians_falls_as_one_over_n():
     """E d for two sets of n from N(0, I_1): 2/n from the means, 1/n from the deviations."""
     estimates = {
@@ -116,13 +148,13 @@ def test_real_digits_held_out_half_against_training_half():
 
 
 def test_refusals():
-    assert too_few(65, 64) is None
+    assert why_undefined(65, 64) is None
     with pytest.raises(ValueError, match="64 examples leave the covariance of 64 features"):
         fit_gaussian(np.zeros((64, 8, 8, 1)))
     with pytest.raises(ValueError, match="1 of 3 features have non-finite"):
         fit_gaussian(np.where(np.arange(3) == 1, np.nan, np.ones((9, 3))))
     one, two = gaussian([0], [[1]]), gaussian([0, 0], np.eye(2))
-    with pytest.raises(ValueError, match="features of one"):
+    with pytest.raises(ValueError, match=r"features of one shape, got \(1,\) and \(2,\)"):
         frechet_distance(one, two)
     with pytest.raises(ValueError, match="not symmetric"):
         frechet_distance(two, gaussian([0, 0], [[1, 0.5], [0, 1]]))

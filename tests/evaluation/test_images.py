@@ -1,11 +1,12 @@
-"""Judging images: real ones get the floor; what pixels cannot see, the classifier's scores do."""
+"""Image quality: real images get the floor; what pixels cannot see, the classifier's logits do."""
 
 import numpy as np
 import pytest
 
 from ebm_jax import data
+from ebm_jax.evaluation.fidelity.frechet import fit_gaussian, frechet_distance
 from ebm_jax.evaluation.images import report
-from ebm_jax.evaluation.images.quality import judge_images
+from ebm_jax.evaluation.images.quality import image_quality
 
 
 @pytest.fixture(scope="module")
@@ -19,14 +20,14 @@ def in_model_units(images, low, high):
 
 @pytest.fixture(scope="module")
 def of_real(halves):
-    """The held-out digits judged as if they were samples, in units from 0 to 1."""
+    """The held-out digits evaluated as if they were samples, in units from 0 to 1."""
     samples = in_model_units(halves[1].images, 0, 1)
-    return judge_images(samples, *halves, low=0, high=1)
+    return image_quality(samples, *halves, low=0, high=1)
 
 
 def test_real_held_out_digits_get_the_floor(of_real):
     """.3253: in [-1, 1] whatever the model's units are."""
-    for distance in (of_real.pixel, of_real.scores):
+    for distance in (of_real.pixel, of_real.logits):
         assert distance.samples == pytest.approx(distance.floor, rel=1e-9)
         assert distance.samples_as_held_out == pytest.approx(distance.floor, rel=1e-9)
         assert distance[3:] == (896, 896, 901)
@@ -38,14 +39,14 @@ def test_real_held_out_digits_get_the_floor(of_real):
     assert of_real.held_out.accuracy > 0.97
 
 
-def test_a_normal_law_of_the_right_moments_fools_pixels_and_not_scores(halves):
+def test_a_gaussian_of_the_right_moments_fools_pixels_and_not_logits(halves):
     rows = in_model_units(halves[0].images, -1, 1).reshape(-1, 64)
     rng = np.random.default_rng(0)
     samples = rng.multivariate_normal(rows.mean(0), np.cov(rows, rowvar=False), 1_000)
-    found = judge_images(samples.reshape(-1, 8, 8, 1), *halves, low=-1, high=1)
+    found = image_quality(samples.reshape(-1, 8, 8, 1), *halves, low=-1, high=1)
     assert found.pixel.samples < found.pixel.floor
     assert found.pixel.samples < found.pixel.samples_as_held_out  # the bias of fewer samples
-    assert found.scores.samples > 10 * found.scores.floor
+    assert found.logits.samples > 10 * found.logits.floor
     assert found.samples.median_confidence < 0.65
     assert 0.2 < found.share_outside < 0.5
 
@@ -53,7 +54,7 @@ def test_a_normal_law_of_the_right_moments_fools_pixels_and_not_scores(halves):
 def test_a_class_that_is_never_generated_is_noticed(halves):
     _training, held_out = halves
     samples = in_model_units(held_out.images[held_out.labels != 6], -1, 1)
-    found = judge_images(samples, *halves, low=-1, high=1)
+    found = image_quality(samples, *halves, low=-1, high=1)
     assert found.samples.class_share.argmin() == 6
     assert found.samples.class_share[6] < 0.01
     assert found.pixel.samples_as_held_out is None  # there are fewer
@@ -62,21 +63,21 @@ def test_a_class_that_is_never_generated_is_noticed(halves):
 
 def test_too_few_samples_get_the_reason_for_no_distance(halves):
     samples = in_model_units(halves[1].images[:50], -1, 1)
-    found = judge_images(samples, *halves, low=-1, high=1)
+    found = image_quality(samples, *halves, low=-1, high=1)
     assert found.pixel is None
-    assert "50 examples leave the covariance of 64 features singular" in found.too_few
-    assert found.scores is not None
+    assert "50 examples leave the covariance of 64 features singular" in found.why_undefined
+    assert found.logits is not None
     lines = report.lines(found, "digits")
     assert lines[0].startswith("Frechet distance over pixels: not measured, as 50 examples")
     figures = report.figures(found, *halves)
     assert figures["frechet_distance_to_training"]["over_pixels"] is None
-    assert figures["frechet_distance_not_measured"] == found.too_few
+    assert figures["frechet_distance_not_measured"] == found.why_undefined
 
 
 def test_data_without_classes_get_the_pixel_distance_alone(halves):
     training, held_out = (half._replace(num_classes=1, labels=0 * half.labels) for half in halves)
     samples = in_model_units(held_out.images, -1, 1)
-    found = judge_images(samples, training, held_out, low=-1, high=1)
+    found = image_quality(samples, training, held_out, low=-1, high=1)
     assert found.pixel.samples == pytest.approx(0.3253, abs=1e-4)
     assert found[3:] == (None,) * 4
     assert "classifier" not in report.figures(found, training, held_out)
@@ -93,10 +94,28 @@ def test_the_table_says_what_was_measured_on_what(of_real):
     ]
 
 
+def test_dequantized_samples_are_compared_with_the_middles_of_cells(halves):
+    """Real images, dequantized, add 1/12 of a cell to every variance and nothing to the means."""
+    rng = np.random.default_rng(0)
+    samples = (halves[1].images + rng.uniform(size=halves[1].images.shape)) / 256
+    found = image_quality(samples, *halves, low=0, high=1, dequantized=True)
+    assert found.share_outside == 0
+    # By hand: the same images in the middles of their cells.
+    rows = [(half.images.reshape(-1, 64) + 0.5) / 128 - 1 for half in halves]
+    floor = frechet_distance(*(fit_gaussian(row) for row in rows))
+    assert found.pixel.floor == pytest.approx(floor, rel=1e-9)
+    assert found.pixel.floor == pytest.approx(0.3253 * (255 / 256) ** 2, abs=2e-4)
+    # Pixels that never vary have the variance 1/12 (1/128)^2 in the samples alone.
+    assert found.pixel.samples == pytest.approx(floor, abs=64 / 12 / 128**2)
+    assert found.samples.median_confidence == pytest.approx(
+        found.held_out.median_confidence, abs=1e-3
+    )
+
+
 def test_refusals(halves):
     samples = in_model_units(halves[1].images, -1, 1)
     with pytest.raises(ValueError, match="differ in shape"):
-        judge_images(samples[:, :, :7], *halves, low=-1, high=1)
+        image_quality(samples[:, :, :7], *halves, low=-1, high=1)
     samples[3, 2, 1, 0] = np.nan
     with pytest.raises(ValueError, match="1 of 896 samples have non-finite values"):
-        judge_images(samples, *halves, low=-1, high=1)
+        image_quality(samples, *halves, low=-1, high=1)

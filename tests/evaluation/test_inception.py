@@ -7,13 +7,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ebm_jax.evaluation.fidelity.frechet import GaussianFit
-from ebm_jax.evaluation.fidelity.inception_scores import inception_score, kernel_distance
+from ebm_jax.evaluation.fidelity.features import summarize_features
+from ebm_jax.evaluation.fidelity.frechet import GaussianFit, fit_gaussian
+from ebm_jax.evaluation.fidelity.inception_scores import (
+    inception_score,
+    kept_for_subsets,
+    kernel_inception_distance,
+)
 from ebm_jax.evaluation.fidelity.reference_statistics import (
     Statistics,
     read_statistics,
     write_statistics,
 )
+from ebm_jax.evaluation.fidelity.settings import check_fid_settings, subset_size
 from ebm_jax.networks import inception
 
 RNG = np.random.default_rng(0)
@@ -62,7 +68,7 @@ def test_score_of_certain_and_of_ignorant_classifiers():
     ]
     found = inception_score(logits, num_splits=2)
     assert found == pytest.approx((np.mean(by_hand), np.std(by_hand)))
-    with pytest.raises(ValueError, match="11 images do not make 12 splits"):
+    with pytest.raises(ValueError, match="expected 1 <= num_splits <= 11 images, got 12"):
         inception_score(logits, num_splits=12)
 
 
@@ -76,11 +82,12 @@ def test_kernel_distance_of_all_images_by_hand_and_in_expectation():
     pairs = [(i, j) for i in range(7) for j in range(7)]
     within = [kernel(s[i], s[j]) for s in (x, y) for i, j in pairs if i != j]
     by_hand = sum(within) / 42 - 2 * np.mean([kernel(x[i], y[j]) for i, j in pairs])
-    found = kernel_distance(x, y, num_subsets=3, subset_size=7)
-    assert found == pytest.approx((by_hand, 0), abs=1e-12)
+    found = kernel_inception_distance(x, y, num_subsets=3, subset_size=7)
+    assert (found.mean, found.subset_deviation) == pytest.approx((by_hand, 0), abs=1e-12)
+    assert (found.standard_error, found.num_disjoint) == (None, 1)  # no two without common images
 
     same = [
-        kernel_distance(*RNG.normal(size=(2, 30, 2)), num_subsets=1, subset_size=30).mean
+        kernel_inception_distance(*RNG.normal(size=(2, 30, 2)), num_subsets=1, subset_size=30).mean
         for _ in range(400)
     ]
     assert np.mean(same) == pytest.approx(0, abs=4 * np.std(same) / 20)
@@ -88,15 +95,83 @@ def test_kernel_distance_of_all_images_by_hand_and_in_expectation():
     # MMD^2 = 3 m^2 + 3 m^4 + (3 m + m^3)^2.
     m = 0.5
     apart = [
-        kernel_distance(
+        kernel_inception_distance(
             RNG.normal(size=(60, 1)), m + RNG.normal(size=(60, 1)), num_subsets=1, subset_size=60
         ).mean
         for _ in range(400)
     ]
     exact = 3 * m**2 + 3 * m**4 + (3 * m + m**3) ** 2
     assert np.mean(apart) == pytest.approx(exact, abs=4 * np.std(apart) / 20)
-    with pytest.raises(ValueError, match="subsets of 8 of 7 and 7 images: write a size from 2 to"):
-        kernel_distance(x, y, subset_size=8)
+    for size in (1, 8):
+        with pytest.raises(ValueError, match=f"2 <= subset_size <= 7 images, got {size}"):
+            kernel_inception_distance(x, y, subset_size=size)
+    with pytest.raises(ValueError, match="expected num_subsets >= 1, got 0"):
+        kernel_inception_distance(x, y, num_subsets=0, subset_size=5)
+
+
+@pytest.mark.parametrize("num_subsets", [5, 6, 24])
+def test_standard_error_of_the_kernel_distance(num_subsets):
+    """Over many pairs of sets, their estimates spread as the standard error says.
+
+    At 24 subsets of 10 of 60, four orders, the mean is a little better than the six of one order
+    that the standard error is from.
+    """
+    rng = np.random.default_rng(1)
+    found = [
+        kernel_inception_distance(
+            rng.normal(size=(60, 2)), 1 + rng.normal(size=(70, 2)),
+            num_subsets=num_subsets, subset_size=10,
+        )
+        for _ in range(400)
+    ]  # fmt: skip
+    assert {f.num_disjoint for f in found} == {min(num_subsets, 6)}
+    spread = np.std([f.mean for f in found])
+    stated = np.sqrt(np.mean([f.standard_error**2 for f in found]))
+    # Relative error of a deviation from 400 values of a skewed distribution.
+    assert 0.85 < stated / spread < 1.25
+    deviation = np.mean([f.subset_deviation for f in found])
+    assert deviation > 1.5 * stated  # what a plus-minus of subsets would claim
+
+
+def test_examples_kept_for_subsets_are_a_fixed_random_choice():
+    kept = kept_for_subsets(1_000, 200, seed=3)
+    np.testing.assert_array_equal(kept, kept_for_subsets(1_000, 200, seed=3))
+    assert len(np.unique(kept)) == 200
+    assert np.all(np.diff(kept) > 0)
+    assert kept.mean() == pytest.approx(499.5, abs=4 * 1_000 / np.sqrt(12 * 200))
+    assert np.any(kept != kept_for_subsets(1_000, 200, seed=4))
+    np.testing.assert_array_equal(kept_for_subsets(9, 200), np.arange(9))
+
+
+def test_summary_of_features_in_blocks():
+    features = RNG.normal(size=(90, 4)).astype(np.float32)
+    kept = kept_for_subsets(90, 30)
+    for cuts in ([20, 21, 70], [], [0, 90]):
+        summary = summarize_features(np.split(features, cuts), 4, kept)
+        np.testing.assert_array_equal(summary.kept, features[kept])
+        for a, b in zip(summary.moments.fit(), fit_gaussian(features), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_settings_that_would_fail_after_sampling():
+    good = {
+        "num_samples": 200, "num_features": 10, "num_splits": 10, "num_reference": 900,
+        "kid_subsets": 100, "kid_subset_size": 1_000,
+    }  # fmt: skip
+    check_fid_settings(**good)
+    check_fid_settings(**good | {"num_reference": None})
+    for changed, said in (
+        ({"num_samples": 10}, "num_samples is too small: 10 examples leave"),
+        ({"num_reference": 10}, "num_reference is too small: 10 examples leave"),
+        ({"num_splits": 300}, "expected 1 <= num_splits <= 200 images, got 300"),
+        ({"num_splits": 0}, "expected 1 <= num_splits <= 200 images, got 0"),
+        ({"kid_subset_size": 1}, "kid: expected 2 <= subset_size <= 200 images, got 1"),
+        ({"kid_subsets": 0}, "kid: expected num_subsets >= 1, got 0"),
+        ({"kid_subsets": 0, "num_reference": None}, "kid: expected num_subsets >= 1, got 0"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            check_fid_settings(**good | changed)
+    assert subset_size(1_000, 200, 900) == 200
 
 
 def test_statistics_on_file(tmp_path):
@@ -116,6 +191,46 @@ def test_statistics_on_file(tmp_path):
     np.savez(path, mean=fit.mean)
     with pytest.raises(ValueError, match=r"give a \.npz with mu and sigma"):
         read_statistics(path, described, 3)
+
+
+def test_damaged_statistics(tmp_path):
+    """Cut, flipped, another format under the name, a description that is none: one line each."""
+    good = tmp_path / "good.npz"
+    np.savez(good, mu=np.zeros(400), sigma=np.eye(400))
+    content = bytearray(good.read_bytes())
+
+    def path(name, **arrays):
+        np.savez(tmp_path / f"{name}.npz", **{"mu": np.zeros(400), "sigma": np.eye(400)} | arrays)
+        return tmp_path / f"{name}.npz"
+
+    paths = [
+        tmp_path / "absent.npz",
+        path("list", described=np.array("[1, 2]")),
+        path("text", described=np.array("no JSON")),
+        path("number", described=np.array('{"num_images": "many"}')),
+        path("nan", mu=np.full(400, np.nan)),
+        path("words", mu=np.array(["a"] * 400)),
+        path("object", mu=np.array([None] * 400)),
+    ]
+    for place in (10, 40, 5_000, len(content) - 30, len(content) - 5):
+        flipped = content.copy()
+        flipped[place] ^= 1
+        paths.append(tmp_path / f"flipped_{place}.npz")
+        paths[-1].write_bytes(flipped)
+    for size in (0, 3, 1_000, len(content) // 2, len(content) - 1):
+        paths.append(tmp_path / f"cut_{size}.npz")
+        paths[-1].write_bytes(content[:size])
+    np.save(tmp_path / "x.npy", np.zeros(400))
+    paths.append((tmp_path / "x.npy").rename(tmp_path / "npy.npz"))
+    for damaged in paths:
+        try:
+            found = read_statistics(str(damaged), {"data": "digits"}, 400)
+        except ValueError as error:
+            assert str(error).startswith(f"the statistics {damaged} cannot be read (")  # noqa: PT017
+            assert "\n" not in str(error)  # noqa: PT017
+        else:  # a bit that no reader looks at, such as a time in the zip file's index
+            assert damaged.stem.startswith("flipped_")
+            np.testing.assert_array_equal(found.fit.covariance, np.eye(400))
 
 
 def test_grey_images_are_the_colour_ones_of_three_equal_channels(monkeypatch):

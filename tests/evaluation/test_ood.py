@@ -37,7 +37,8 @@ def test_ties_count_half_and_intervals_are_of_resamples():
     inside, outside = RNG.integers(0, 4, 40), RNG.integers(1, 5, 50)
     found = ood.auroc(inside, outside, num_bootstrap=4_000, seed=1)
     label = np.repeat([0, 1], [40, 50])
-    assert found.value == roc_auc_score(label, np.concatenate([inside, outside]))
+    value = roc_auc_score(label, np.concatenate([inside, outside]))
+    assert found.value == pytest.approx(value, abs=1e-14)
     resampled = [
         roc_auc_score(label, np.concatenate([RNG.choice(inside, 40), RNG.choice(outside, 50)]))
         for _ in range(400)
@@ -49,10 +50,25 @@ def test_ties_count_half_and_intervals_are_of_resamples():
     assert same == pytest.approx((0.5, 0.5, 0.5))
     with pytest.raises(ValueError, match="some scores are not finite"):
         ood.auroc(np.array([0.0, np.inf]), outside, num_bootstrap=1, seed=0)
+    for scores, num_bootstrap in ((inside, 0), (inside[:0], 9)):
+        with pytest.raises(ValueError, match="expected scores of both sets and num_bootstrap >= 1"):
+            ood.auroc(scores, outside, num_bootstrap=num_bootstrap, seed=0)
+
+
+@pytest.mark.parametrize("decimals", [0, 15])
+def test_interval_is_scikit_learns_area_of_each_resample(decimals):
+    inside, outside = RNG.normal(size=70).round(decimals), RNG.normal(0.5, 2, 90).round(decimals)
+    found = ood.auroc(inside, outside, num_bootstrap=200, seed=3)
+    rng, label = np.random.default_rng(3), np.repeat([0, 1], [70, 90])
+    areas = []
+    for _ in range(200):
+        chosen = [x[rng.integers(0, len(x), len(x))] for x in (inside, outside)]
+        areas.append(roc_auc_score(label, np.concatenate(chosen)))
+    np.testing.assert_allclose(found[1:], np.percentile(areas, [2.5, 97.5]), rtol=1e-13)
 
 
 def test_sets_of_other_images_are_what_they_say():
-    made = {name: ood.made_set(name, IMAGES, seed=0) for name in ood.NAMES}
+    made = {name: ood.synthetic_set(name, IMAGES, seed=0) for name in ood.NAMES}
     assert all(x.shape == IMAGES.shape for x in made.values())
     assert made["uniform_noise"].mean() == pytest.approx(0.5, abs=4 / np.sqrt(12 * IMAGES.size))
     assert np.ptp(made["constants"], axis=(1, 2)).max() == 0
@@ -66,18 +82,18 @@ def test_sets_of_other_images_are_what_they_say():
     distance = np.abs(pair[:, None] - IMAGES).max((2, 3, 4))
     assert distance.min(1).max() < 1e-12
     assert np.all(distance.argmin(1) != np.arange(30))
-    with pytest.raises(ValueError, match="unknown set 'fog': write some of uniform_noise"):
-        ood.made_set("fog", IMAGES, seed=0)
+    with pytest.raises(ValueError, match="unknown set 'fog': expected some of uniform_noise"):
+        ood.synthetic_set("fog", IMAGES, seed=0)
 
 
-def test_images_of_another_data_set_are_fitted():
+def test_images_of_another_data_set_are_resized():
     images = RNG.integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
-    small = ood.fitted(images, (8, 8, 3))
-    means = images.reshape(3, 8, 2, 8, 2, 3).mean((2, 4)) / 255
-    np.testing.assert_allclose(small, means, atol=1.5 / 255)
-    assert ood.fitted(images, (16, 16, 1)).shape == (3, 16, 16, 1)
-    repeated = ood.fitted(images[..., :1], (16, 16, 3))
-    np.testing.assert_array_equal(repeated, np.repeat(images[..., :1], 3, 3) / 255.0)
+    small = ood.resize_to(images, (8, 8, 3))
+    means = images.reshape(3, 8, 2, 8, 2, 3).mean((2, 4))
+    np.testing.assert_allclose(small, means, atol=1.5)
+    assert ood.resize_to(images, (16, 16, 1)).shape == (3, 16, 16, 1)
+    repeated = ood.resize_to(images[..., :1], (16, 16, 3))
+    np.testing.assert_array_equal(repeated, np.repeat(images[..., :1], 3, 3))
 
 
 def test_scores_by_name():

@@ -1,25 +1,25 @@
-"""Corruptions by their laws, plain filters, errors, neighbours and masks."""
+"""Corruptions by their distributions, classical filters, errors and masks."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from ebm_jax.evaluation.images import corruption, masks
-from ebm_jax.evaluation.images.errors import image_error, nearest, nearest_by
+from ebm_jax.evaluation.images.errors import image_error
 
 RNG = np.random.default_rng(0)
 GREY = np.full((50, 20, 20, 3), 0.5)
 
 
 def test_salt_and_pepper_hits_whole_pixels_with_its_probability():
-    spoiled = corruption.corrupt("salt_and_pepper", GREY, 0.1, seed=0)
-    black, white = (np.all(spoiled == v, axis=-1) for v in (0, 1))
-    assert np.all(black | white | np.all(spoiled == 0.5, axis=-1))
+    corrupted = corruption.corrupt("salt_and_pepper", GREY, 0.1, seed=0)
+    black, white = (np.all(corrupted == v, axis=-1) for v in (0, 1))
+    assert np.all(black | white | np.all(corrupted == 0.5, axis=-1))
     error = 4 * np.sqrt(0.05 * 0.95 / black.size)
     assert black.mean() == pytest.approx(0.05, abs=error)
     assert white.mean() == pytest.approx(0.05, abs=error)
     np.testing.assert_array_equal(
-        corruption.corrupt("salt_and_pepper", GREY[:7], 0.1, seed=0), spoiled[:7]
+        corruption.corrupt("salt_and_pepper", GREY[:7], 0.1, seed=0), corrupted[:7]
     )
 
 
@@ -35,16 +35,16 @@ def test_noise_has_its_deviation_and_blur_its_width():
 
 
 def test_median_repairs_single_pixels_and_errors_are_what_they_say():
-    spoiled = GREY.copy()
-    spoiled[:, 5, 5], spoiled[:, 10, 3] = 1, 0
-    error = image_error(spoiled, GREY, value_range=1.0)
+    corrupted = GREY.copy()
+    corrupted[:, 5, 5], corrupted[:, 10, 3] = 1, 0
+    error = image_error(corrupted, GREY, value_range=1.0)
     assert error.rmse == pytest.approx(np.sqrt(2 * 0.25 / 400))
     assert error.psnr == pytest.approx(-20 * np.log10(error.rmse))
-    repaired = corruption.BASELINES["median of 3 x 3 pixels"](spoiled)
+    repaired = corruption.BASELINES["median of 3 x 3 pixels"](corrupted)
     assert image_error(repaired, GREY, value_range=1.0).rmse == 0
     hidden = np.zeros((20, 20, 1), bool)
     hidden[5, 5] = True
-    assert image_error(spoiled, GREY, value_range=2.0, counted=hidden).rmse == pytest.approx(0.25)
+    assert image_error(corrupted, GREY, value_range=2.0, counted=hidden).rmse == pytest.approx(0.25)
 
 
 def test_standard_error_of_the_root_mean_square():
@@ -55,16 +55,9 @@ def test_standard_error_of_the_root_mean_square():
     assert np.mean([error.standard_error for error in found]) == pytest.approx(spread, rel=0.15)
 
 
-def test_nearest_neighbours_by_brute_force():
-    x, others = RNG.normal(size=(40, 6)), RNG.normal(size=(90, 6))
-    others[17] = x[3] + 1e-9
-    index, distance = nearest(x, others, 3, block=16)
-    every = np.linalg.norm(x[:, None] - others, axis=2)
-    np.testing.assert_array_equal(index, np.argsort(every, 1)[:, :3])
-    np.testing.assert_allclose(distance, np.sort(every, 1)[:, :3], rtol=1e-9)
-    known = np.array([True, True, False, False, False, False])
-    partial = np.linalg.norm((x[:, None] - others)[..., :2], axis=2).argmin(1)
-    np.testing.assert_array_equal(nearest_by(x, others, known), partial)
+def test_strengths_are_by_name():
+    found = corruption.strengths(salt_fraction=0.1, noise_std=0.2, blur_std=0.3)
+    assert found == {"salt_and_pepper": 0.1, "noise": 0.2, "blur": 0.3}
 
 
 def test_masks(tmp_path):
@@ -86,7 +79,7 @@ def test_refusals(tmp_path):
     np.save(tmp_path / "empty.npy", np.zeros((8, 8)))
     (tmp_path / "text.png").write_text("no picture")
     for mask, said in (
-        ("upper", "mask is 'upper': write lower_half, centre, or the path"),
+        ("upper", "expected mask lower_half, centre or the path of a .png or .npy, got 'upper'"),
         (f"{tmp_path}/small.npy", r"has the shape \(4, 4\) and the images are 8 x 8: give one"),
         (f"{tmp_path}/empty.npy", "hides no pixel"),
         (f"{tmp_path}/text.png", "cannot be read"),
@@ -94,7 +87,12 @@ def test_refusals(tmp_path):
     ):
         with pytest.raises(ValueError, match=said):
             masks.hidden_pixels(mask, (8, 8, 1))
-    with pytest.raises(ValueError, match="unknown corruption 'rain': write some of salt_and_pe"):
+    with pytest.raises(ValueError, match="unknown corruption 'rain': expected some of salt_and_pe"):
         corruption.corrupt("rain", GREY, 0.1, seed=0)
-    with pytest.raises(ValueError, match=r"salt_and_pepper is 1\.5: write 0 or more, at most 1"):
-        corruption.corrupt("salt_and_pepper", GREY, 1.5, seed=0)
+    for name, strength, bound in (
+        ("salt_and_pepper", 1.5, "0 <= strength <= 1 of salt_and_pepper, got 1.5"),
+        ("noise", np.nan, "a finite strength >= 0 of noise, got nan"),
+        ("blur", np.inf, "a finite strength >= 0 of blur, got inf"),
+    ):
+        with pytest.raises(ValueError, match=f"^expected {bound}$"):
+            corruption.corrupt(name, GREY, strength, seed=0)

@@ -22,9 +22,10 @@ COUNT = np.array([7], np.int64)
 class FakeTensor:
     """What torch.save writes of a tensor: a view of a storage, by a call that rebuilds it."""
 
-    def __init__(self, key, kind, array, offset=0, strides=None):
+    def __init__(self, key, kind, array, offset=0, strides=None, shape=None):
         self.key, self.kind, self.array, self.offset = key, kind, array, offset
         self.strides = strides or tuple(s // array.itemsize for s in array.strides)
+        self.shape = array.shape if shape is None else shape
 
 
 @pytest.fixture
@@ -47,8 +48,7 @@ def torch_pickle(monkeypatch):
 
         def reducer_override(self, item):
             if isinstance(item, FakeTensor):
-                shape = item.array.shape
-                parts = (("the storage", item), item.offset, shape, item.strides, False)
+                parts = (("the storage", item), item.offset, item.shape, item.strides, False)
                 return utils._rebuild_tensor_v2, (*parts, collections.OrderedDict())
             return NotImplemented
 
@@ -154,3 +154,77 @@ def test_what_is_refused(tmp_path, monkeypatch, torch_pickle):
     with pytest.raises(ValueError, match=r"absent\.pth cannot be read: No such file"):
         read_weights(str(tmp_path / "absent.pth"))
     assert not (tmp_path / "it_ran").exists()
+
+
+def one_tensor(path, torch_pickle, **fields):
+    """A file with a tensor of 12 numbers whose offset, shape or strides are what they are not."""
+    tensor = FakeTensor("0", "FloatStorage", np.arange(12, dtype=np.float32))
+    vars(tensor).update(fields)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/data.pkl", torch_pickle({"x": tensor}))
+        archive.writestr("a/data/0", tensor.array.tobytes())
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        # Reads 3 numbers in front of the storage: offset and last place are inside it.
+        {"shape": (2, 4), "strides": (5, -2), "offset": 3},
+        {"shape": (4,), "strides": (-1,), "offset": 3},  # all inside, but PyTorch has none such
+        {"shape": (4,), "strides": (-4,), "offset": 0},
+        {"shape": (2, 2), "strides": (-(2**40), 2**40), "offset": 5},
+        {"shape": (4,), "strides": (1,), "offset": -1},
+        {"shape": (4,), "strides": (1,), "offset": 9},
+        {"shape": (4,), "strides": (4,), "offset": 0},
+        {"shape": (13,), "strides": (1,), "offset": 0},
+        {"shape": (2**62,), "strides": (0,), "offset": 0},  # fits no memory
+        {"shape": (13,), "strides": (0,), "offset": 0},
+        {"shape": (-3,), "strides": (1,), "offset": 0},
+        {"shape": (-1, -12), "strides": (1, 1), "offset": 0},
+        {"shape": (2,), "strides": (2**80,), "offset": 0},
+        {"shape": (2,), "strides": (1.0,), "offset": 0},
+        {"shape": (2.0,), "strides": (1,), "offset": 0},
+        {"shape": (True,), "strides": (1,), "offset": 0},
+        {"shape": (3, 4), "strides": (1,), "offset": 0},
+        {"shape": (), "strides": (), "offset": 12},
+    ],
+)  # fmt: skip
+def test_a_tensor_that_reaches_outside_its_storage_is_refused(tmp_path, torch_pickle, fields):
+    path = one_tensor(tmp_path / "crafted.pth", torch_pickle, **fields)
+    with pytest.raises(ValueError, match=r"^[^\n]*a tensor[^\n]*$"):
+        read_weights(path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"shape": (), "strides": (), "offset": 11}, 11.0),
+        ({"shape": (3,), "strides": (4,), "offset": 3}, [3, 7, 11]),
+        ({"shape": (2, 3), "strides": (1, 4), "offset": 2}, [[2, 6, 10], [3, 7, 11]]),
+        ({"shape": (1, 2), "strides": (2**80, 1), "offset": 10}, [[10, 11]]),
+        ({"shape": (3, 2), "strides": (1, 1), "offset": 0}, [[0, 1], [1, 2], [2, 3]]),
+        ({"shape": (0, 5), "strides": (5, 1), "offset": 40}, np.zeros((0, 5))),
+    ],
+)
+def test_views_up_to_the_ends_of_their_storage_are_read(tmp_path, torch_pickle, fields, expected):
+    path = one_tensor(tmp_path / "views.pth", torch_pickle, **fields)
+    np.testing.assert_array_equal(read_weights(path).arrays["x"], expected)
+
+
+def test_damaged_weights_get_one_line(tmp_path, torch_pickle):
+    path = one_tensor(tmp_path / "whole.pth", torch_pickle)
+    with open(path, "rb") as file:
+        content = file.read()
+    header = b'{"x": {"dtype": "F32", "shape": [4], "data_offsets": [-16, 0]}}'
+    damaged = {f"cut_{size}.pth": content[:size] for size in range(0, len(content) - 22, 37)}
+    damaged |= {
+        "before.safetensors": len(header).to_bytes(8, "little") + header,
+        "not_text.safetensors": (4).to_bytes(8, "little") + b"\xff\xfe\x00\x01",
+        "list.safetensors": (2).to_bytes(8, "little") + b"[]",
+        "deep.safetensors": (100_000).to_bytes(8, "little") + b"[" * 100_000,
+    }
+    for name, part in damaged.items():
+        (tmp_path / name).write_bytes(part)
+        with pytest.raises(ValueError, match=r"^[^\n]* holds no arrays that can be read [^\n]*$"):
+            read_weights(str(tmp_path / name))

@@ -159,7 +159,7 @@ def test_fid_of_the_classifier(run_dir):
     result = run_mode(run_dir, "fid", *flags)
     assert result.code == 0, result.err
     found = read(run_dir, "fid")
-    assert found["name"] == "Frechet distance over class scores of our small classifier"
+    assert found["name"] == "Frechet distance over class logits of our small classifier"
     assert "not Inception" in found["features"]["network"]
     assert "FID" not in result.out
     assert run_mode(run_dir, "sample", "--config.sampling.num_samples=80").code == 0

@@ -1,1 +1,1 @@
-"""One file per data set: where it comes from and how it is read."""
+"""The data sets: one file each, with its address, digest, reader and builder."""

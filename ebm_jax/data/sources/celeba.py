@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ebm_jax.data.dataset import Dataset
+from ebm_jax.data.sources.base import Source
 from ebm_jax.data.storage.array_cache import Plan, cached_arrays, crop_and_resize, decoded_blocks
 from ebm_jax.data.storage.paths import OWN_FOLDER, manual_dir, missing, reading
 
@@ -77,3 +78,6 @@ def _image_reader(directory: Path) -> Callable[[str], bytes]:
     with reading(archive, "a zip file of CelebA's photographs"):
         content = zipfile.ZipFile(archive)
     return lambda name: content.read(f"{IMAGES}/{name}")
+
+
+SOURCE = Source("celeba", load_celeba, options=("image_size",))

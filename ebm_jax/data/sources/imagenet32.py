@@ -1,12 +1,13 @@
 """ImageNet at 32 x 32, as Chrabaszcz, Loshchilov and Hutter publish it (arXiv 1707.08819)."""
 
-import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from ebm_jax.data.dataset import Dataset
+from ebm_jax.data.sources.base import Source
+from ebm_jax.data.storage import cifar
 from ebm_jax.data.storage.array_cache import Plan, cached_arrays
 from ebm_jax.data.storage.paths import OWN_FOLDER, manual_dir, missing, reading
 
@@ -58,41 +59,19 @@ def _plan(directory: Path, split: str) -> Plan:
 def _blocks(paths: list[Path]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for path in paths:
         images, labels = _read(path)
-        yield images.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels
+        yield cifar.images_from_rows(images), labels
 
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Rows uint8 `[n, 3072]` and labels `[n]` from 0 of one file."""
     with reading(path, "a file of ImageNet32"), path.open("rb") as file:
-        content = np.load(file) if path.suffix == ".npz" else _ArrayUnpickler(file).load()
+        content = np.load(file) if path.suffix == ".npz" else cifar.load_pickle(file)
         images, labels = np.asarray(content["data"]), np.asarray(content["labels"]) - 1
-        if images.dtype != np.uint8 or images.shape != (len(labels), 3072):
+        if images.dtype != np.uint8 or images.shape != (len(labels), cifar.ROW):
             raise ValueError(f"data of shape {images.shape}, {images.dtype}; {len(labels)} labels")
         if labels.min() < 0 or labels.max() >= NUM_CLASSES:
             raise ValueError(f"labels from {labels.min() + 1} to {labels.max() + 1}, not 1 to 1000")
     return images, labels
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickles NumPy arrays and plain containers, and refuses everything else.
-
-    A pickle can run any code when it is loaded; these come from the network.
-    """
-
-    def __init__(self, file):
-        super().__init__(file, encoding="latin1")  # pickles of Python 2 as well
-
-    def find_class(self, module, name):
-        """The class or function `module.name`, if arrays need it."""
-        module = module.replace("numpy.core", "numpy._core")  # its name since NumPy 2
-        allowed = {
-            ("numpy", "dtype"),
-            ("numpy", "ndarray"),
-            ("numpy._core.multiarray", "_reconstruct"),
-            ("numpy._core.multiarray", "scalar"),
-            ("numpy._core.numeric", "_frombuffer"),
-            ("_codecs", "encode"),
-        }
-        if (module, name) not in allowed:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return super().find_class(module, name)
+SOURCE = Source("imagenet32", load_imagenet32, held_out_split="validation")

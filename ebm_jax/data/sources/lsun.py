@@ -1,6 +1,7 @@
 """LSUN scenes, from the LMDB that the authors publish for each category."""
 
 import contextlib
+import functools
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ebm_jax.data.dataset import Dataset
+from ebm_jax.data.sources.base import Source
 from ebm_jax.data.storage.array_cache import Plan, cached_arrays, crop_and_resize, decoded_blocks
 from ebm_jax.data.storage.paths import OWN_FOLDER, manual_dir, missing, reading
 
@@ -84,3 +86,11 @@ def _environment(path: Path):
         environment = lmdb.open(str(path), readonly=True, lock=False, readahead=False)
     with environment:
         yield environment
+
+
+def _source(name: str) -> Source:
+    load = functools.partial(load_lsun, name)
+    return Source(name, load, held_out_split="validation", options=("image_size",))
+
+
+CHURCH, BEDROOM = _source("lsun_church"), _source("lsun_bedroom")

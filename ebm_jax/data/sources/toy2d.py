@@ -17,10 +17,17 @@ density and I0 the modified Bessel function:
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from scipy.special import i0e, logsumexp
+
+from ebm_jax.data.dataset import Dataset
+from ebm_jax.data.sources.base import Source
+
+NUM_EXAMPLES = 100_000  # of each split
+_SEEDS = {"train": 0, "test": 1}
 
 
 class ToyDensity(NamedTuple):
@@ -165,3 +172,29 @@ def toy_density(name: str, *, scale: float = 1.0) -> ToyDensity:
         return base.log_density(np.asarray(x, np.float64) / scale) - 2.0 * np.log(scale)
 
     return ToyDensity(name, sample, log_density, scale * base.bound)
+
+
+def load_toy(name: str, split: str, data_dir: Path, *, scale: float = 1.0) -> Dataset:
+    """100,000 points of one of the densities above, float32 `[n, 2]`, drawn once and for all.
+
+    Args:
+        name: one of `TOY_DENSITIES`.
+        split: `'train'` or `'test'`, which are independent.
+        data_dir: not used; the points are drawn.
+        scale: factor on all lengths.
+
+    Raises:
+        ValueError: another split, or as `toy_density`.
+    """
+    del data_dir
+    if split not in _SEEDS:
+        raise ValueError(f"{name} has no split {split!r}; it has train and test")
+    density = toy_density(name, scale=scale)
+    points = density.sample(np.random.default_rng(_SEEDS[split]), NUM_EXAMPLES)
+    labels = np.zeros(NUM_EXAMPLES, np.int32)
+    return Dataset(name, split, points, labels, 1, (-density.bound, density.bound))
+
+
+SOURCES = tuple(
+    Source(name, functools.partial(load_toy, name), options=("scale",)) for name in TOY_DENSITIES
+)

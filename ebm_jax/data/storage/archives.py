@@ -1,14 +1,17 @@
-"""The published archives of the small image sets: where they are looked for, and their formats."""
+"""Published archives: where they are looked for, and how they are told from others.
 
-import gzip
+An archive is looked for in `<data_dir>/downloads/manual/<name>`, then downloaded. Either way its
+SHA-256 is compared with the published one. Another file, put there by hand, is accepted if its own
+SHA-256 lies beside it, as `sha256sum FILE > FILE.sha256` writes it.
+"""
+
 import hashlib
-import tarfile
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from ebm_jax.data.storage.paths import manual_dir, missing, reading
+from ebm_jax.data.storage.paths import manual_dir, missing
 
 Arrays = tuple[np.ndarray, np.ndarray]  # images uint8 [n, height, width, channels], labels [n]
 
@@ -19,6 +22,11 @@ class Archive(NamedTuple):
     filename: str
     url: str
     sha256: str
+
+    @classmethod
+    def at(cls, url: str, sha256: str) -> "Archive":
+        """The archive at an address whose last part is its name."""
+        return cls(url.rpartition("/")[2], url, sha256)
 
 
 def fetch(dl_manager, name: str, archive: Archive) -> Path:
@@ -31,11 +39,12 @@ def fetch(dl_manager, name: str, archive: Archive) -> Path:
 
     Raises:
         FileNotFoundError: not there by hand and not to be downloaded.
-        ValueError: downloaded, but not the published file.
+        ValueError: not the published file, nor one that is accepted.
     """
     directory = manual_dir(Path(dl_manager.download_dir).parent, name)
     by_hand = directory / archive.filename
     if by_hand.exists():
+        _check_by_hand(by_hand, archive)
         return by_hand
     import requests  # TFDS downloads with it
 
@@ -48,8 +57,7 @@ def fetch(dl_manager, name: str, archive: Archive) -> Path:
         raise missing(
             name, directory, archive.filename, f", and {archive.url} failed ({reason})"
         ) from error
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = _sha256(path)
     if digest != archive.sha256:
         raise ValueError(
             f"{archive.url} gave a file with SHA-256 {digest[:12]}..., not the published "
@@ -58,64 +66,20 @@ def fetch(dl_manager, name: str, archive: Archive) -> Path:
     return path
 
 
-def read_cifar10(path: Path) -> dict[str, Arrays]:
-    """Read `cifar-10-binary.tar.gz`: per image a label byte and 3072 bytes in planes R, G, B.
-
-    Returns:
-        `{'train': ..., 'test': ...}`; the five training batches follow each other.
-    """
-    batches = {
-        "train": [f"data_batch_{number}.bin" for number in range(1, 6)],
-        "test": ["test_batch.bin"],
-    }
-    with reading(path, "the binary CIFAR-10 archive"), tarfile.open(path) as tar:
-        contents = {
-            Path(member.name).name: tar.extractfile(member).read()
-            for member in tar
-            if member.isfile() and member.name.endswith(".bin")
-        }
-        arrays = {}
-        for split, names in batches.items():
-            rows = np.concatenate([np.frombuffer(contents[name], np.uint8) for name in names])
-            rows = rows.reshape(-1, 1 + 3072)
-            images = rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-            arrays[split] = images, rows[:, 0]
-    return arrays
+def _check_by_hand(path: Path, archive: Archive) -> None:
+    digest = _sha256(path)
+    beside = path.with_name(path.name + ".sha256")
+    accepted = beside.read_text(errors="replace").split()[:1] if beside.is_file() else []
+    if digest == archive.sha256 or [digest] == accepted:
+        return
+    also = f", nor the {accepted[0][:12]}... of {beside.name}" if accepted else ""
+    raise ValueError(
+        f"{path} has SHA-256 {digest[:12]}..., not the published {archive.sha256[:12]}...{also}: "
+        f"it is damaged or another file; fetch it again from {archive.url}, or accept it as it is "
+        f"with: cd {path.parent} && sha256sum {path.name} > {beside.name}"
+    )
 
 
-def _read_idx(path: Path, dimensions: int) -> np.ndarray:
-    """One gzipped IDX file of bytes: magic `0 0 8 dimensions`, big-endian sizes, data."""
-    with reading(path, f"a gzipped IDX file of {dimensions} dimensions"):
-        with gzip.open(path) as file:
-            content = file.read()
-        if content[:4] != bytes([0, 0, 8, dimensions]):
-            raise ValueError(f"it begins with {content[:4].hex()}")
-        start = 4 + 4 * dimensions
-        shape = np.frombuffer(content[4:start], ">u4").astype(int)
-        return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
-
-
-def read_mnist(images_path: Path, labels_path: Path) -> Arrays:
-    """Read one split of MNIST or Fashion-MNIST from its two gzipped IDX files."""
-    images, labels = _read_idx(images_path, 3), _read_idx(labels_path, 1)
-    if len(images) != len(labels):
-        raise ValueError(
-            f"{images_path} holds {len(images)} images, {labels_path} {len(labels)} labels; "
-            "fetch both again"
-        )
-    return images[..., None], labels
-
-
-def read_svhn(path: Path) -> Arrays:
-    """Read one split of cropped SVHN: a MATLAB file with X `[32, 32, 3, n]` and y `[n, 1]`.
-
-    The file calls the digit 0 by the label 10; here it is 0.
-    """
-    import scipy.io
-
-    with reading(path, "an SVHN file in MATLAB format"):
-        content = scipy.io.loadmat(str(path), variable_names=["X", "y"])
-        images, labels = np.moveaxis(content["X"], -1, 0), content["y"].reshape(-1)
-        if len(images) != len(labels) or images.shape[1:] != (32, 32, 3):
-            raise ValueError(f"X has shape {content['X'].shape}, y {content['y'].shape}")
-    return images, labels % 10
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -25,14 +25,14 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from ebm_jax.data.storage.paths import make_dir, published, reading
+from ebm_jax.data.storage.paths import make_dir, publish, reading
 
 BLOCK = 512  # examples decoded and written together
 _MEMORY_LIMIT = 2**30  # bytes
 
 
 class Plan(NamedTuple):
-    """What is to be decoded.
+    """A split that is to be decoded.
 
     Attributes:
         source: the file or directory that the examples come from, for messages.
@@ -51,7 +51,8 @@ class Plan(NamedTuple):
 def cached_arrays(directory: Path, make_plan: Callable[[], Plan]) -> tuple[np.ndarray, np.ndarray]:
     """Images and labels of one split, decoded on the first call and mapped on later ones.
 
-    Where `directory` cannot be made, sets of up to 1 GB are decoded into memory instead.
+    Of processes that call at once, one decodes and the others wait for it: see `publish`. Where
+    `directory` cannot be made, sets of up to 1 GB are decoded into memory instead.
 
     Args:
         directory: where `images.npy` and `labels.npy` are kept.
@@ -66,25 +67,29 @@ def cached_arrays(directory: Path, make_plan: Callable[[], Plan]) -> tuple[np.nd
         ValueError: if the blocks do not add up to n, or the files kept are damaged.
     """
     if not directory.is_dir():
-        plan = make_plan()
-        shape = (plan.num_examples, *plan.image_shape)
         try:
             make_dir(directory.parent)
         except OSError:
+            plan = make_plan()
+            shape = (plan.num_examples, *plan.image_shape)
             if math.prod(shape) > _MEMORY_LIMIT:
                 raise
             images = np.empty(shape, np.uint8)
             return images, _fill(images, plan)
-        with published(directory) as scratch:
-            images = np.lib.format.open_memmap(scratch / "images.npy", "w+", np.uint8, shape)
-            np.save(scratch / "labels.npy", _fill(images, plan))
-            images.flush()
+        publish(directory, lambda scratch: _write(scratch, make_plan()))
     with reading(directory, "a cache of decoded images", "remove it, so that it is made again"):
         images = np.load(directory / "images.npy", mmap_mode="r")
         labels = np.load(directory / "labels.npy")
         if len(images) != len(labels):
             raise ValueError(f"{len(images)} images, {len(labels)} labels")
     return images, labels
+
+
+def _write(directory: Path, plan: Plan) -> None:
+    shape = (plan.num_examples, *plan.image_shape)
+    images = np.lib.format.open_memmap(directory / "images.npy", "w+", np.uint8, shape)
+    np.save(directory / "labels.npy", _fill(images, plan))
+    images.flush()
 
 
 def _fill(images: np.ndarray, plan: Plan) -> np.ndarray:

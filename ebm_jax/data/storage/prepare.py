@@ -9,38 +9,108 @@ import contextlib
 import io
 import itertools
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from ebm_jax.data.storage.archives import Archive, Arrays, fetch
 from ebm_jax.data.storage.array_cache import BLOCK, Plan
-from ebm_jax.data.storage.paths import OWN_FOLDER, published, reading
+from ebm_jax.data.storage.paths import OWN_FOLDER, publish, reading
 from ebm_jax.data.storage.tfrecord import read_records
 
 
-def prepare_once(builder_class, data_dir: Path) -> Path:
-    """Prepare `builder_class` as array_record unless that was done before; return its directory.
+class LabeledImages(NamedTuple):
+    """A set of labeled images that is read whole, before it is prepared.
+
+    Attributes:
+        name: of the data set.
+        read: `(fetch) -> {split: (images, labels)}`, `fetch(archive)` being an archive's path.
+        version: of what is prepared, three numbers.
+        image_shape: `(height, width, channels)`.
+        num_classes: number of classes.
+        description: one line.
+        homepage: address of the data set's page.
+        is_ordered: keep the order of `read`, and prepare without a word, as what takes a second.
+    """
+
+    name: str
+    read: Callable[[Callable[[Archive], Path]], Mapping[str, Arrays]]
+    version: str
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    description: str
+    homepage: str
+    is_ordered: bool = False
+
+
+def prepare_once(images: LabeledImages, data_dir: Path) -> Path:
+    """Prepare a set as array_record unless that was done before; return its directory.
 
     Args:
-        builder_class: one of `ebm_jax.data.builders`.
+        images: the set.
         data_dir: directory of all data; downloads are kept in `<data_dir>/downloads`.
     """
-    name, version = builder_class.name, str(builder_class.VERSION)
-    target = data_dir / OWN_FOLDER / name / version
-    if target.is_dir():
-        return target
-    with published(target) as scratch, contextlib.ExitStack() as stack:
-        builder = builder_class(data_dir=str(scratch), file_format="array_record")
+    target = data_dir / OWN_FOLDER / images.name / images.version
+    if not target.is_dir():
+        publish(target, lambda scratch: _prepare(images, data_dir, scratch))
+    return target
+
+
+def _prepare(images: LabeledImages, data_dir: Path, directory: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        builder = _builder_class(images)(data_dir=str(directory), file_format="array_record")
         # TFDS announces every preparation on stdout, as a download of "Unknown size".
         stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
-        if not builder_class.SHOW_PROGRESS:
+        if images.is_ordered:
             stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
         builder.download_and_prepare(download_dir=str(data_dir / "downloads"))
-        for file in (scratch / name / version).iterdir():
-            file.rename(scratch / file.name)
-        shutil.rmtree(scratch / name)
-    return target
+    for file in (directory / images.name / images.version).iterdir():
+        file.rename(directory / file.name)
+    shutil.rmtree(directory / images.name)
+
+
+def _builder_class(images: LabeledImages) -> type:
+    """A TFDS builder that needs no TensorFlow.
+
+    Images are raw bytes (`Tensor` with `encoding='bytes'`), since encoding a PNG needs TensorFlow.
+    Keys count from 0 in each split, as in TFDS's own builders: TFDS orders examples by a hash of
+    split and key, so that the order here is the one of TFDS.
+    """
+    import tensorflow_datasets as tfds
+
+    # TFDS finds builders by the name of their class; this would hide its own of the same name.
+    class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        name = images.name
+        VERSION = tfds.core.Version(images.version)
+
+        def _info(self):
+            return tfds.core.DatasetInfo(
+                builder=self,
+                description=images.description,
+                features=tfds.features.FeaturesDict(
+                    {
+                        "image": tfds.features.Tensor(
+                            shape=images.image_shape, dtype=np.uint8, encoding="bytes"
+                        ),
+                        "label": tfds.features.ClassLabel(num_classes=images.num_classes),
+                    }
+                ),
+                supervised_keys=("image", "label"),
+                homepage=images.homepage,
+                disable_shuffling=images.is_ordered,
+            )
+
+        def _split_generators(self, dl_manager):
+            arrays = images.read(lambda archive: fetch(dl_manager, images.name, archive))
+            return {split: self._generate_examples(*pair) for split, pair in arrays.items()}
+
+        def _generate_examples(self, pixels, labels):
+            for index, (image, label) in enumerate(zip(pixels, labels.tolist(), strict=True)):
+                yield index, {"image": image, "label": label}
+
+    return Builder
 
 
 def find_prepared(data_dir: Path, tfds_name: str) -> Path | None:

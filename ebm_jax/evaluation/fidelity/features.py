@@ -1,12 +1,13 @@
-"""Features of images for Frechet and kernel distances: of Inception or of our classifier."""
+"""Features of images for FID and KID: of Inception, or of the small classifier."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ebm_jax.data.dataset import Dataset
 from ebm_jax.evaluation.fidelity import classifier as classifiers
+from ebm_jax.evaluation.fidelity.frechet import RunningGaussian
 from ebm_jax.evaluation.fidelity.inception_weights import read_weights
 from ebm_jax.networks import inception
 
@@ -58,15 +59,15 @@ def inception_extractor(path: str) -> Extractor:
 
 
 def classifier_extractor(training: Dataset) -> Extractor:
-    """The class scores of our small classifier, trained on a data set here and now."""
+    """The logits of the small classifier, trained on a data set here and now."""
     classifier = classifiers.train_classifier(
-        training.images / 127.5 - 1, training.labels, training.num_classes
+        training.images, training.labels, training.num_classes, scale=1 / 127.5, offset=-1.0
     )
 
     def extract(name: str, images: np.ndarray, map_batches: OverBatches) -> dict[str, np.ndarray]:
         del name, map_batches
-        scores = classifier.scores(images / 127.5 - 1)
-        return {"features": scores, "logits": scores}
+        logits = classifier.logits(images, scale=1 / 127.5, offset=-1.0)
+        return {"features": logits, "logits": logits}
 
     details = {
         "network": "our own: logistic regression on radial basis functions; not Inception",
@@ -74,6 +75,44 @@ def classifier_extractor(training: Dataset) -> Extractor:
         "resize": "none",
     }
     return Extractor(
-        False, "class scores of our small classifier", "classifier's score", details,
+        False, "class logits of our small classifier", "classifier's score", details,
         training.num_classes, extract,
     )  # fmt: skip
+
+
+class FeatureSummary(NamedTuple):
+    """What FID and KID need of features [n, d], for n larger than memory.
+
+    moments: of all examples. kept_index: int [k], ascending, the examples whose features are kept.
+    kept: those features so far, [up to k, d]. A plain value, as `RunningGaussian`.
+    """
+
+    moments: RunningGaussian
+    kept_index: np.ndarray
+    kept: np.ndarray
+
+    @classmethod
+    def empty(cls, num_features: int, kept_index: np.ndarray) -> "FeatureSummary":
+        """Of no example; `inception_scores.kept_for_subsets` gives the index."""
+        return cls(
+            RunningGaussian.empty(num_features), kept_index, np.zeros((0, num_features), np.float32)
+        )
+
+    def update(self, features: np.ndarray) -> "FeatureSummary":
+        """With the features [m, d] of the next examples too."""
+        first = self.moments.num_examples
+        start, stop = np.searchsorted(self.kept_index, [first, first + len(features)])
+        chosen = np.asarray(features)[self.kept_index[start:stop] - first]
+        return self._replace(
+            moments=self.moments.update(features), kept=np.concatenate([self.kept, chosen])
+        )
+
+
+def summarize_features(
+    blocks: Iterable[np.ndarray], num_features: int, kept_index: np.ndarray
+) -> FeatureSummary:
+    """The summary of features that come in blocks [m, d], in order."""
+    summary = FeatureSummary.empty(num_features, kept_index)
+    for features in blocks:
+        summary = summary.update(features)
+    return summary

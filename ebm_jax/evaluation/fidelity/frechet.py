@@ -27,35 +27,88 @@ class GaussianFit(NamedTuple):
     num_examples: int
 
 
+class RunningGaussian(NamedTuple):
+    """Mean and scatter of the examples seen so far: a Gaussian fit to more than memory holds.
+
+        moments = RunningGaussian.empty(d)
+        for batch in batches:
+            moments = moments.update(batch)
+        fit = moments.fit()
+
+    Batches are joined as Chan, Golub & LeVeque do it (1983, eq. 2.1), in float64:
+
+        m = m_a + (n_b / n) (m_b - m_a),    S = S_a + S_b + (n_a n_b / n) (m_b - m_a)(m_b - m_a)'.
+
+    num_examples: n. mean: [d]. scatter: S = sum (x - m)(x - m)' [d, d]. A plain value: it can be
+    kept in a file and gone on with.
+    """
+
+    num_examples: int
+    mean: np.ndarray
+    scatter: np.ndarray
+
+    @classmethod
+    def empty(cls, num_features: int) -> "RunningGaussian":
+        """Of no example."""
+        return cls(0, np.zeros(num_features), np.zeros((num_features, num_features)))
+
+    def update(self, batch: np.ndarray) -> "RunningGaussian":
+        """With the examples of a batch [m, ...] too; this one is left as it is.
+
+        Raises:
+          ValueError: for another number of features.
+        """
+        d = int(np.prod(batch.shape[1:]))
+        if d != len(self.mean):
+            raise ValueError(f"expected {len(self.mean)} features, got {d}")
+        if not len(batch):
+            return self
+        batch = np.asarray(batch).reshape(-1, d).astype(np.float64)
+        mean = batch.mean(0)
+        with np.errstate(invalid="ignore"):  # an infinity becomes NaN, which `fit` refuses
+            batch -= mean
+        number = self.num_examples + len(batch)
+        change = mean - self.mean
+        scatter = self.scatter + batch.T @ batch
+        scatter += np.outer((self.num_examples * len(batch) / number) * change, change)
+        return RunningGaussian(number, self.mean + (len(batch) / number) * change, scatter)
+
+    def fit(self, *, scale: float = 1.0, offset: float = 0.0) -> GaussianFit:
+        """The fit of scale * x + offset.
+
+        Raises:
+          ValueError: for non-finite values, or n <= d: the covariance has then at most rank n - 1,
+            and a distance from it says more of n than of x.
+        """
+        d = len(self.mean)
+        if (reason := why_undefined(self.num_examples, d)) is not None:
+            raise ValueError(reason)
+        if not np.all(np.isfinite(self.mean)):
+            bad = d - np.isfinite(self.mean).sum()
+            raise ValueError(f"{bad} of {d} features have non-finite values")
+        covariance = scale**2 * self.scatter / (self.num_examples - 1)
+        return GaussianFit(scale * self.mean + offset, covariance, self.num_examples)
+
+
 def fit_gaussian(x: np.ndarray, *, scale: float = 1.0, offset: float = 0.0) -> GaussianFit:
-    """Mean and covariance of scale * x + offset, in two passes over blocks of float64.
+    """Mean and covariance of scale * x + offset, over blocks of float64.
 
     Args:
       x: [n, ...] of any real type, memory-mapped or not; the other axes are flattened to d.
     Raises:
-      ValueError: for non-finite values, or n <= d: the covariance has then at most rank n - 1, and
-        a distance from it says more of n than of x.
+      ValueError: as `RunningGaussian.fit`.
     """
-    n, d = len(x), int(np.prod(x.shape[1:]))
-    if (reason := too_few(n, d)) is not None:
-        raise ValueError(reason)
-    blocks = range(0, n, _BLOCK)
-
-    def block(first: int) -> np.ndarray:
-        return np.asarray(x[first : first + _BLOCK]).reshape(-1, d).astype(np.float64)
-
-    mean = sum(block(first).sum(0) for first in blocks) / n
-    if not np.all(np.isfinite(mean)):
-        raise ValueError(f"{d - np.isfinite(mean).sum()} of {d} features have non-finite values")
-    scatter = np.zeros((d, d))
-    for first in blocks:
-        centred = block(first) - mean
-        scatter += centred.T @ centred
-    return GaussianFit(scale * mean + offset, scale**2 * scatter / (n - 1), n)
+    d = int(np.prod(x.shape[1:]))
+    if (reason := why_undefined(len(x), d)) is not None:
+        raise ValueError(reason)  # before the work
+    moments = RunningGaussian.empty(d)
+    for first in range(0, len(x), _BLOCK):
+        moments = moments.update(x[first : first + _BLOCK])
+    return moments.fit(scale=scale, offset=offset)
 
 
-def too_few(num_examples: int, num_features: int) -> str | None:
-    """Why so many examples make no Frechet distance over so many features; None where they do."""
+def why_undefined(num_examples: int, num_features: int) -> str | None:
+    """Reason why so many examples make no Frechet distance of so many features; None if they do."""
     if num_examples > num_features:
         return None
     return (
@@ -76,7 +129,7 @@ def frechet_distance(a: GaussianFit, b: GaussianFit) -> float:
         symmetric and positive semi-definite.
     """
     if a.mean.shape != b.mean.shape:
-        raise ValueError(f"features of one are {a.mean.shape}, of the other {b.mean.shape}")
+        raise ValueError(f"expected features of one shape, got {a.mean.shape} and {b.mean.shape}")
     overlap = scipy.linalg.svdvals(_factor(a).T @ _factor(b)).sum()
     traces = np.trace(a.covariance) + np.trace(b.covariance)
     return float(np.sum((a.mean - b.mean) ** 2) + traces - 2 * overlap)

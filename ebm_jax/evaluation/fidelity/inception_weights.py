@@ -9,6 +9,7 @@ import collections
 import hashlib
 import io
 import json
+import math
 import pathlib
 import pickle
 import zipfile
@@ -56,10 +57,14 @@ def read_weights(path: str) -> WeightsFile:
             arrays = _torch_zip(content)
         else:
             arrays = _torch_stream(io.BytesIO(content))
-    except (KeyError, IndexError, TypeError, ValueError, EOFError, AttributeError,
-            zipfile.BadZipFile, pickle.UnpicklingError) as error:  # fmt: skip
+    except MemoryError:
+        raise
+    except (
+        Exception
+    ) as error:  # damaged and hostile bytes make the readers raise errors of any kind
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(
-            f"{path} holds no arrays that can be read ({error}): give a state dict saved by "
+            f"{path} holds no arrays that can be read ({reason}): give a state dict saved by "
             "torch.save, a .safetensors or a .npz"
         ) from error
     return WeightsFile(arrays, hashlib.sha256(content).hexdigest(), path)
@@ -75,6 +80,8 @@ def _safetensors(content: bytes) -> dict[str, np.ndarray]:
     for name, entry in header.items():
         if name != "__metadata__":
             first, last = entry["data_offsets"]
+            if not 0 <= first <= last <= len(content) - start:
+                raise ValueError(f"{name} lies beyond its end")
             flat = _flat(content[start + first : start + last], _SAFETENSORS_TYPES[entry["dtype"]])
             arrays[name] = flat.reshape(entry["shape"])
     return arrays
@@ -113,7 +120,10 @@ def _torch_stream(file: BinaryIO) -> dict[str, np.ndarray]:
     for key in _Reader(file, None).load():
         number = int.from_bytes(file.read(8), "little")
         size = np.dtype(_plain(_TORCH_TYPES[kinds[key]])).itemsize
-        storages[key] = _flat(file.read(number * size), _TORCH_TYPES[kinds[key]])
+        stored = file.read(number * size)
+        if len(stored) < number * size:
+            raise ValueError("it is cut off")
+        storages[key] = _flat(stored, _TORCH_TYPES[kinds[key]])
     return _tensors(found)
 
 
@@ -131,13 +141,35 @@ class _LaterTensor(NamedTuple):
     strides: tuple[int, ...]
 
     def array(self) -> np.ndarray:
+        """The tensor's numbers, copied.
+
+        The file says which of the storage's numbers they are, and what it says may be a lie: with
+        strides that reach outside the storage a view would read other memory of this process. No
+        stride is negative, as in PyTorch, so that offset is the lowest place read and `last` the
+        highest; and no tensor has more numbers than its storage, which a stride of 0 would allow.
+
+        Raises:
+          ValueError: for numbers that are not integers, are negative, or reach beyond the storage.
+        """
         flat = self.storage if self.storages is None else self.storages[self.storage]
-        last = self.offset + sum(
-            (size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True)
-        )
-        if min(self.shape, default=1) > 0 and not 0 <= self.offset <= last < len(flat):
+        if not isinstance(flat, np.ndarray):
+            raise ValueError(f"a tensor's storage is a {type(flat).__name__}")
+        for number in (self.offset, *self.shape, *self.strides):
+            if type(number) is not int or number < 0:
+                raise ValueError(f"a tensor's offset, size or stride is {number!r}")
+        if len(self.shape) != len(self.strides):
+            raise ValueError(f"a tensor has {len(self.shape)} sizes, {len(self.strides)} strides")
+        if 0 in self.shape:
+            return np.zeros(self.shape, flat.dtype)
+        steps = zip(self.shape, self.strides, strict=True)
+        last = self.offset + sum((size - 1) * stride for size, stride in steps)
+        if last >= len(flat) or math.prod(self.shape) > len(flat):
             raise ValueError("a tensor reaches beyond its storage")
-        strides = [stride * flat.itemsize for stride in self.strides]
+        # A stride along an axis of one is never walked, and may be of any size.
+        strides = [
+            stride * flat.itemsize if size > 1 else 0
+            for size, stride in zip(self.shape, self.strides, strict=True)
+        ]
         view = np.lib.stride_tricks.as_strided(flat[self.offset :], self.shape, strides)
         return np.array(view)
 
@@ -170,7 +202,7 @@ class _Reader(pickle.Unpickler):
         return self._storage(kind.kind, key)
 
     def _tensor(self, storage, offset, shape, strides, *_: Any) -> _LaterTensor:
-        return _LaterTensor(storage, self._storages, int(offset), tuple(shape), tuple(strides))
+        return _LaterTensor(storage, self._storages, offset, tuple(shape), tuple(strides))
 
 
 def _tensors(found: Any) -> dict[str, np.ndarray]:

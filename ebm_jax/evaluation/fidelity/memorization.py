@@ -1,19 +1,22 @@
-"""Whether a model has learned its training images by heart.
+"""Signs that a model memorizes its training images.
 
-Two signs. Energies of training images lie below those of held-out ones (Li, Chen & Sommer, arXiv
-1910.07762, section 4.4): the Kolmogorov-Smirnov test compares the two laws. Samples lie nearer to
-training images than held-out images do.
+Two of them. Energies of training images lie below those of held-out ones (Li, Chen & Sommer, arXiv
+1910.07762, section 4.4): the Kolmogorov-Smirnov test compares the two distributions. Samples lie
+nearer to training images than held-out images do.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from ebm_jax.evaluation.images.errors import nearest
+from ebm_jax.evaluation.images.neighbors import nearest_neighbors
 
 
-class TwoLaws(NamedTuple):
-    """statistic: largest difference of the two distribution functions. p_value: of equal laws.
+class KSTest(NamedTuple):
+    """Two-sample Kolmogorov-Smirnov test.
+
+    statistic: largest difference of the two distribution functions. p_value: under equal
+    distributions.
 
     gap: mean over held-out less mean over training images, in pooled standard deviations.
     """
@@ -35,8 +38,8 @@ class Nearness(NamedTuple):
     closer: float
 
 
-def compare_laws(training: np.ndarray, held_out: np.ndarray) -> TwoLaws:
-    """Two-sample Kolmogorov-Smirnov test of values [n] and [m].
+def ks_test(training: np.ndarray, held_out: np.ndarray) -> KSTest:
+    """Compares values of training [n] and held-out images [m].
 
     Raises:
       ValueError: for values that are not finite.
@@ -49,17 +52,30 @@ def compare_laws(training: np.ndarray, held_out: np.ndarray) -> TwoLaws:
     test = ks_2samp(training, held_out)
     spread = np.sqrt((training.var() + held_out.var()) / 2)
     gap = (held_out.mean() - training.mean()) / spread if spread > 0 else 0.0
-    return TwoLaws(float(test.statistic), float(test.pvalue), float(gap))
+    return KSTest(float(test.statistic), float(test.pvalue), float(gap))
 
 
 def nearness(
-    samples: np.ndarray, held_out: np.ndarray, training: np.ndarray
+    samples: np.ndarray,
+    held_out: np.ndarray,
+    training: np.ndarray,
+    *,
+    scale: float = 1.0,
+    offset: float = 0.0,
 ) -> tuple[Nearness, np.ndarray, np.ndarray]:
-    """(Nearness, distances of the samples [n], of the held-out images [m]), of rows [., d]."""
-    of_samples, of_held_out = (nearest(x, training, 1)[1][:, 0] for x in (samples, held_out))
-    close = np.quantile(of_held_out, 0.01)
+    """(Nearness, distances of the samples [n], of the held-out images [m]).
+
+    Args:
+      samples, held_out: [n, ...], [m, ...]. training: [k, ...], memory-mapped uint8 for example.
+      scale, offset: from the values of training to those of the others.
+    """
+    to_samples, to_held_out = (
+        nearest_neighbors(x, training, 1, scale=scale, offset=offset).distance[:, 0]
+        for x in (samples, held_out)
+    )
+    close = np.quantile(to_held_out, 0.01)
     found = Nearness(
-        float(np.median(of_samples)), float(np.median(of_held_out)),
-        float(np.mean(of_samples < close)),
+        float(np.median(to_samples)), float(np.median(to_held_out)),
+        float(np.mean(to_samples < close)),
     )  # fmt: skip
-    return found, of_samples, of_held_out
+    return found, to_samples, to_held_out

@@ -50,9 +50,19 @@ def read_statistics(path: str, expected: Mapping[str, Any], num_features: int) -
         with np.load(path, allow_pickle=False) as file:
             mean, covariance = (np.asarray(file[name], np.float64) for name in ("mu", "sigma"))
             described = json.loads(str(file["described"])) if "described" in file else {}
-    except (OSError, KeyError, ValueError) as error:
+        if not isinstance(described, dict):
+            raise ValueError(f"described is a {type(described).__name__}, no object")
+        num_images = described.get("num_images", 0)
+        if not isinstance(num_images, int):
+            raise ValueError(f"num_images is {num_images!r}")
+        if not (np.all(np.isfinite(mean)) and np.all(np.isfinite(covariance))):
+            raise ValueError("some of its values are not finite")
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged bytes make the readers raise errors of many kinds
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(
-            f"the statistics {path} cannot be read ({error}): give a .npz with mu and sigma, "
+            f"the statistics {path} cannot be read ({reason}): give a .npz with mu and sigma, "
             "such as --mode=fid_stats writes"
         ) from error
     shapes = (num_features,), (num_features, num_features)
@@ -67,4 +77,4 @@ def read_statistics(path: str, expected: Mapping[str, Any], num_features: int) -
                 f"the statistics {path} are of {field} {described[field]!r}, and this run asks for "
                 f"{value!r}: give others, or make them with --mode=fid_stats"
             )
-    return Statistics(GaussianFit(mean, covariance, described.get("num_images", 0)), described)
+    return Statistics(GaussianFit(mean, covariance, num_images), described)

@@ -1,1 +1,1 @@
-"""Errors of images, and corruptions and masks that hide parts of them."""
+"""Errors, corruptions, masks, nearest neighbors and quality of images."""

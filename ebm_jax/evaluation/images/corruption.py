@@ -1,10 +1,9 @@
-"""Images spoiled in known ways, and plain filters that repair them.
+"""Synthetic image corruptions, and classical filters that undo them.
 
 Everything is in units of the range: black 0, white 1, and pixels.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -13,11 +12,11 @@ NAMES = ("salt_and_pepper", "noise", "blur")
 
 
 def corrupt(name: str, x: np.ndarray, strength: float, *, seed: int) -> np.ndarray:
-    """Spoiled copies of images; image i's noise is a function of (seed, i).
+    """Corrupted copies of images; image i's noise is a function of (seed, i).
 
     Args:
       name: 'salt_and_pepper': a pixel, all its channels together, becomes black or white with
-        probability strength / 2 each. 'noise': normal noise of that standard deviation, not
+        probability strength / 2 each. 'noise': Gaussian noise of that standard deviation, not
         clipped. 'blur': convolution with a Gaussian of that many pixels, mirrored at the edges.
       x: [n, height, width, channels] in 0..1.
     Returns:
@@ -26,22 +25,23 @@ def corrupt(name: str, x: np.ndarray, strength: float, *, seed: int) -> np.ndarr
       ValueError: for another name, or a strength that is out of range.
     """
     if name not in NAMES:
-        raise ValueError(f"unknown corruption {name!r}: write some of {', '.join(NAMES)}")
-    if not (0 <= strength <= 1 if name == "salt_and_pepper" else 0 <= strength < np.inf):
-        raise ValueError(f"the strength of {name} is {strength}: write 0 or more" + (
-            ", at most 1" if name == "salt_and_pepper" else ""))  # fmt: skip
+        raise ValueError(f"unknown corruption {name!r}: expected some of {', '.join(NAMES)}")
+    is_share = name == "salt_and_pepper"
+    if not (0 <= strength <= 1 if is_share else 0 <= strength < np.inf):
+        bound = "0 <= strength <= 1" if is_share else "a finite strength >= 0"
+        raise ValueError(f"expected {bound} of {name}, got {strength}")
     x = np.asarray(x, np.float64)
     if name == "blur":
         return ndimage.gaussian_filter(x, strength, axes=(1, 2), mode="reflect")
-    spoiled = np.empty_like(x)
+    corrupted = np.empty_like(x)
     for i, image in enumerate(x):
         rng = np.random.default_rng((seed, NAMES.index(name), i))
         if name == "noise":
-            spoiled[i] = image + strength * rng.normal(size=image.shape)
+            corrupted[i] = image + strength * rng.normal(size=image.shape)
         else:
             u = rng.uniform(size=(*image.shape[:2], 1))
-            spoiled[i] = np.where(u < strength / 2, 0, np.where(u < strength, 1, image))
-    return spoiled
+            corrupted[i] = np.where(u < strength / 2, 0, np.where(u < strength, 1, image))
+    return corrupted
 
 
 def _median(x: np.ndarray) -> np.ndarray:
@@ -64,8 +64,6 @@ BASELINES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def strengths(settings: Any) -> dict[str, float]:
-    """The strength of every corruption by name, from fields salt_fraction, noise_std, blur_std."""
-    return dict(
-        zip(NAMES, (settings.salt_fraction, settings.noise_std, settings.blur_std), strict=True)
-    )
+def strengths(*, salt_fraction: float, noise_std: float, blur_std: float) -> dict[str, float]:
+    """The strength of every corruption by name, as `corrupt` takes it."""
+    return dict(zip(NAMES, (salt_fraction, noise_std, blur_std), strict=True))

@@ -1,4 +1,4 @@
-"""Which pixels of an image are hidden, for inpainting."""
+"""Masks of hidden pixels, for inpainting."""
 
 import pathlib
 
@@ -31,7 +31,7 @@ def hidden_pixels(mask: str, shape: tuple[int, int, int]) -> np.ndarray:
         hidden = _from_file(pathlib.Path(mask), (height, width))
     else:
         raise ValueError(
-            f"mask is {mask!r}: write {', '.join(NAMES)}, or the path of a .png or .npy"
+            f"expected mask {', '.join(NAMES)} or the path of a .png or .npy, got {mask!r}"
         )
     if not hidden.any():
         raise ValueError(f"the mask {mask} hides no pixel: write one with values other than 0")

@@ -1,4 +1,4 @@
-"""A set of generated images judged against real ones: Frechet distances and a classifier's verdict.
+"""Quality of generated images against real ones: Frechet distances and classifier summaries.
 
 Everything is measured on images in [-1, 1], samples as they are: not clipped, not rounded.
 """
@@ -8,11 +8,12 @@ from typing import NamedTuple
 import numpy as np
 
 from ebm_jax.data.dataset import Dataset
+from ebm_jax.data.preprocess import intensity_scale
 from ebm_jax.evaluation.fidelity import classifier as classifiers
 from ebm_jax.evaluation.fidelity import frechet
 
 
-class Distance(NamedTuple):
+class FrechetDistances(NamedTuple):
     """Frechet distances to the training images.
 
     samples: of all num_samples. samples_as_held_out: of the first num_held_out of them, to compare
@@ -27,29 +28,39 @@ class Distance(NamedTuple):
     num_training: int
 
 
-class Judgement(NamedTuple):
-    """pixel: over pixels; too_few: why not. share_outside: fraction of values beyond [-1, 1].
+class ImageQuality(NamedTuple):
+    """Quality of a set of images.
 
-    Of data with classes: samples and held_out, the classifier's verdicts; scores: the distance over
-    its class scores, or None for too few images; num_training: images that it was trained on.
+    pixel: distances over pixels, or None; why_undefined: the reason. share_outside: fraction of
+    values beyond [-1, 1].
+
+    Of data with classes: samples and held_out, by a classifier; logits: distances over its logits,
+    or None for too few images; num_training: images that it was trained on.
     """
 
-    pixel: Distance | None
-    too_few: str | None
+    pixel: FrechetDistances | None
+    why_undefined: str | None
     share_outside: float
-    samples: classifiers.Verdict | None
-    held_out: classifiers.Verdict | None
-    scores: Distance | None
+    samples: classifiers.ClassifierSummary | None
+    held_out: classifiers.ClassifierSummary | None
+    logits: FrechetDistances | None
     num_training: int | None
 
 
-def judge_images(
-    samples: np.ndarray, training: Dataset, held_out: Dataset, *, low: float, high: float
-) -> Judgement:
-    """Judges samples in model units.
+def image_quality(
+    samples: np.ndarray,
+    training: Dataset,
+    held_out: Dataset,
+    *,
+    low: float,
+    high: float,
+    dequantized: bool = False,
+) -> ImageQuality:
+    """Evaluates samples in model units.
 
     Args:
-      samples: [n, height, width, channels]; low, high: their values for grey values 0 and 255.
+      samples: [n, height, width, channels]; low, high, dequantized: of the model's units, as
+        `data.scale_images` takes them.
       training, held_out: real images, uint8; the distances are from the first, whose images the
         classifier learns too. A classifier is trained where there are classes and an image has at
         most 32 x 32 values.
@@ -63,38 +74,39 @@ def judge_images(
         bad = np.sum(~np.isfinite(samples).all((1, 2, 3)))
         raise ValueError(f"{bad} of {len(samples)} samples have non-finite values")
     unit = 2 / (high - low)
-    model_scale = {"scale": unit, "offset": -1 - unit * low}
-    grey_scale = {"scale": 1 / 127.5, "offset": -1.0}
-    pixel, reason = _distance(
-        (samples, training.images, held_out.images), (model_scale, grey_scale, grey_scale)
+    of_model = {"scale": unit, "offset": -1 - unit * low}
+    scale, offset = intensity_scale(-1.0, 1.0, dequantized=dequantized)
+    of_real = {"scale": scale, "offset": offset}
+    pixel, reason = _distances(
+        (samples, training.images, held_out.images), (of_model, of_real, of_real)
     )
     outside = float(np.mean((samples < low) | (samples > high)))
-    nothing = Judgement(pixel, reason, outside, None, None, None, None)
-    if not classifiers.is_for(training.num_classes, training.example_shape):
-        return nothing
-    judged, real, unseen = (
-        np.asarray(x, np.float64) * scale["scale"] + scale["offset"]
-        for x, scale in (
-            (samples, model_scale),
-            (training.images, grey_scale),
-            (held_out.images, grey_scale),
-        )
+    found = ImageQuality(pixel, reason, outside, None, None, None, None)
+    if not classifiers.supports(training.num_classes, training.example_shape):
+        return found
+    classifier = classifiers.train_classifier(
+        training.images, training.labels, training.num_classes, **of_real
     )
-    classifier = classifiers.train_classifier(real, training.labels, training.num_classes)
-    scores, _ = _distance([classifier.scores(x) for x in (judged, real, unseen)])
-    return nothing._replace(
-        samples=classifiers.judge(classifier, judged),
-        held_out=classifiers.judge(classifier, unseen, held_out.labels),
-        scores=scores,
+    logits = [
+        classifier.logits(x, **scale)
+        for x, scale in (
+            (samples, of_model), (training.images, of_real), (held_out.images, of_real)
+        )
+    ]  # fmt: skip
+    distances, _ = _distances(logits)
+    return found._replace(
+        samples=classifiers.summarize_logits(logits[0]),
+        held_out=classifiers.summarize_logits(logits[2], held_out.labels),
+        logits=distances,
         num_training=classifier.num_training,
     )
 
 
-def _distance(sets, scales=({}, {}, {})) -> tuple[Distance | None, str | None]:
-    """From (samples, training, held out), each [n, ...], to the distance, or why there is none."""
+def _distances(sets, scales=({}, {}, {})) -> tuple[FrechetDistances | None, str | None]:
+    """From (samples, training, held out), each [n, ...], to distances, or the reason for none."""
     num_samples, num_training, num_held_out = (len(x) for x in sets)
     fewest = min(num_samples, num_training, num_held_out)
-    if (reason := frechet.too_few(fewest, sets[0][0].size)) is not None:
+    if (reason := frechet.why_undefined(fewest, sets[0][0].size)) is not None:
         return None, reason
     fits = [frechet.fit_gaussian(x, **scale) for x, scale in zip(sets, scales, strict=True)]
     samples, training, held_out = fits
@@ -102,7 +114,7 @@ def _distance(sets, scales=({}, {}, {})) -> tuple[Distance | None, str | None]:
     if num_samples >= num_held_out:
         first = frechet.fit_gaussian(sets[0][:num_held_out], **scales[0])
         as_held_out = frechet.frechet_distance(first, training)
-    return Distance(
+    return FrechetDistances(
         samples=frechet.frechet_distance(samples, training),
         samples_as_held_out=as_held_out,
         floor=frechet.frechet_distance(held_out, training),

@@ -1,4 +1,4 @@
-"""A judgement of images as a table, as figures for JSON, and as a picture."""
+"""Image quality and errors as tables, as numbers for JSON, and as a picture."""
 
 import importlib.metadata
 from typing import Any
@@ -7,30 +7,31 @@ import numpy as np
 
 from ebm_jax import data
 from ebm_jax.data.dataset import Dataset
-from ebm_jax.evaluation.fidelity.classifier import Verdict
-from ebm_jax.evaluation.images.quality import Distance, Judgement
+from ebm_jax.evaluation.fidelity.classifier import ClassifierSummary
+from ebm_jax.evaluation.images.errors import ImageError
+from ebm_jax.evaluation.images.quality import FrechetDistances, ImageQuality
 from ebm_jax.io import plotting
 
 _MAX_SHOWN = 100  # images of each grid
 
 
-def lines(found: Judgement, name: str) -> list[str]:
-    """A judgement of images of one data set as a table, with what was measured on what."""
+def lines(found: ImageQuality, name: str) -> list[str]:
+    """The quality of images of one data set as a table, with what was measured on what."""
     if found.pixel is None:
-        table = [f"Frechet distance over pixels: not measured, as {found.too_few}"]
+        table = [f"Frechet distance over pixels: not measured, as {found.why_undefined}"]
     else:
         to = f"to the {found.pixel.num_training:,} training images of {name}"
         table = _distance_lines(found.pixel, f"Frechet distance over pixels, {to}")
     if found.samples is not None:
-        table += _verdict_lines(found.samples, found.held_out, found.num_training)
-    if found.scores is not None:
-        table += _distance_lines(found.scores, "Frechet distance over the classifier's scores")
+        table += _classifier_lines(found.samples, found.held_out, found.num_training)
+    if found.logits is not None:
+        table += _distance_lines(found.logits, "Frechet distance over the classifier's logits")
     return table
 
 
-def figures(found: Judgement, training: Dataset, held_out: Dataset) -> dict[str, Any]:
-    """A judgement of images for the JSON, with what was measured on what."""
-    distances = {"over_pixels": found.pixel, "over_class_scores": found.scores}
+def figures(found: ImageQuality, training: Dataset, held_out: Dataset) -> dict[str, Any]:
+    """The quality of images for the JSON, with what was measured on what."""
+    distances = {"over_pixels": found.pixel, "over_class_scores": found.logits}
     values: dict[str, Any] = {
         "images": "in [-1, 1]; samples neither clipped nor rounded",
         "share_of_sample_values_outside": found.share_outside,
@@ -39,8 +40,8 @@ def figures(found: Judgement, training: Dataset, held_out: Dataset) -> dict[str,
             name: distance and distance._asdict() for name, distance in distances.items()
         },
     }
-    if found.too_few is not None:
-        values["frechet_distance_not_measured"] = found.too_few
+    if found.why_undefined is not None:
+        values["frechet_distance_not_measured"] = found.why_undefined
     if found.samples is not None:
         values["classifier"] = {
             "kind": "multinomial logistic regression on radial basis functions of training images",
@@ -53,7 +54,7 @@ def figures(found: Judgement, training: Dataset, held_out: Dataset) -> dict[str,
 
 
 def picture(
-    found: Judgement, samples: np.ndarray, held_out: Dataset, *, low: float, high: float
+    found: ImageQuality, samples: np.ndarray, held_out: Dataset, *, low: float, high: float
 ) -> np.ndarray:
     """Samples and real images side by side, shares of the classes, and the table.
 
@@ -83,7 +84,18 @@ def picture(
     )
 
 
-def _distance_lines(distance: Distance, title: str) -> list[str]:
+def error_lines(errors: dict[str, ImageError], title: str) -> list[str]:
+    """Errors as a table, one method per line."""
+    return [
+        f"{title:<34}{'RMSE':>16}{'PSNR':>10}",
+        *(
+            f"  {name:<32}{error.rmse:8.4f} ± {error.standard_error:.4f}{error.psnr:7.2f} dB"
+            for name, error in errors.items()
+        ),
+    ]
+
+
+def _distance_lines(distance: FrechetDistances, title: str) -> list[str]:
     rows = [(f"{distance.num_samples:,} samples", distance.samples)]
     if distance.samples_as_held_out is not None and distance.num_samples > distance.num_held_out:
         rows.append((f"first {distance.num_held_out:,} of them", distance.samples_as_held_out))
@@ -91,13 +103,15 @@ def _distance_lines(distance: Distance, title: str) -> list[str]:
     return [title, *(f"  {what:<28}{value:10.3f}" for what, value in rows)]
 
 
-def _verdict_lines(samples: Verdict, held_out: Verdict, num_training: int) -> list[str]:
+def _classifier_lines(
+    samples: ClassifierSummary, held_out: ClassifierSummary, num_training: int
+) -> list[str]:
     def row(what: str, *values: str) -> str:
         return f"  {what:<20}" + "".join(f"{value:>18}" for value in values)
 
-    def rarest(verdict: Verdict) -> str:
-        rare = verdict.class_share.argmin()
-        return f"{verdict.class_share[rare]:.1%} (class {rare})"
+    def rarest(summary: ClassifierSummary) -> str:
+        rare = summary.class_share.argmin()
+        return f"{summary.class_share[rare]:.1%} (class {rare})"
 
     both = (samples, held_out)
     table = [
