@@ -8,7 +8,8 @@ Hardware: accelerators, for days; this code has not run it to its end.
 Results reported in the paper, not of this code: FID 9.58, Inception score 8.30.
 Variant `small`: ch 32, N = 1, batch 16, 0.30 M parameters: a size that a CPU can step through.
 Variant `t1k`: the paper's other setting, T = 1000 and no chain: one Gaussian transition per
-level, in training and in sampling. The paper gives neither its energy scale nor its weights of the levels.
+level, in training and in sampling. The paper gives neither its energy scale nor its weights of
+the levels.
 """
 
 import ml_collections

@@ -6,8 +6,8 @@
 Unconditional: 9 residual blocks 128x3 / 256x3 / 512x3; conditional: 6 blocks 128x2 / 256x4 with a
 bias and a gain per class. K = 60, lambda = 10, gradients clipped at .01, batch 128, beta_1 = 0.
 Hardware: accelerators, for days; this code has not run them to their end.
-Results reported in the paper, not of this code: unconditional IS 6.02, FID 40.58 (ten checkpoints together
-6.78, 38.2); conditional IS 8.30, FID 37.9.
+Results reported in the paper, not of this code: unconditional IS 6.02, FID 40.58
+(ten checkpoints together 6.78, 38.2); conditional IS 8.30, FID 37.9.
 """
 
 import ml_collections

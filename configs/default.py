@@ -5,7 +5,7 @@ run of Gao et al. 2020 where it has one. What the fields mean, their units and b
 
 | section | explained in | binds a workdir |
 |---|---|---|
-| (none): seed, held_out_split, data_dir, distributed, cpu_devices | `ebm_jax/runs/settings.py` | seed |
+| (none): seed, data_dir, .. | `General` in `ebm_jax/runs/settings.py` | seed: to resume |
 | data | `ebm_jax/runs/settings.py` | to resume and to evaluate |
 | network | the network's fields, `ebm_jax/networks/` | to resume and to evaluate |
 | method | the method's fields, `ebm_jax/methods/<method>/method.py` | to resume and to evaluate |
@@ -13,7 +13,7 @@ run of Gao et al. 2020 where it has one. What the fields mean, their units and b
 | optimizer | `ebm_jax/training/optimizers.py` | to resume |
 | training | `ebm_jax/runs/settings.py` | to resume |
 | sampling, ensemble, compute | `ebm_jax/runs/settings.py` | no |
-| one per mode: train, sample, evaluate, .. | `Settings` in `ebm_jax/tasks/<mode>.py` | no |
+| one per mode: train, sample, .. | `Settings` in `ebm_jax/tasks/<mode>.py` | no |
 """
 
 import ml_collections

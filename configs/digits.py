@@ -25,8 +25,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config.network.multipliers = (1, 2, 2)
     config.network.num_blocks = 1
     # Two energies: each level takes its share of the updates, and on images this small more of them
-    # cost more than they give. sbar_0 is well below the .125 between pixel intensities; with the paper's
-    # .01 ten steps cannot both bridge sigma_1 and settle, and training diverges.
+    # cost more than they give. sbar_0 is well below the .125 between pixel intensities; with the
+    # paper's .01 ten steps cannot both bridge sigma_1 and settle, and training diverges.
     config.method.num_pairs = 2
     config.method.noise_levels = (0.05, 0.4)
     config.method.num_steps = 10

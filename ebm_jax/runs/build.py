@@ -76,7 +76,7 @@ class Run:
             if x.dtype != jnp.uint8:
                 return data.scale_points(x, dataset.value_range, low, high)
             if self.data.dequantize:
-                x = data.dequantise(keys, x, low, high)
+                x = data.dequantize(keys, x, low, high)
             else:
                 x = data.scale_images(x, low, high)
             if not (flip and self.data.random_flip):

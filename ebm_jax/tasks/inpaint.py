@@ -61,9 +61,7 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
     }
     low, high = run.data.low, run.data.high
     errors = {
-        name: image_error(
-            np.clip(guess, low, high), true, value_range=high - low, counted=hidden
-        )
+        name: image_error(np.clip(guess, low, high), true, value_range=high - low, counted=hidden)
         for name, guess in guesses.items()
     }
     columns = {

@@ -34,9 +34,7 @@ class Settings:
         (100, 300, 1_000), "of annealing; a bracket for each", at_least=1
     )
     num_chains: int = setting(64, "in each direction", at_least=1)
-    num_leapfrog_steps: int = setting(
-        3, "of HMC, which moves once at each temperature", at_least=1
-    )
+    num_leapfrog_steps: int = setting(3, "of HMC, which moves once at each temperature", at_least=1)
     target_acceptance: float = setting(0.8, "that its steps are tuned to", above=0, below=1)
     tuning_steps: int = setting(
         30, "of HMC at each temperature of the ladder that is tuned", at_least=20
@@ -51,9 +49,7 @@ class Settings:
 def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
     """`likelihood/`: likelihood.json and likelihood.png; prints a table and what it means."""
     run, densities = trained.run, trained.run.method.densities(trained.params)
-    parallel.check_divides(
-        "likelihood.num_chains", settings.num_chains, jax.local_device_count()
-    )
+    parallel.check_divides("likelihood.num_chains", settings.num_chains, jax.local_device_count())
     if not settings.num_temperatures:
         raise ValueError("likelihood.num_temperatures: expected one number or more, got none")
     levels = annealing.path_levels(np.asarray(densities.sigma_bar), settings.max_levels)
@@ -208,9 +204,7 @@ class _Annealing:
             if not np.all(np.isfinite(np.asarray(point))) or len(tuned) == _MOST_TUNED:
                 raise ValueError(_no_end(tuned, segment))
             tuned.append(point)
-            columns = dict(
-                zip(AdaptedTemperature._fields, zip(*tuned, strict=True), strict=True)
-            )
+            columns = dict(zip(AdaptedTemperature._fields, zip(*tuned, strict=True), strict=True))
             work.save("tuned", {**columns, "u_earlier": u_earlier, "u": u})
             done = self._share(point, amount)
             shown_metrics = {"beta": segment + point.beta, "acceptance": point.acceptance}

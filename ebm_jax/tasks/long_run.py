@@ -122,9 +122,7 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
 class _Chains:
     """The chains of one run: compiled once for all levels and numbers of steps."""
 
-    def __init__(
-        self, trained: TrainedRun, settings: Settings, plan: _Plan, densities: Densities
-    ):
+    def __init__(self, trained: TrainedRun, settings: Settings, plan: _Plan, densities: Densities):
         self.run: Run = trained.run
         self.params = trained.params
         self.settings = settings

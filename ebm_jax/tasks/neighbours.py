@@ -6,7 +6,7 @@ import numpy as np
 
 from ebm_jax import data
 from ebm_jax.evaluation.fidelity.classifier import supports, train_classifier
-from ebm_jax.evaluation.fidelity.memorization import Nearness, KSTest, ks_test, nearness
+from ebm_jax.evaluation.fidelity.memorization import KSTest, Nearness, ks_test, nearness
 from ebm_jax.evaluation.images.neighbors import nearest_neighbors
 from ebm_jax.evaluation.level_energies import evenly_spaced_levels, level_energies, ood_scores
 from ebm_jax.io import plotting
@@ -47,9 +47,7 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
     scores = _scores(trained, real, settings, work)
     samples = trained.samples(work, settings.num_samples)
     energies = [name for name in scores["training"] if name.startswith("energy")]
-    tests = {
-        name: ks_test(scores["training"][name], scores["held out"][name]) for name in energies
-    }
+    tests = {name: ks_test(scores["training"][name], scores["held out"][name]) for name in energies}
     spaces = _spaces(run, samples, real["held out"])
     compared = {
         name: nearness(x, y, z, scale=scale, offset=offset)
@@ -128,7 +126,13 @@ def _spaces(run: Run, samples: np.ndarray, held_out: np.ndarray) -> dict[str, tu
             training.images, training.labels, training.num_classes, scale=scale, offset=offset
         )
         logits = classifier.logits(training.images, scale=scale, offset=offset)
-        spaces[_LOGITS] = (classifier.logits(samples), classifier.logits(held_out), logits, 1.0, 0.0)
+        spaces[_LOGITS] = (
+            classifier.logits(samples),
+            classifier.logits(held_out),
+            logits,
+            1.0,
+            0.0,
+        )
     return spaces
 
 

@@ -25,7 +25,7 @@ class Schedule(NamedTuple):
 
     def samples(self, step: int) -> bool:
         """Whether samples are made after a step."""
-        return step == self.num_steps or bool(self.sample_every) and step % self.sample_every == 0
+        return step == self.num_steps or (bool(self.sample_every) and step % self.sample_every == 0)
 
     def saves(self, step: int) -> bool:
         """Whether the state after a step is saved."""

@@ -135,8 +135,8 @@ def tune_step(
 
     Args:
       rng_key: of this temperature. path, segment, beta: where the chains stand.
-      u_earlier, u: [chains, ...], reflected coordinates: the chains num_steps of HMC ago (or other samples of the
-        same distribution), and now. step_size: of HMC at beta.
+      u_earlier, u: [chains, ...], reflected coordinates: the chains num_steps of HMC ago (or other
+        samples of the same distribution), and now. step_size: of HMC at beta.
       num_steps: of HMC at the new beta, during which its step is adapted, at least 20.
     Returns:
       (beta, u, step_size, acceptance, length) of the new temperature; beta is 1 at a segment's end.
@@ -186,8 +186,8 @@ def allocate(tuned: list[AdaptedTemperature], num_temperatures: int, length: int
     segments = sorted({point.segment for point in tuned})
     if num_temperatures < len(segments):
         raise ValueError(
-            f"num_temperatures: expected at least {len(segments)}, one for each segment of the path, "
-            f"got {num_temperatures}"
+            f"num_temperatures: expected at least {len(segments)}, one for each segment of the "
+            f"path, got {num_temperatures}"
         )
     whole = sum(max(point.length, _LEAST_LENGTH) for point in tuned)
     rows: list[tuple[int, np.ndarray, np.ndarray]] = []

@@ -41,7 +41,7 @@ class SplitEnergy(NamedTuple):
 
 
 class Units(NamedTuple):
-    """num_values: of an image. bin_width: width of a pixel intensity in model units; 0: no images."""
+    """num_values: of an image. bin_width: of a pixel intensity, model units; 0: no images."""
 
     num_values: int
     bin_width: float
@@ -56,7 +56,7 @@ def estimate(log_weights: np.ndarray, log_z_start: float, *, reverse: bool) -> E
     """log Z of the lowest level from the log weights of one direction.
 
     Args:
-      log_weights: [chains]. log_z_start: of the base distribution. reverse: whether they lead to the base.
+      log_weights: [chains]. log_z_start: of the base. reverse: whether they lead to the base.
     """
     found = summarize_weights(np.asarray(log_weights, np.float32))
     ratio = -float(found.log_z) if reverse else float(found.log_z)

@@ -31,8 +31,8 @@ class Record(NamedTuple):
     energy: of the energy that the chains run on, in nats, and its standard deviation over chains.
     grad_norm: nats per model unit. displacement: from where they began at this level, model units.
     acceptance: over the steps since the last record. contrast: standard deviation of all values.
-    saturated: share of the values at or beyond the ends of the pixel intensities. frechet: over pixels to
-    real images with the level's noise, NaN where it was not measured.
+    saturated: share of the values at or beyond the ends of the range. frechet: over pixels to real
+    images with the level's noise, NaN where it was not measured.
     """
 
     step: int
@@ -242,7 +242,7 @@ def r_hat(draws: np.ndarray, energies: np.ndarray) -> dict[str, float]:
 
 
 def diagnose(records: Sequence[Record], real: Reference) -> Diagnosis:
-    """Summarizes in one word where chains went in the last nine tenths of their steps at the last level.
+    """Diagnoses, in one word, the last nine tenths of the steps at the last level.
 
     'diverged': values or energies are not finite. 'saturated': the values' standard deviation is
     over 1.25 times that of real images, or the share of them at the ends of the range is over .2

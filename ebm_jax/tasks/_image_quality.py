@@ -29,7 +29,7 @@ def lines(found: ImageQuality, name: str) -> list[str]:
     return table
 
 
-def figures(found: ImageQuality, training: Dataset, held_out: Dataset) -> dict[str, Any]:
+def metrics(found: ImageQuality, training: Dataset, held_out: Dataset) -> dict[str, Any]:
     """The quality of images for the JSON, with what was measured on what."""
     distances = {"over_pixels": found.pixel, "over_class_scores": found.logits}
     values: dict[str, Any] = {
@@ -53,19 +53,16 @@ def figures(found: ImageQuality, training: Dataset, held_out: Dataset) -> dict[s
     return values
 
 
-def picture(
-    found: ImageQuality, samples: np.ndarray, held_out: Dataset, *, low: float, high: float
-) -> np.ndarray:
+def figure(found: ImageQuality, generated: np.ndarray, held_out: Dataset) -> np.ndarray:
     """Samples and real images side by side, shares of the classes, and the table.
 
     Args:
-      samples: [n, height, width, channels] in model units; low, high: of grey values 0 and 255.
+      generated: the samples, uint8 [n, height, width, channels].
     Returns:
       uint8 [height, width, 3].
     """
-    shown = min(_MAX_SHOWN, len(samples), held_out.num_examples)
+    shown = min(_MAX_SHOWN, len(generated), held_out.num_examples)
     some_real = held_out.images[data.batch_indices(held_out.num_examples, shown, 0, 0)]
-    generated = np.asarray(data.unscale_images(samples[:shown], low, high))
     bars = {}
     if found.samples is not None:
         bars = {
@@ -74,7 +71,7 @@ def picture(
         }
     return plotting.grids_picture(
         {
-            f"generated: {shown} of {len(samples):,}": plotting.image_grid(generated),
+            f"generated: {shown} of {len(generated):,}": plotting.image_grid(generated[:shown]),
             f"real, held out: {shown} of {held_out.num_examples:,}": plotting.image_grid(some_real),
         },
         bars=bars,

@@ -1,0 +1,54 @@
+"""--mode=fid_stats: mean and covariance of a split's features, for --mode=fid."""
+
+import functools
+import pathlib
+
+import jax
+import ml_collections
+
+from ebm_jax.evaluation.fidelity import frechet
+from ebm_jax.evaluation.fidelity.reference_statistics import Statistics, write_statistics
+from ebm_jax.io import files
+from ebm_jax.io.resumable import ResumableWork
+from ebm_jax.runs import build
+from ebm_jax.runs.settings import one_line, read_section
+from ebm_jax.runs.workdir import check_workdir
+from ebm_jax.tasks import fid
+from ebm_jax.tasks._features import describe_reference, make_extractor
+
+
+def main(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> int:
+    """Writes `fid_stats/`: stats.npz and fid_stats.json. Needs no checkpoint."""
+    settings = read_section(config, "fid", fid.Settings)
+    out = check_workdir(workdir, config) / "fid_stats"
+    run = build.build(config)
+    split = run.load_split(settings.split)
+    with one_line():
+        extractor = make_extractor(run, settings.weights)
+        reason = frechet.why_undefined(split.num_examples, extractor.num_features)
+        if reason is not None:
+            raise ValueError(f"--mode=fid_stats: {split.name}, {split.split}: {reason}")
+    described = describe_reference(split, extractor)
+    with ResumableWork(out / "partial", described) as work:
+        work.begin("features", split.num_examples)
+        map_batches = functools.partial(work.map_batches, batch_size=settings.batch_size)
+        features = extractor.extract("reference", split.images, map_batches)["features"]
+        fit = frechet.fit_gaussian(features)
+        if jax.process_index() == 0:
+            write_statistics(out / "stats.npz", Statistics(fit, described))
+            files.write_json(
+                out / "fid_stats.json",
+                {
+                    "mode": "fid_stats",
+                    **described,
+                    "num_images": fit.num_examples,
+                    "num_features": extractor.num_features,
+                    "versions": files.versions(),
+                },
+            )
+            print(
+                f"{fit.num_examples:,} images of {split.name}, {split.split}: {out}/stats.npz; "
+                f"use it with --mode=fid --config.fid.stats={out}/stats.npz",
+                flush=True,
+            )
+    return 0
