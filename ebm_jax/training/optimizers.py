@@ -1,4 +1,4 @@
-"""Optimizers by name, with their learning-rate schedules; one for all parameters or one per group."""
+"""Optimizers by name, with their learning rates: one for all parameters or one per group."""
 
 import dataclasses
 from collections.abc import Mapping
