@@ -2,10 +2,12 @@
 
 from ebm_jax.methods.contrastive_divergence import ContrastiveDivergence
 from ebm_jax.methods.denoising_score_matching import DenoisingScoreMatching
+from ebm_jax.methods.energy_discrepancy import EnergyDiscrepancy
 from ebm_jax.methods.recovery_likelihood import RecoveryLikelihood
 
 METHODS = {
     "recovery_likelihood": RecoveryLikelihood,
     "contrastive_divergence": ContrastiveDivergence,
     "denoising_score_matching": DenoisingScoreMatching,
+    "energy_discrepancy": EnergyDiscrepancy,
 }
