@@ -131,6 +131,7 @@ def _candidates_in_float32(
         count = len(block)
         if count < size:  # one compilation for all blocks
             block = np.concatenate([block, np.zeros((size - count, d), block.dtype)])
+        jax.block_until_ready(largest)  # one block under way: no queue of copies of others
         best, largest = _merge(
             best, largest, near, block, np.float32(scale), shift.astype(np.float32),
             np.int32(first), np.int32(count),
