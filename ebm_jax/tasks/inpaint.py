@@ -51,7 +51,7 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
             batch_size=config.sampling.batch_size,
         )["x"].reshape(number, draws, *true.shape[1:])  # fmt: skip
         known = np.asarray(data.scale_images(training.images, low, high))
-        neighbour = known[nearest_neighbors(true, known, 1, mask=~hidden).index[:, 0]]
+        neighbour = known[nearest_neighbors(true, known, 1, mask=~hidden).indices[:, 0]]
         guesses = {
             "one draw": x[:, 0],
             f"mean of {draws} draws": x.mean(1),

@@ -66,7 +66,7 @@ def run(config: ml_collections.ConfigDict, directory: str) -> int:
                 "as spoiled": x,
                 _MODEL: repaired,
                 **{title: fix(x) for title, fix in corruption.BASELINES.items()},
-                "nearest training image": known[nearest_neighbors(x, known, 1).index[:, 0]],
+                "nearest training image": known[nearest_neighbors(x, known, 1).indices[:, 0]],
             }
             guesses = {title: np.clip(guess, 0, 1) for title, guess in guesses.items()}
             errors[name] = {

@@ -59,7 +59,7 @@ def picture(
     """Samples and real images side by side, shares of the classes, and the table.
 
     Args:
-      samples: [n, height, width, channels] in model units; low, high: of grey values 0 and 255.
+      samples: [n, height, width, channels] in model units; low, high: of intensities 0 and 255.
     Returns:
       uint8 [height, width, 3].
     """
