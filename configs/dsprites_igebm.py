@@ -14,6 +14,7 @@ import ml_collections
 
 from configs import cifar10_igebm, default
 
+_LABELS = {"x": "x_position", "y": "y_position"}  # of the data set, where they differ
 _NUM_VALUES = {"shape": 3, "scale": 6, "orientation": 40, "x": 32, "y": 32}
 
 
@@ -23,8 +24,7 @@ def get_config(variant: str = "shape") -> ml_collections.ConfigDict:
         raise ValueError(f"unknown variant {variant!r}: write one of {', '.join(_NUM_VALUES)}")
     config = cifar10_igebm.get_config()
     config.data.name = "dsprites"
-    config.held_out_split = "train"
-    config.data.label = variant
+    config.data.label = _LABELS.get(variant, variant)
     config.data.dequantize = False
     config.network = default.network(
         "igebm_conv",

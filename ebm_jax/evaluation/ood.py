@@ -42,11 +42,12 @@ def auroc(inside: np.ndarray, outside: np.ndarray, *, num_bootstrap: int, seed: 
     values, rank = np.unique(np.concatenate([inside, outside]), return_inverse=True)
     ranks = rank[: len(inside)], rank[len(inside) :]
     rng = np.random.default_rng(seed)
-    areas = [
-        _area(*(r[rng.integers(0, len(r), len(r))] for r in ranks), len(values))
-        for _ in range(num_bootstrap)
-    ]
-    return Auroc(_area(*ranks, len(values)), *map(float, np.percentile(areas, [2.5, 97.5])))
+    areas = np.empty(num_bootstrap)
+    for i in range(num_bootstrap):
+        resampled = [r[rng.integers(0, len(r), len(r))] for r in ranks]
+        areas[i] = _area(*resampled, num_ranks=len(values))
+    low, high = np.percentile(areas, [2.5, 97.5])
+    return Auroc(_area(*ranks, num_ranks=len(values)), float(low), float(high))
 
 
 def _area(inside: np.ndarray, outside: np.ndarray, num_ranks: int) -> float:

@@ -52,7 +52,7 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
         "images", fill, trained.params, arrays, batch_size=run.sampling.batch_size
     )["x"].reshape(number, draws, *true.shape[1:])
     found = nearest_neighbors(shown, training.images, 1, mask=~hidden)
-    neighbor = training.images[found.index[:, 0]]
+    neighbor = training.images[found.indices[:, 0]]
     guesses = {
         "one sample": x[:, 0],
         f"mean of {draws} samples": x.mean(1),

@@ -68,7 +68,7 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
         number = min(settings.num_neighbours, len(z))
         found = nearest_neighbors(x[:_SHOWN], z, number, scale=scale, offset=offset)
         columns = {"sample": run.to_pixels(samples[:_SHOWN])}
-        columns |= {f"nearest {i + 1}": training.images[found.index[:, i]] for i in range(number)}
+        columns |= {f"nearest {i + 1}": training.images[found.indices[:, i]] for i in range(number)}
         title = "nearest_in_pixels" if name == "pixels" else "nearest_in_logits"
         figures[title] = plotting.columns_picture(columns)
     return Result(

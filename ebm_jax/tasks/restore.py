@@ -68,7 +68,7 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
         restored = work.map_batches(
             name, restore, trained.params, arrays, batch_size=run.sampling.batch_size
         )["x"]
-        nearest = nearest_neighbors(255 * x, training.images, 1).index[:, 0]
+        nearest = nearest_neighbors(255 * x, training.images, 1).indices[:, 0]
         guesses = {
             "corrupted input": x,
             _MODEL: restored,

@@ -72,7 +72,7 @@ def test_celeba(archives, celeba):
         assert dataset.num_classes == 1
         for image, name in zip(dataset.images, names, strict=True):
             expected = antialiased(celeba[name][20:198], 64)  # 20 px off top and bottom
-            # Pillow rounds to bytes after each of the two directions: at most 1 grey level.
+            # Pillow rounds to bytes after each of the two directions: at most 1 intensity level.
             np.testing.assert_allclose(image, expected, atol=1.01)
 
 
@@ -255,8 +255,8 @@ def test_dsprites(archives):
             assert dataset.num_classes == size
     default = load_dataset("dsprites", data_dir=archives.data_dir)
     np.testing.assert_array_equal(default.labels, factors["shape"][chosen["train"]])
-    with pytest.raises(ValueError, match="no factor 'colour'; it has shape, scale, orientation"):
-        load_dataset("dsprites", data_dir=archives.data_dir, label="colour")
+    with pytest.raises(ValueError, match="no factor 'color'; it has shape, scale, orientation"):
+        load_dataset("dsprites", data_dir=archives.data_dir, label="color")
     with pytest.raises(ValueError, match="dsprites has no split 'val'; it has train, test"):
         load_dataset("dsprites", "val", data_dir=archives.data_dir)
 

@@ -17,24 +17,24 @@ from ebm_jax.data import (
     unscale_points,
 )
 
-ALL_GREYS = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
+ALL_INTENSITIES = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
 
 
 @pytest.mark.parametrize(
     ("low", "high", "expected"),
-    [(-1.0, 1.0, ALL_GREYS / 127.5 - 1.0), (0.0, 1.0, ALL_GREYS / 255.0)],
+    [(-1.0, 1.0, ALL_INTENSITIES / 127.5 - 1.0), (0.0, 1.0, ALL_INTENSITIES / 255.0)],
 )
 def test_scaling_is_the_papers_and_inverts(low, high, expected):
-    scaled = jax.jit(lambda x: scale_images(x, low, high))(ALL_GREYS)
+    scaled = jax.jit(lambda x: scale_images(x, low, high))(ALL_INTENSITIES)
     assert scaled.dtype == jnp.float32
     # XLA multiplies by a rounded reciprocal: two roundings of numbers up to 2.
     np.testing.assert_allclose(scaled, expected, rtol=0, atol=2.5e-7)
-    np.testing.assert_array_equal(unscale_images(scaled, low, high), ALL_GREYS)
+    np.testing.assert_array_equal(unscale_images(scaled, low, high), ALL_INTENSITIES)
 
 
 def test_unscaling_clips_and_rounds():
     values = jnp.array([-7.0, -1.0, 0.0, 0.499 / 127.5, 0.501 / 127.5, 1.0, 3.0])
-    # 0 is grey 127.5: rounding to even gives 128.
+    # 0 is intensity 127.5: rounding to even gives 128.
     expected = [0, 0, 128, 128, 128, 255, 255]
     np.testing.assert_array_equal(unscale_images(values, -1.0, 1.0), expected)
     np.testing.assert_array_equal(unscale_images(jnp.array([0.501 / 255]), 0.0, 1.0), [1])
@@ -43,13 +43,15 @@ def test_unscaling_clips_and_rounds():
 @pytest.mark.parametrize(("low", "high"), [(-1.0, 1.0), (0.0, 1.0), (-4.0, 4.0)])
 def test_dequantized_intensities_come_back_from_anywhere_in_their_cell(low, high):
     """By rounding, a quarter of them would be off by one, and half of the black ones become 1."""
-    middle = scale_images(ALL_GREYS, low, high, dequantized=True)
+    middle = scale_images(ALL_INTENSITIES, low, high, dequantized=True)
     np.testing.assert_allclose(
-        middle, low + (high - low) * (ALL_GREYS + 0.5) / 256, atol=1e-6 * (high - low)
+        middle, low + (high - low) * (ALL_INTENSITIES + 0.5) / 256, atol=1e-6 * (high - low)
     )
     for part in (0.001, 0.25, 0.5, 0.75, 0.999):
-        x = low + (high - low) * ((ALL_GREYS + np.float32(part)) / 256.0)
-        np.testing.assert_array_equal(unscale_images(x, low, high, dequantized=True), ALL_GREYS)
+        x = low + (high - low) * ((ALL_INTENSITIES + np.float32(part)) / 256.0)
+        np.testing.assert_array_equal(
+            unscale_images(x, low, high, dequantized=True), ALL_INTENSITIES
+        )
     ends = jnp.array([low - 1, low, high, high + 1])
     np.testing.assert_array_equal(
         unscale_images(ends, low, high, dequantized=True), [0, 0, 255, 255]
@@ -59,19 +61,19 @@ def test_dequantized_intensities_come_back_from_anywhere_in_their_cell(low, high
 @pytest.mark.parametrize("dequantized", [False, True])
 def test_scale_and_offset_are_those_of_the_images(dequantized):
     scale, offset = intensity_scale(-1.0, 3.0, dequantized=dequantized)
-    scaled = scale_images(ALL_GREYS, -1.0, 3.0, dequantized=dequantized)
-    np.testing.assert_allclose(scaled, scale * ALL_GREYS + offset, atol=1e-6)
+    scaled = scale_images(ALL_INTENSITIES, -1.0, 3.0, dequantized=dequantized)
+    np.testing.assert_allclose(scaled, scale * ALL_INTENSITIES + offset, atol=1e-6)
 
 
 def test_rounding_puts_a_quarter_of_dequantized_intensities_into_the_wrong_cell():
     """Between unit edges k + u and k' + 1/2 of 255 u: the reason for `dequantized`."""
     keys = example_keys(jax.random.key(3), jnp.arange(64))
-    x = dequantize(keys, np.repeat(ALL_GREYS, 64, 0), -1.0, 1.0)
+    x = dequantize(keys, np.repeat(ALL_INTENSITIES, 64, 0), -1.0, 1.0)
     rounded = np.asarray(unscale_images(x, -1.0, 1.0))
-    assert np.mean(rounded != ALL_GREYS) == pytest.approx(0.25, abs=0.02)
+    assert np.mean(rounded != ALL_INTENSITIES) == pytest.approx(0.25, abs=0.02)
     exact = np.asarray(unscale_images(x, -1.0, 1.0, dequantized=True))
     # A draw of u = 1 - 2^-24 rounds up to the next cell: 16,384 draws have none here.
-    np.testing.assert_array_equal(exact, np.repeat(ALL_GREYS, 64, 0))
+    np.testing.assert_array_equal(exact, np.repeat(ALL_INTENSITIES, 64, 0))
 
 
 def test_points_are_mapped_range_to_range_and_back():
@@ -82,21 +84,21 @@ def test_points_are_mapped_range_to_range_and_back():
 
 
 def test_dequantized_values_are_uniform_in_their_bin():
-    grey, n = 200, 4000
-    images = np.full((n, 1, 1, 1), grey, np.uint8)
+    intensity, n = 200, 4000
+    images = np.full((n, 1, 1, 1), intensity, np.uint8)
     keys = example_keys(jax.random.key(0), jnp.arange(n))
     for low, high in ((0.0, 1.0), (-1.0, 1.0)):
         values = np.asarray(dequantize(keys, images, low, high)).ravel()
         width = (high - low) / 256
-        unit = (values - low) / width - grey
+        unit = (values - low) / width - intensity
         assert unit.min() >= 0.0
         assert unit.max() <= 1.0
         # Largest distance between the empirical and the uniform distribution: 1.95 / sqrt(n) has
         # probability .001.
         distance = np.abs(np.sort(unit) - (np.arange(n) + 0.5) / n).max()
         assert distance < 1.95 / np.sqrt(n)
-    # The quantised grey value can be read back.
-    np.testing.assert_array_equal(np.floor(values / width + 128 + 1e-4), grey)
+    # The quantized intensity can be read back.
+    np.testing.assert_array_equal(np.floor(values / width + 128 + 1e-4), intensity)
 
 
 def test_flips_mirror_half_of_the_images():
@@ -124,7 +126,7 @@ def test_draws_do_not_depend_on_the_number_of_devices(function):
     np.testing.assert_array_equal(np.asarray(parts).reshape(whole.shape), whole)
 
 
-def test_padding_centres_the_image():
+def test_padding_centers_the_image():
     images = np.random.default_rng(0).integers(1, 256, (2, 28, 27, 1)).astype(np.uint8)
     padded = pad_images(images, 32)
     assert isinstance(padded, np.ndarray)

@@ -5,12 +5,15 @@ import gzip
 import hashlib
 import http.server
 import multiprocessing
+import os
 import socketserver
 import threading
+import time
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
+from tensorflow_datasets.core.download import resource
 
 from ebm_jax.data import load_dataset
 from ebm_jax.data.sources import mnist
@@ -47,9 +50,9 @@ def test_digits_are_scikit_learns_in_two_halves(tmp_path):
     }
     seen = []
     for half in (train, test):
-        grey = np.round(half.images[..., 0] * (16 / 255)).astype(np.uint8)  # back to 0..16
+        gray = np.round(half.images[..., 0] * (16 / 255)).astype(np.uint8)  # back to 0..16
         indices = [
-            rows[image.tobytes(), label] for image, label in zip(grey, half.labels, strict=True)
+            rows[image.tobytes(), label] for image, label in zip(gray, half.labels, strict=True)
         ]
         assert indices == sorted(indices)
         seen += indices
@@ -257,7 +260,16 @@ def test_download(archives, tmp_path, monkeypatch):
 
         splits = {split: tuple(map(served, pair)) for split, pair in mnist.ARCHIVES.items()}
         monkeypatch.setattr(mnist, "ARCHIVES", splits)
+        # A download that was killed long ago, and one that may be going on.
+        name = resource.get_dl_fname(splits["train"][0].url)
+        for kind, age in (("old", 7_200), ("new", 60)):
+            left = tmp_path / "empty" / "downloads" / f"{name}.tmp.{kind}"
+            left.mkdir(parents=True)
+            (left / "half").write_text("")
+            for path in (left / "half", left):
+                os.utime(path, (time.time() - age,) * 2)
         check_pixels_and_order(load_dataset("mnist", data_dir=tmp_path / "empty"), arrays)
+        assert [path.name for path in left.parent.glob("*.tmp.*")] == [left.name]
         images, labels = splits["test"]
         wrong = {**splits, "test": (images, labels._replace(sha256="0" * 64))}
         monkeypatch.setattr(mnist, "ARCHIVES", wrong)

@@ -1,4 +1,4 @@
-"""Densities on the plane: normalised, and the samplers draw from them."""
+"""Densities on the plane: normalized, and the samplers draw from them."""
 
 import itertools
 
@@ -96,7 +96,7 @@ def test_moons_against_adaptive_quadrature():
 
 
 def test_entropy_of_eight_gaussians_is_that_of_the_mixture():
-    """Well apart: entropy is log 8 + log(2 pi e v), less the little that neighbours overlap."""
+    """Well apart: entropy is log 8 + log(2 pi e v), less the little that neighbors overlap."""
     density = toy_density("eight_gaussians")
     points, area = grid(density, 400)
     log_p = density.log_density(points)

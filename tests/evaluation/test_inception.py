@@ -233,7 +233,7 @@ def test_damaged_statistics(tmp_path):
             np.testing.assert_array_equal(found.fit.covariance, np.eye(400))
 
 
-def test_grey_images_are_the_colour_ones_of_three_equal_channels(monkeypatch):
+def test_gray_images_are_the_color_ones_of_three_equal_channels(monkeypatch):
     seen = []
 
     def features(x, convolve):
@@ -242,9 +242,9 @@ def test_grey_images_are_the_colour_ones_of_three_equal_channels(monkeypatch):
         return jnp.zeros((x.shape[0], 2048))
 
     monkeypatch.setattr(inception, "_features", features)
-    grey = RNG.integers(0, 256, (2, 8, 8, 1), dtype=np.uint8)
+    gray = RNG.integers(0, 256, (2, 8, 8, 1), dtype=np.uint8)
     params = {"logits": jnp.zeros((2048, 1008))}
-    for images in (grey, np.repeat(grey, 3, axis=3)):
+    for images in (gray, np.repeat(gray, 3, axis=3)):
         assert inception.inception(params, jnp.asarray(images))["logits"].shape == (2, 1008)
     np.testing.assert_array_equal(seen[0], seen[1])
     assert seen[0].shape == (2, 299, 299, 3)

@@ -18,8 +18,8 @@ def by_brute_force(x, others, number):
 
 
 def check(found, expected):
-    np.testing.assert_array_equal(found.index, expected[0])
-    np.testing.assert_allclose(found.distance, expected[1], rtol=1e-12)
+    np.testing.assert_array_equal(found.indices, expected[0])
+    np.testing.assert_allclose(found.distances, expected[1], rtol=1e-12)
 
 
 def test_small_distances_are_exact():
@@ -27,8 +27,8 @@ def test_small_distances_are_exact():
     others[17] = x[3] + 1e-9
     check(nearest_neighbors(x, others, 3), by_brute_force(x, others, 3))
     far = nearest_neighbors(x + 1e4, others + 1e4, 3)  # a float32 has three digits left here
-    np.testing.assert_array_equal(far.index, by_brute_force(x, others, 3)[0])
-    assert far.distance[3, 0] == pytest.approx(np.sqrt(6) * 1e-9, rel=1e-2)
+    np.testing.assert_array_equal(far.indices, by_brute_force(x, others, 3)[0])
+    assert far.distances[3, 0] == pytest.approx(np.sqrt(6) * 1e-9, rel=1e-2)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
@@ -77,7 +77,7 @@ def test_near_ties_that_float32_cannot_tell():
 def test_all_are_asked_for():
     x, others = RNG.normal(size=(3, 5)), RNG.normal(size=(6, 5))
     check(nearest_neighbors(x, others, 6), by_brute_force(x, others, 6))
-    assert nearest_neighbors(x[:0], others, 2).index.shape == (0, 2)
+    assert nearest_neighbors(x[:0], others, 2).indices.shape == (0, 2)
 
 
 def test_refusals():

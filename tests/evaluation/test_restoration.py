@@ -8,24 +8,24 @@ from ebm_jax.evaluation.images import corruption, masks
 from ebm_jax.evaluation.images.errors import image_error
 
 RNG = np.random.default_rng(0)
-GREY = np.full((50, 20, 20, 3), 0.5)
+GRAY = np.full((50, 20, 20, 3), 0.5)
 
 
 def test_salt_and_pepper_hits_whole_pixels_with_its_probability():
-    corrupted = corruption.corrupt("salt_and_pepper", GREY, 0.1, seed=0)
+    corrupted = corruption.corrupt("salt_and_pepper", GRAY, 0.1, seed=0)
     black, white = (np.all(corrupted == v, axis=-1) for v in (0, 1))
     assert np.all(black | white | np.all(corrupted == 0.5, axis=-1))
     error = 4 * np.sqrt(0.05 * 0.95 / black.size)
     assert black.mean() == pytest.approx(0.05, abs=error)
     assert white.mean() == pytest.approx(0.05, abs=error)
     np.testing.assert_array_equal(
-        corruption.corrupt("salt_and_pepper", GREY[:7], 0.1, seed=0), corrupted[:7]
+        corruption.corrupt("salt_and_pepper", GRAY[:7], 0.1, seed=0), corrupted[:7]
     )
 
 
 def test_noise_has_its_deviation_and_blur_its_width():
-    noisy = corruption.corrupt("noise", GREY, 0.2, seed=0)
-    assert (noisy - GREY).std() == pytest.approx(0.2, rel=4 / np.sqrt(2 * noisy.size))
+    noisy = corruption.corrupt("noise", GRAY, 0.2, seed=0)
+    assert (noisy - GRAY).std() == pytest.approx(0.2, rel=4 / np.sqrt(2 * noisy.size))
     point = np.zeros((1, 31, 31, 1))
     point[0, 15, 15] = 1
     blurred = corruption.corrupt("blur", point, 1.5, seed=0)[0, ..., 0]
@@ -35,16 +35,16 @@ def test_noise_has_its_deviation_and_blur_its_width():
 
 
 def test_median_repairs_single_pixels_and_errors_are_what_they_say():
-    corrupted = GREY.copy()
+    corrupted = GRAY.copy()
     corrupted[:, 5, 5], corrupted[:, 10, 3] = 1, 0
-    error = image_error(corrupted, GREY, value_range=1.0)
+    error = image_error(corrupted, GRAY, value_range=1.0)
     assert error.rmse == pytest.approx(np.sqrt(2 * 0.25 / 400))
     assert error.psnr == pytest.approx(-20 * np.log10(error.rmse))
     repaired = corruption.BASELINES["median of 3 x 3 pixels"](corrupted)
-    assert image_error(repaired, GREY, value_range=1.0).rmse == 0
+    assert image_error(repaired, GRAY, value_range=1.0).rmse == 0
     hidden = np.zeros((20, 20, 1), bool)
     hidden[5, 5] = True
-    assert image_error(corrupted, GREY, value_range=2.0, counted=hidden).rmse == pytest.approx(0.25)
+    assert image_error(corrupted, GRAY, value_range=2.0, counted=hidden).rmse == pytest.approx(0.25)
 
 
 def test_standard_error_of_the_root_mean_square():
@@ -88,11 +88,11 @@ def test_refusals(tmp_path):
         with pytest.raises(ValueError, match=said):
             masks.hidden_pixels(mask, (8, 8, 1))
     with pytest.raises(ValueError, match="unknown corruption 'rain': expected some of salt_and_pe"):
-        corruption.corrupt("rain", GREY, 0.1, seed=0)
+        corruption.corrupt("rain", GRAY, 0.1, seed=0)
     for name, strength, bound in (
         ("salt_and_pepper", 1.5, "0 <= strength <= 1 of salt_and_pepper, got 1.5"),
         ("noise", np.nan, "a finite strength >= 0 of noise, got nan"),
         ("blur", np.inf, "a finite strength >= 0 of blur, got inf"),
     ):
         with pytest.raises(ValueError, match=f"^expected {bound}$"):
-            corruption.corrupt(name, GREY, strength, seed=0)
+            corruption.corrupt(name, GRAY, strength, seed=0)

@@ -20,7 +20,7 @@ SOURCE = prepared_source(
     version="3.0.2",
     image_shape=(32, 32, 3),
     num_classes=10,
-    description=__doc__,
+    description=__doc__ or "",
     homepage="https://www.cs.toronto.edu/~kriz/cifar.html",
     tfds_name="cifar10",
 )

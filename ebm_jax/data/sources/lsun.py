@@ -19,7 +19,7 @@ SPLITS = {"train": "train", "validation": "val"}
 
 
 def load_lsun(name: str, split: str, data_dir: Path, *, image_size: int = 64) -> Dataset:
-    """One LSUN category: centre square crop, resized with antialiasing.
+    """One LSUN category: center square crop, resized with antialiasing.
 
     `<data_dir>/downloads/manual/lsun` holds the unpacked LMDB folders, such as
     `church_outdoor_train_lmdb` with `data.mdb` inside. Needs the package `lmdb`.

@@ -35,7 +35,7 @@ SOURCE = prepared_source(
     version="3.0.1",
     image_shape=(28, 28, 1),
     num_classes=10,
-    description=__doc__,
+    description=__doc__ or "",
     homepage="http://yann.lecun.com/exdb/mnist/",
     tfds_name="mnist",
 )

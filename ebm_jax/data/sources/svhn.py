@@ -25,7 +25,7 @@ SOURCE = prepared_source(
     version="3.1.0",
     image_shape=(32, 32, 3),
     num_classes=10,
-    description=__doc__,
+    description=__doc__ or "",
     homepage="http://ufldl.stanford.edu/housenumbers/",
     tfds_name="svhn_cropped",
 )

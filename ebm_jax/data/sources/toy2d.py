@@ -36,7 +36,7 @@ class ToyDensity(NamedTuple):
     Attributes:
         name: one of `TOY_DENSITIES`.
         sample: `(rng, n) -> float32 [n, 2]`, rng a `numpy.random.Generator`.
-        log_density: `x [..., 2] -> [...]`, normalised, in nats, float64; -inf outside the support.
+        log_density: `x [..., 2] -> [...]`, normalized, in nats, float64; -inf outside the support.
         bound: the mass outside the square `[-bound, bound]^2` is below 1e-8.
     """
 

@@ -1,1 +1,1 @@
-"""How data sets lie on disk: paths, archives, prepared directories, caches."""
+"""Data sets on disk: paths, archives and their formats, prepared directories, caches."""

@@ -5,13 +5,19 @@ SHA-256 is compared with the published one. Another file, put there by hand, is 
 SHA-256 lies beside it, as `sha256sum FILE > FILE.sha256` writes it.
 """
 
+import contextlib
+import glob
 import hashlib
+import shutil
+import time
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from ebm_jax.data.storage.paths import manual_dir, missing
+
+_ABANDONED = 3_600  # seconds without a byte after which a download is taken for abandoned
 
 Arrays = tuple[np.ndarray, np.ndarray]  # images uint8 [n, height, width, channels], labels [n]
 
@@ -48,6 +54,7 @@ def fetch(dl_manager, name: str, archive: Archive) -> Path:
         return by_hand
     import requests  # TFDS downloads with it
 
+    _remove_abandoned(Path(dl_manager.download_dir), archive.url)
     try:
         # One quick look before TFDS, which would retry for minutes where there is no network.
         requests.head(archive.url, timeout=10)
@@ -64,6 +71,17 @@ def fetch(dl_manager, name: str, archive: Archive) -> Path:
             f"{archive.sha256[:12]}...; remove {path} and put the right file into {directory}"
         )
     return path
+
+
+def _remove_abandoned(directory: Path, url: str) -> None:
+    """Removes what killed downloads of `url` have left: TFDS begins each in a folder of its own."""
+    from tensorflow_datasets.core.download import resource
+
+    for folder in directory.glob(f"{glob.escape(resource.get_dl_fname(url))}.tmp.*"):
+        with contextlib.suppress(FileNotFoundError):  # it has ended meanwhile
+            newest = max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
+            if time.time() - newest > _ABANDONED:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check_by_hand(path: Path, archive: Archive) -> None:

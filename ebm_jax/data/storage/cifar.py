@@ -34,9 +34,9 @@ def read_binary(
     """
     with reading(path, "a tar file of binary CIFAR batches"), tarfile.open(path) as tar:
         contents = {
-            Path(member.name).name: tar.extractfile(member).read()
+            Path(member.name).name: content.read()
             for member in tar
-            if member.isfile() and member.name.endswith(".bin")
+            if member.name.endswith(".bin") and (content := tar.extractfile(member))
         }
         arrays = {}
         for split, names in batches.items():
@@ -49,7 +49,7 @@ def read_binary(
 
 
 def load_pickle(file) -> Any:
-    """What a pickle of arrays and plain containers holds, of Python 2 or 3.
+    """Contents of a pickle of arrays and plain containers, of Python 2 or 3.
 
     Raises:
         pickle.UnpicklingError: for a pickle that asks for anything else.

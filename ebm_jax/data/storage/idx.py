@@ -57,11 +57,13 @@ def read_splits(
         ValueError: as `read_idx`, and for labels out of range or of another number.
     """
     # All are fetched before any is read: what is missing is said first.
-    paths = {split: tuple(map(fetch, pair)) for split, pair in archives.items()}
+    paths = {split: (fetch(images), fetch(labels)) for split, (images, labels) in archives.items()}
     return {split: _read_pair(*pair, image_size, num_classes) for split, pair in paths.items()}
 
 
-def _read_pair(images_path, labels_path, image_size: tuple[int, int], num_classes: int) -> Arrays:
+def _read_pair(
+    images_path: Path, labels_path: Path, image_size: tuple[int, int], num_classes: int
+) -> Arrays:
     images, labels = read_idx(images_path, (None, *image_size)), read_idx(labels_path, (None,))
     with reading(labels_path, f"labels below {num_classes}"):
         if len(labels) and labels.max() >= num_classes:

@@ -107,7 +107,7 @@ def _locked(target: Path) -> Iterator[bool]:
 
 
 def manual_dir(data_dir: Path, name: str) -> Path:
-    """Where archives that were fetched by hand belong: `<data_dir>/downloads/manual/<name>`."""
+    """Directory of archives that were fetched by hand: `<data_dir>/downloads/manual/<name>`."""
     return data_dir / "downloads" / "manual" / name
 
 

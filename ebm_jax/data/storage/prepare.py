@@ -124,7 +124,7 @@ def find_prepared(data_dir: Path, tfds_name: str) -> Path | None:
 
 
 def prepared_plan(directory: Path, name: str, split: str) -> Plan:
-    """How to decode one split of a prepared TFDS directory, in stored order.
+    """Plan to decode one split of a prepared TFDS directory, in stored order.
 
     Args:
         directory: holds `dataset_info.json`, `features.json` and array_record or tfrecord files of
@@ -155,12 +155,13 @@ def _reading(directory: Path):
     return reading(directory, "a prepared data set", "remove it, so that it is prepared again")
 
 
-def _blocks(builder, directory: Path, split: str) -> Iterator[tuple[np.ndarray, list[int]]]:
+def _blocks(builder, directory: Path, split: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Images and labels of the examples, a few hundred at a time."""
     with _reading(directory):
         remaining = _examples(builder, split)
         while block := list(itertools.islice(remaining, BLOCK)):
-            yield np.stack([e["image"] for e in block]), [int(e["label"]) for e in block]
+            labels = np.array([int(e["label"]) for e in block])
+            yield np.stack([e["image"] for e in block]), labels
 
 
 def _examples(builder, split: str) -> Iterator[dict]:

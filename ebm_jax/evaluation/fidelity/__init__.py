@@ -1,1 +1,1 @@
-"""How near samples are to data: distances, scores, memorization."""
+"""Fidelity of samples to data: FID, KID, Inception score, classifier, memorization."""

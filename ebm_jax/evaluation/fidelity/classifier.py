@@ -47,7 +47,7 @@ class ClassifierSummary(NamedTuple):
 
 
 def supports(num_classes: int, example_shape: tuple[int, ...]) -> bool:
-    """Whether this classifier is one for such data: two classes or more, and small images."""
+    """Support for such data: two classes or more, and small images."""
     return num_classes > 1 and int(np.prod(example_shape)) <= _MAX_VALUES
 
 

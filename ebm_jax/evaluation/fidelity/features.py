@@ -81,7 +81,7 @@ def classifier_extractor(training: Dataset) -> Extractor:
 
 
 class FeatureSummary(NamedTuple):
-    """What FID and KID need of features [n, d], for n larger than memory.
+    """Moments and a subset of features [n, d], all that FID and KID need, for n beyond memory.
 
     moments: of all examples. kept_index: int [k], ascending, the examples whose features are kept.
     kept: those features so far, [up to k, d]. A plain value, as `RunningGaussian`.
@@ -93,13 +93,13 @@ class FeatureSummary(NamedTuple):
 
     @classmethod
     def empty(cls, num_features: int, kept_index: np.ndarray) -> "FeatureSummary":
-        """Of no example; `inception_scores.kept_for_subsets` gives the index."""
+        """The summary of no example; `inception_scores.kept_for_subsets` gives the index."""
         return cls(
             RunningGaussian.empty(num_features), kept_index, np.zeros((0, num_features), np.float32)
         )
 
     def update(self, features: np.ndarray) -> "FeatureSummary":
-        """With the features [m, d] of the next examples too."""
+        """The summary with the features [m, d] of the next examples too."""
         first = self.moments.num_examples
         start, stop = np.searchsorted(self.kept_index, [first, first + len(features)])
         chosen = np.asarray(features)[self.kept_index[start:stop] - first]

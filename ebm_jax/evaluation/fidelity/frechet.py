@@ -49,11 +49,11 @@ class RunningGaussian(NamedTuple):
 
     @classmethod
     def empty(cls, num_features: int) -> "RunningGaussian":
-        """Of no example."""
+        """The moments of no example."""
         return cls(0, np.zeros(num_features), np.zeros((num_features, num_features)))
 
     def update(self, batch: np.ndarray) -> "RunningGaussian":
-        """With the examples of a batch [m, ...] too; this one is left as it is.
+        """The moments with the examples of a batch [m, ...] too; these are left as they are.
 
         Raises:
           ValueError: for another number of features.

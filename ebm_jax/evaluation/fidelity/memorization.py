@@ -70,7 +70,7 @@ def nearness(
       scale, offset: from the values of training to those of the others.
     """
     to_samples, to_held_out = (
-        nearest_neighbors(x, training, 1, scale=scale, offset=offset).distance[:, 0]
+        nearest_neighbors(x, training, 1, scale=scale, offset=offset).distances[:, 0]
         for x in (samples, held_out)
     )
     close = np.quantile(to_held_out, 0.01)

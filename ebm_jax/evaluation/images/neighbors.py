@@ -14,10 +14,10 @@ _EXTRA = 16  # candidates beyond those asked for
 
 
 class Neighbors(NamedTuple):
-    """index: of the neighbors in the other set, int64 [n, k], nearest first; distance: [n, k]."""
+    """indices: int64 [n, k], in the other set, nearest first. distances: float64 [n, k]."""
 
-    index: np.ndarray
-    distance: np.ndarray
+    indices: np.ndarray
+    distances: np.ndarray
 
 
 def nearest_neighbors(
@@ -98,11 +98,11 @@ def _of_rows(x: np.ndarray, others: _Rows, number: int) -> Neighbors:
     index, worst, tolerance = _candidates_in_float32(x, others, num_kept)
     found = _ranked(x, others, index, number)
     if num_kept < m:
-        doubtful = np.flatnonzero(~(found.distance[:, -1] ** 2 < worst - tolerance))
+        doubtful = np.flatnonzero(~(found.distances[:, -1] ** 2 < worst - tolerance))
         if len(doubtful):
             index = _candidates_in_float64(x[doubtful], others, num_kept)
             again = _ranked(x[doubtful], others, index, number)
-            found.index[doubtful], found.distance[doubtful] = again
+            found.indices[doubtful], found.distances[doubtful] = again
     return found
 
 
@@ -131,6 +131,7 @@ def _candidates_in_float32(
         count = len(block)
         if count < size:  # one compilation for all blocks
             block = np.concatenate([block, np.zeros((size - count, d), block.dtype)])
+        jax.block_until_ready(largest)  # one block under way: no queue of copies of others
         best, largest = _merge(
             best, largest, near, block, np.float32(scale), shift.astype(np.float32),
             np.int32(first), np.int32(count),
