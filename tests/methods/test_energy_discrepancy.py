@@ -1,0 +1,96 @@
+"""Energy discrepancy on E(x) = k x^2 / 2 and data N(0, 1 / p), where everything is known.
+
+With M -> infinity and w = 0 the inner mean is a Gaussian integral: with t = s^2,
+
+    loss(k) = k / (2 p) - log(1 + k t) / 2 - k (1 / p + t) / (2 (1 + k t)),
+
+whose minimum is k = p for every t. loss / t -> k^2 / (2 p) - k as t -> 0, the loss of score
+matching; d loss / dk -> 1 / (2 p) - 1 / (2 k) as t -> infinity, the gradient of the likelihood.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ebm_jax.methods.energy_discrepancy import energy_discrepancy_losses, perturbed_points
+
+PRECISION = 2.0
+
+
+def exact_loss(k, t):
+    return k / (2 * PRECISION) - jnp.log1p(k * t) / 2 - k * (1 / PRECISION + t) / (2 * (1 + k * t))
+
+
+def losses(k, t, *, num_points, number=4_000, seed=0):
+    x_key, key = jax.random.split(jax.random.key(seed))
+    x = jax.random.normal(x_key, (number, 1)) / np.sqrt(PRECISION)
+    points = perturbed_points(key, x, jnp.arange(number), num_points, np.sqrt(t))
+    return energy_discrepancy_losses(k * x[:, 0] ** 2 / 2, k * points[..., 0] ** 2 / 2, 0.0)
+
+
+@pytest.mark.parametrize("t", [0.01, 0.3, 4.0])
+@pytest.mark.parametrize("k", [0.5, 2.0, 5.0])
+def test_loss_is_the_gaussian_integral(k, t):
+    found = losses(k, t, num_points=2_000)
+    error = found.std() / np.sqrt(len(found))
+    # The log of a mean over M points lies low by half its relative variance.
+    bias = (2 + k * t) / (2 * 2_000) * 5
+    assert abs(found.mean() - exact_loss(k, t)) < 4 * error + bias
+
+
+@pytest.mark.parametrize("t", [0.01, 0.3, 4.0])
+def test_the_minimum_is_the_precision_of_the_data_whatever_t_is(t):
+    np.testing.assert_allclose(jax.grad(exact_loss)(PRECISION, t), 0.0, atol=1e-6)
+
+    @jax.jit
+    def gradients(k):
+        def one(seed):
+            return jax.grad(lambda k: losses(k, t, num_points=500, seed=seed).mean())(k)
+
+        return jnp.stack([one(seed) for seed in range(8)])
+
+    found = gradients(PRECISION)
+    error = found.std(ddof=1) / np.sqrt(8)
+    assert abs(found.mean()) < 5 * error
+    assert gradients(0.5 * PRECISION).mean() < -5 * error
+    assert gradients(2.0 * PRECISION).mean() > 5 * error
+
+
+@pytest.mark.parametrize("k", [0.5, 2.0, 5.0])
+def test_small_t_is_score_matching(k):
+    t = 1e-4
+    np.testing.assert_allclose(exact_loss(k, t) / t, k**2 / (2 * PRECISION) - k, rtol=0.02)
+    found = losses(k, t, num_points=2_000, number=40_000)
+    error = found.std() / np.sqrt(len(found))
+    assert abs(found.mean() / t - (k**2 / (2 * PRECISION) - k)) < (4 * error + 1e-6) / t
+
+
+@pytest.mark.parametrize("k", [0.5, 2.0, 5.0])
+def test_large_t_is_maximum_likelihood(k):
+    likelihood = 1 / (2 * PRECISION) - 1 / (2 * k)
+    np.testing.assert_allclose(jax.grad(exact_loss)(k, 1e4), likelihood, atol=2e-4)
+    found = jax.grad(lambda k: losses(k, 100.0, num_points=2_000).mean())(k)
+    np.testing.assert_allclose(found, jax.grad(exact_loss)(k, 100.0), atol=0.02)
+
+
+def test_the_stabilization_bounds_the_loss_from_below():
+    energy, others = jnp.zeros(3), jnp.full((3, 4), 1e4)
+    np.testing.assert_allclose(energy_discrepancy_losses(energy, others, 1.0), np.log(1 / 4))
+    np.testing.assert_allclose(energy_discrepancy_losses(energy, others, 8.0), np.log(2.0))
+    assert (energy_discrepancy_losses(energy, others, 0.0) < -9e3).all()
+
+
+def test_the_points_of_an_example_share_half_of_their_noise():
+    x = jnp.zeros((2_000, 1))
+    points = perturbed_points(jax.random.key(1), x, jnp.arange(2_000), 3, 0.5)[..., 0]
+    covariance = np.cov(np.asarray(points).T)
+    np.testing.assert_allclose(covariance, 0.25 * (np.ones((3, 3)) + np.eye(3)), atol=0.06)
+
+
+def test_points_depend_on_key_and_index_alone():
+    x = jax.random.normal(jax.random.key(0), (6, 2))
+    key, index = jax.random.key(1), jnp.arange(6)
+    whole = perturbed_points(key, x, index, 4, 0.3)
+    part = perturbed_points(key, x[2:4], index[2:4], 4, 0.3)
+    np.testing.assert_array_equal(whole[2:4], part)
