@@ -53,16 +53,16 @@ score_matching = functools.partial(
 # 'name in METHODS/what' -> method
 CASES: dict[str, Method] = {
     "recovery_likelihood/images": recovery(
-        RecoveryResNet(**IMAGES, multipliers=(1, 2), num_blocks=1)
+        RecoveryResNet(**IMAGES, multipliers=(1,), num_blocks=1)
     ),
     "recovery_likelihood/vectors": recovery(MLP),
     "recovery_likelihood/gaussian transitions": recovery(MLP, transition="gaussian"),
     "contrastive_divergence/images": divergence(IGEBM()),
     "contrastive_divergence/classes": divergence(IGEBM(num_classes=3)),
-    "contrastive_divergence/persistent": divergence(IGEBM(), chain_init="persistent"),
+    "contrastive_divergence/persistent": divergence(MLP, chain_init="persistent"),
     "contrastive_divergence/vectors": divergence(MLP),
     "denoising_score_matching/images": score_matching(
-        MdsmResNet(**IMAGES, multipliers=(1, 2), num_blocks=1)
+        MdsmResNet(**IMAGES, multipliers=(1,), num_blocks=1)
     ),
     "denoising_score_matching/vectors": score_matching(MLP),
 }

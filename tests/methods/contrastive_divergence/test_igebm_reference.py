@@ -259,7 +259,9 @@ def test_method_is_made_of_these_parts(monkeypatch):
     memory = PersistentChains(x_init, jnp.ones(len(x_init), bool))
     state = MethodState(converted.power_state, memory)
     batch = {"image": jnp.asarray(given["x_pos"].reshape(-1, *shape))}
-    (loss, (new_state, metrics)), grads = jit_once(jax.value_and_grad(method.loss, has_aux=True))(
+    # Optimized, as rounding matters: unoptimized, on some CPUs a feature of one image in this chain
+    # falls on the other side of its activation's kink, and eight pixels end 1e-3 away.
+    (loss, (new_state, metrics)), grads = jax.jit(jax.value_and_grad(method.loss, has_aux=True))(
         converted.params, state, batch, jax.random.key(0)
     )
     assert_close(new_state.sharded.x, chain["x"].reshape(-1, *shape), STATES)
