@@ -234,7 +234,8 @@ def test_densities_have_energies_and_gradients_at_every_level(case):
 
 
 def test_inpainting_keeps_what_is_known_and_does_not_see_the_rest(case):
-    assert isinstance(case.method, Inpainter)
+    if not isinstance(case.method, Inpainter):
+        pytest.skip("the method does not inpaint")
     index = jnp.arange(3)
     x, label = case.batch["image"][:3], case.batch["label"][:3]
     is_known = np.arange(x[0].size).reshape(x.shape[1:]) % 2 == 0
@@ -248,7 +249,8 @@ def test_inpainting_keeps_what_is_known_and_does_not_see_the_rest(case):
 
 
 def test_restoring_gives_examples(case):
-    assert isinstance(case.method, Restorer)
+    if not isinstance(case.method, Restorer):
+        pytest.skip("the method does not restore")
     x, label = case.batch["image"][:3], case.batch["label"][:3]
     restore = jit_once(case.method.restore)
     restored = restore(case.params, KEY, x, jnp.arange(3), label)

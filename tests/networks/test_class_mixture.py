@@ -57,10 +57,10 @@ def test_energies_far_apart_do_not_overflow():
 
 
 def test_its_program_does_not_grow_with_the_number_of_classes():
-    def size(num_classes):
+    def num_equations(num_classes):
         network, params = conditional(num_classes)
         fn = networks.class_mixture(network, params, num_classes)
         grad = jax.grad(lambda x: fn(x).sum())
-        return len(str(jax.make_jaxpr(grad)(jnp.ones((1, 4, 4, 1)))).splitlines())
+        return str(jax.make_jaxpr(grad)(jnp.ones((1, 4, 4, 1)))).count(" = ")
 
-    assert size(3) == size(40)
+    assert num_equations(3) == num_equations(40) > 50
