@@ -56,9 +56,9 @@ class ContrastiveDivergence:
     make_kernel: (energy_fn) -> kernel of the chains in place of IGEBM's; None: IGEBM's.
 
     Raises:
-      ValueError: for a value that a setting cannot have, an empty box, dropout in a network
-        without; by init, for data outside the box, missing labels, classes out of range, and a
-        buffer that is too small.
+      ValueError: for a value that a setting cannot have, an empty box, two bounds on the gradient,
+        dropout in a network without; by init, for data outside the box, missing labels, classes
+        out of range, and a buffer that is too small.
     """
 
     network: nn.Module
@@ -113,6 +113,11 @@ class ContrastiveDivergence:
         if not self.low < self.high:
             raise ValueError(
                 f"low, high: expected low < high, got the box {self.low} to {self.high}"
+            )
+        if self.max_grad and self.max_total_grad_norm:
+            raise ValueError(
+                "method.max_total_grad_norm replaces max_grad: expected 0 with "
+                f"max_grad={self.max_grad:g}, got {self.max_total_grad_norm:g}"
             )
         if self.dropout and not hasattr(self.network, "mask_shapes"):
             raise ValueError(

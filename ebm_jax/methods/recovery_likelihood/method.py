@@ -113,13 +113,14 @@ class RecoveryLikelihood:
     @property
     def energy_scale(self) -> jax.Array:
         """[T] factor of the network's output, see `transitions.energy_scale`."""
-        return transitions.energy_scale(
-            self.schedule,
-            transition=self.transition,
-            step_scale=self.step_scale,
-            step_growth=self.step_growth,
-            energy_in_nats=self.energy_in_nats,
-        )
+        with jax.ensure_compile_time_eval():  # the same numbers whatever is compiled around them
+            return transitions.energy_scale(
+                self.schedule,
+                transition=self.transition,
+                step_scale=self.step_scale,
+                step_growth=self.step_growth,
+                energy_in_nats=self.energy_in_nats,
+            )
 
     @property
     def training_transition(self) -> Transition:
@@ -132,17 +133,18 @@ class RecoveryLikelihood:
         return self._transition(self.sampler.num_steps or self.num_steps, self.sampler.noise_scale)
 
     def _transition(self, num_steps: int, noise_scale: float) -> Transition:
-        if self.transition == "gaussian":
-            return transitions.gaussian_transition(
-                self.schedule, variance=self.transition_variance, noise_scale=noise_scale
+        with jax.ensure_compile_time_eval():  # as in energy_scale
+            if self.transition == "gaussian":
+                return transitions.gaussian_transition(
+                    self.schedule, variance=self.transition_variance, noise_scale=noise_scale
+                )
+            return transitions.langevin_transition(
+                self.schedule,
+                num_steps=num_steps,
+                step_scale=self.step_scale,
+                step_growth=self.step_growth,
+                noise_scale=noise_scale,
             )
-        return transitions.langevin_transition(
-            self.schedule,
-            num_steps=num_steps,
-            step_scale=self.step_scale,
-            step_growth=self.step_growth,
-            noise_scale=noise_scale,
-        )
 
     def init(
         self, rng_key: jax.Array, example_batch: Mapping[str, jax.Array]

@@ -10,11 +10,8 @@ from reference_files import assert_close, below, jit_once, load_reference, repla
 from ebm_jax import networks, samplers
 from ebm_jax.convert import from_reference
 from ebm_jax.data.preprocess import pad_images
-from ebm_jax.objectives.denoising_score_matching import (
-    annealed_sample,
-    denoising_score_matching,
-    noise_ladder,
-)
+from ebm_jax.methods import DenoisingScoreMatching, MethodState
+from ebm_jax.methods.denoising_score_matching.sampling import annealed_sample
 
 STATES, GRADIENTS = 1e-5, 1e-4  # of the array's largest magnitude, in float32
 
@@ -71,21 +68,22 @@ def test_loss_gradients_and_first_update(name, monkeypatch):
     spacing = {"lin": "linear", "exp": "log"}[str(hp["noise_distribution"])]
     batch = {"image": nhwc(given["x_clean"])}
     num_levels = len(batch["image"])
-    sigma = noise_ladder(
-        num_levels, float(hp["min_noise"]), float(hp["max_noise"]), spacing=spacing
+    method = DenoisingScoreMatching(
+        converted.module,
+        num_levels=num_levels,
+        min_noise=float(hp["min_noise"]),
+        max_noise=float(hp["max_noise"]),
+        spacing=spacing,
+        target_sigma=float(hp["sigma0"]),
     )
-    assert_close(sigma, given["sigma"], 1e-6)
-    objective = denoising_score_matching(
-        converted.module, sigma, batch_size=num_levels, target_sigma=float(hp["sigma0"])
-    )
+    assert_close(method.sigma, given["sigma"], 1e-6)
     noise = nhwc(given["noise"])
     monkeypatch.setattr(samplers.random, "normal", lambda key, chain, like: noise)
     optimizer = optax.adam(float(hp["lr"]), b1=0.9, b2=0.95)
 
     def first_step(params):
-        state = objective.init(jax.random.key(0), params, batch)
-        loss_and_grad = jax.value_and_grad(objective.loss, has_aux=True)
-        (loss, (_, metrics)), grads = loss_and_grad(params, state, batch, jax.random.key(0))
+        loss_and_grad = jax.value_and_grad(method.loss, has_aux=True)
+        (loss, (_, metrics)), grads = loss_and_grad(params, MethodState(), batch, jax.random.key(0))
         updates, _ = optimizer.update(grads, optimizer.init(params))
         return loss, metrics, grads, optax.apply_updates(params, updates)
 
@@ -134,9 +132,10 @@ def test_sampler_with_recorded_noise(name, monkeypatch):
         )
         jumped = annealed_sample(
             jax.random.key(0),
-            energy_fn,
+            lambda temperature: energy_fn,
             x,
             chain["T"],
+            jnp.arange(len(x)),
             step_size=step_size,
             target_sigma=target_sigma,
         )

@@ -8,10 +8,10 @@ from reference_files import assert_close, below, jit_once, load_reference, repla
 
 from ebm_jax import energy, networks, samplers
 from ebm_jax.convert import from_reference
+from ebm_jax.methods import ContrastiveDivergence, MethodState
+from ebm_jax.methods.contrastive_divergence.chain_init import PersistentChains
+from ebm_jax.methods.contrastive_divergence.loss import FORMS, energy_penalty, likelihood_loss
 from ebm_jax.networks import spectral_norm
-from ebm_jax.objectives import contrastive_divergence as cd
-from ebm_jax.objectives.base import ObjectiveState
-from ebm_jax.objectives.chain_starts import PersistentChains
 
 SLOW = pytest.mark.slow
 NETWORKS = (
@@ -182,7 +182,7 @@ def test_losses_and_parameter_gradients(name):
     entries, converted = network(name)
     given, module = below(entries, "loss"), converted.module
     hp = {k: float(v) for k, v in below(given, "hp").items()}
-    forms = [form for form in cd.FORMS if form != "cd_with_kl" and f"{form}/total" in given]
+    forms = [form for form in FORMS if form != "cd_with_kl" and f"{form}/total" in given]
     x_pos, x_neg = (
         x.reshape(-1, *module.input_shape) for x in (given["x_pos"], entries["langevin/x"])
     )
@@ -192,12 +192,10 @@ def test_losses_and_parameter_gradients(name):
         energy_pos = networks.bind(module, normalized, given.get("label_pos"))(x_pos)
         energy_neg = networks.bind(module, normalized, given.get("label_neg"))(x_neg)
         likelihood = {
-            form: cd.likelihood_loss(
-                energy_pos, energy_neg, form=form, temperature=hp["temperature"]
-            )
+            form: likelihood_loss(energy_pos, energy_neg, form=form, temperature=hp["temperature"])
             for form in forms
         }
-        penalty = cd.energy_penalty(energy_pos, energy_neg)
+        penalty = energy_penalty(energy_pos, energy_neg)
         total = {
             form: hp["ml_coeff"] * value + hp["l2_coeff"] * penalty
             for form, value in likelihood.items()
@@ -238,32 +236,35 @@ def test_gradient_through_the_chain(monkeypatch):
     assert_gradients_close(total, reference_gradients(entries, "cd_with_kl"))
 
 
-def test_objective_is_made_of_these_parts(monkeypatch):
-    """One call of objective.loss: chain from its memory, loss, gradients, what it remembers."""
+def test_method_is_made_of_these_parts(monkeypatch):
+    """One call of the loss: chain from its memory, loss, gradients, what is kept for the next."""
     entries, converted = network("mnist_uncond")
     chain, given = below(entries, "langevin"), below(entries, "loss")
     replay_noise(monkeypatch, chain["noise"])
     chain_hp, hp = below(chain, "hp"), below(given, "hp")
     shape = converted.module.input_shape
-    objective = cd.igebm(
+    method = ContrastiveDivergence(
         converted.module,
         num_steps=int(chain_hp["K"]),
         step_size=float(chain_hp["step_lr"]),
         noise_std=float(chain_hp["noise_std"]) / float(chain_hp["rescale"]),
         max_grad=float(chain_hp["proj_norm"]),
         high=float(chain_hp["rescale"]),
-        starts="persistent",
+        chain_init="persistent",
         likelihood_weight=float(hp["ml_coeff"]),
         energy_l2=float(hp["l2_coeff"]),
         temperature=float(hp["temperature"]),
     )
-    memory = PersistentChains(chain["x_init"].reshape(-1, *shape), jnp.array(True))
-    state = ObjectiveState(converted.power_state, memory)
+    x_init = chain["x_init"].reshape(-1, *shape)
+    memory = PersistentChains(x_init, jnp.ones(len(x_init), bool))
+    state = MethodState(converted.power_state, memory)
     batch = {"image": jnp.asarray(given["x_pos"].reshape(-1, *shape))}
-    (loss, (new_state, metrics)), grads = jit_once(
-        jax.value_and_grad(objective.loss, has_aux=True)
-    )(converted.params, state, batch, jax.random.key(0))
-    assert_close(new_state.replay_buffer.x, chain["x"].reshape(-1, *shape), STATES)
+    # Optimized, as rounding matters: unoptimized, on some CPUs a feature of one image in this chain
+    # falls on the other side of its activation's kink, and eight pixels end 1e-3 away.
+    (loss, (new_state, metrics)), grads = jax.jit(jax.value_and_grad(method.loss, has_aux=True))(
+        converted.params, state, batch, jax.random.key(0)
+    )
+    assert_close(new_state.sharded.x, chain["x"].reshape(-1, *shape), STATES)
     assert_close(metrics["energy_pos"].value(), given["energy_pos"].mean(), STATES)
     assert_close(metrics["energy_neg_from_chain"].value(), given["energy_neg"].mean(), STATES)
     assert_close(metrics["l2_penalty"].value(), given["l2_term"], STATES)

@@ -4,31 +4,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ebm_jax import networks
-
-WEIGHTS, CENTRES = np.array([0.3, 0.7]), np.array([[-1.0, 0.0], [1.0, 0.5]])
+WEIGHTS, CENTERS = np.array([0.3, 0.7]), np.array([[-1.0, 0.0], [1.0, 0.5]])
 KEY = jax.random.key(0)
 
 
 def batches(deviation, num_updates, batch_size):
-    """Draws of the data, float32 [num_updates, batch_size, 2]."""
+    """Samples of the data, float32 [num_updates, batch_size, 2]."""
     rng = np.random.default_rng(0)
     which = rng.choice(2, (num_updates, batch_size), p=WEIGHTS)
     noise = deviation * rng.normal(size=(num_updates, batch_size, 2))
-    return jnp.asarray(CENTRES[which] + noise, jnp.float32)
+    return jnp.asarray(CENTERS[which] + noise, jnp.float32)
 
 
-def train(module, objective, data, learning_rate):
+def train(method, data, learning_rate):
     """Parameters after one update per batch, by RMSProp with a cosine decay to 0."""
     num_updates = len(data)
-    params = jax.jit(module.init)(KEY, jnp.zeros((1, 2)))["params"]
-    state = objective.init(KEY, params, {"image": data[0]})
+    params = jax.jit(method.network.init)(KEY, jnp.zeros((1, 2)))["params"]
+    _, state = method.init(KEY, {"image": data[0]})
     rates = learning_rate * jnp.cos(jnp.linspace(0, jnp.pi / 2, num_updates))
 
     def update(carry, inputs):
         params, square, state = carry
         step, x, rate = inputs
-        grads, (state, _) = jax.grad(objective.loss, has_aux=True)(
+        grads, (state, _) = jax.grad(method.loss, has_aux=True)(
             params, state, {"image": x}, jax.random.fold_in(KEY, step)
         )
         square = jax.tree.map(lambda s, g: 0.99 * s + 0.01 * g**2, square, grads)
@@ -42,14 +40,14 @@ def train(module, objective, data, learning_rate):
     return jax.jit(lambda c, i: jax.lax.scan(update, c, i))(carry, inputs)[0][0]
 
 
-def kl_divergence(module, params, variance):
+def kl_divergence(method, params, variance):
     """KL(modes of this variance | exp(-E) / Z), both on a grid, in nats."""
     axis = np.linspace(-4, 4, 121)
     cell = (axis[1] - axis[0]) ** 2
     grid = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
-    squares = ((grid[:, None] - CENTRES) ** 2).sum(-1) / (2 * variance)
+    squares = ((grid[:, None] - CENTERS) ** 2).sum(-1) / (2 * variance)
     density = np.exp(-squares) @ WEIGHTS / (2 * np.pi * variance)
-    energy_fn = jax.jit(lambda x: networks.make_energy_fn(module, params)(x))
+    energy_fn = jax.jit(lambda x: method.densities(params).energy(0)(x))
     log_q = -np.asarray(energy_fn(jnp.asarray(grid, jnp.float32)), np.float64)
     log_z = np.log(np.sum(np.exp(log_q - log_q.max())) * cell) + log_q.max()
     log_p = np.log(np.maximum(density, 1e-300))

@@ -8,8 +8,7 @@ from flax import linen as nn
 from reference_files import jit_once
 
 from ebm_jax.diffusion import make_schedule
-from ebm_jax.objectives import recovery_likelihood as recovery
-from ebm_jax.objectives.base import ObjectiveState
+from ebm_jax.methods import MethodState, RecoveryLikelihood
 
 SCHEDULE = make_schedule(3)
 STEP = {"step_scale": 0.02, "step_growth": 0.5}
@@ -36,15 +35,15 @@ def both():
     params = {"theta": jnp.asarray(0.3)}
     found = []
     for in_nats, factor in ((False, (1.0,) * 3), (True, per_nat)):
-        objective = recovery.recovery_likelihood(
-            Waves(factor), SCHEDULE, num_steps=4, energy_in_nats=in_nats, **STEP
+        method = RecoveryLikelihood(
+            Waves(factor), num_pairs=3, num_steps=4, energy_in_nats=in_nats, **STEP
         )
 
         @jit_once
-        def evaluate(params, objective=objective):
-            loss = lambda p: objective.loss(p, ObjectiveState(), {"image": x}, KEY)  # noqa: E731
+        def evaluate(params, method=method):
+            loss = lambda p: method.loss(p, MethodState(), {"image": x}, KEY)  # noqa: E731
             (_, (_, metrics)), grads = jax.value_and_grad(loss, has_aux=True)(params)
-            return grads, metrics, objective.sample(KEY, params, 5)
+            return grads, metrics, method.sample(params, KEY, jnp.arange(5))
 
         found.append(evaluate(params))
     return found
@@ -71,8 +70,7 @@ def test_losses_and_gradients_are_in_the_outputs_unit(both):
 
 
 def test_energy_scale():
-    scale = recovery.energy_scale(SCHEDULE, **STEP)
+    scale = RecoveryLikelihood(Waves((1.0,) * 3), num_pairs=3, **STEP).energy_scale
     np.testing.assert_allclose(scale * SCHEDULE.langevin_scale(**STEP), 1.0, rtol=1e-6)
-    np.testing.assert_array_equal(
-        recovery.energy_scale(SCHEDULE, energy_in_nats=True, **STEP), np.ones(3)
-    )
+    nats = RecoveryLikelihood(Waves((1.0,) * 3), num_pairs=3, energy_in_nats=True, **STEP)
+    np.testing.assert_array_equal(nats.energy_scale, np.ones(3))

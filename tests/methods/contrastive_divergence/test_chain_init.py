@@ -1,0 +1,230 @@
+"""Where chains start: the buffer and its shards, persistent chains, and blends of fresh starts."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from reference_files import jit_once
+from toy_networks import Quadratic
+
+from ebm_jax import samplers
+from ebm_jax.methods import ContrastiveDivergence
+from ebm_jax.methods.contrastive_divergence.chain_init import blended_noise, box_noise
+from ebm_jax.methods.interpolation import sample_paths
+from ebm_jax.samplers import random
+
+KEY = jax.random.key(0)
+PARAMS = {"theta": jnp.float32(1.0)}
+
+
+def quadratic(**settings):
+    """Contrastive divergence on E = theta x^2 / 2, its chains hardly moving unless told to."""
+    still = functools.partial(samplers.langevin, step_size=1e-12, temperature=0.0)
+    return ContrastiveDivergence(
+        Quadratic(),
+        **{
+            "make_kernel": still,
+            "num_steps": 1,
+            "energy_l2": 0.0,
+            "buffer_storage": "float",
+            "buffer_shards": 1,
+        }
+        | settings,
+    )
+
+
+def first_memory(method, batch):
+    """The state that the first step finds."""
+    return method.init(KEY, batch)[1]
+
+
+def split(tree, num_parts):
+    """A tree with leading axes in so many equal parts."""
+    return [
+        jax.tree.map(lambda leaf, i=i: jnp.split(leaf, num_parts)[i], tree)
+        for i in range(num_parts)
+    ]
+
+
+# ---- the replay buffer ----
+
+
+def test_chains_start_from_the_buffer_and_metrics_are_named_so():
+    """A chain that hardly moves ends where it started: what is drawn is what was stored."""
+    method = quadratic(buffer_size=2048)
+    batch = {"image": jnp.full((512, 1), 0.5)}
+    loss = jit_once(method.loss)
+    state, shares, stored = first_memory(method, batch), [], np.zeros(0)
+    for step in range(4):
+        _, (state, metrics) = loss(PARAMS, state, batch, jax.random.fold_in(KEY, step))
+        replayed = metrics["energy_neg_from_buffer"].count
+        assert replayed + metrics["energy_neg_from_noise"].count == 512
+        shares.append(float(replayed) / 512)
+        ends = np.asarray(state.sharded.storage).reshape(-1)[512 * step : 512 * (step + 1)]
+        assert np.isin(ends, stored).mean() == pytest.approx(shares[-1], abs=1e-6)
+        stored = np.append(stored, ends)
+    assert shares[:2] == [0.0, 0.0]  # the published code replays from its third step on
+    assert np.mean(shares[2:]) == pytest.approx(0.95, abs=4 * np.sqrt(0.95 * 0.05 / 1024))
+    assert set(metrics) == {"energy_pos", "l2_penalty"} | {
+        f"{name}_from_{place}"
+        for name in ("energy_neg", "displacement", "grad_norm")
+        for place in ("buffer", "noise")
+    }
+
+
+@pytest.mark.parametrize("buffer_size", [16, 24, 31])
+def test_a_buffer_smaller_than_two_batches_replays_once_full(buffer_size):
+    method = quadratic(buffer_size=buffer_size, buffer_shards=4, replay_probability=1.0)
+    batch = {"image": jnp.full((16, 1), 0.5)}
+    state, replayed = first_memory(method, batch), []
+    loss = jit_once(method.loss)
+    for step in range(4):
+        _, (state, metrics) = loss(PARAMS, state, batch, jax.random.fold_in(KEY, step))
+        replayed.append(float(metrics["energy_neg_from_buffer"].count))
+    steps_to_fill = -(-(buffer_size // 4 * 4) // 16)
+    assert replayed == [0.0] * steps_to_fill + [16.0] * (4 - steps_to_fill)
+    assert state.sharded.storage.shape == (4, buffer_size // 4, 1)
+
+
+def test_buffers_that_do_not_fit_the_batch_are_refused():
+    batch = {"image": jnp.full((6, 1), 0.5)}
+    with pytest.raises(ValueError, match="buffer_size: expected at least the batch, 6, got 5"):
+        quadratic(buffer_size=5).init(KEY, batch)
+    # What the shards do not divide is left out: of 7 entries in two rings, 6 remain.
+    quadratic(buffer_size=7, buffer_shards=2).init(KEY, batch)
+    with pytest.raises(ValueError, match="buffer_size: expected at least the batch, 6, got 4"):
+        quadratic(buffer_size=5, buffer_shards=2).init(KEY, batch)
+    with pytest.raises(ValueError, match="buffer_shards: expected a divisor of the batch 6, got 4"):
+        quadratic(buffer_shards=4).init(KEY, batch)
+
+
+# ---- shards ----
+
+
+@pytest.mark.parametrize("chain_init", ["replay_buffer", "persistent"])
+def test_losses_are_the_same_however_the_shards_are_held(chain_init):
+    """The global batch with all of the memory, and 2 or 8 parts, each with its part of both."""
+    method = quadratic(
+        chain_init=chain_init,
+        num_steps=2,
+        make_kernel=functools.partial(samplers.langevin, step_size=0.02),
+        energy_l2=0.3,
+        buffer_size=48,
+        buffer_shards=8,
+        buffer_storage="uint8",
+        replay_probability=0.8,
+    )
+    batch = {
+        "image": jax.random.uniform(KEY, (16, 1)),
+        "index": jnp.arange(16),
+    }
+    loss_and_grad = jit_once(jax.value_and_grad(method.loss, has_aux=True))
+    state = first_memory(method, batch)
+
+    def run(num_holders):
+        memories, found = split(state.sharded, num_holders), []
+        for step in range(5):
+            parts = [
+                loss_and_grad(
+                    PARAMS, state._replace(sharded=memory), part, jax.random.fold_in(KEY, step)
+                )
+                for memory, part in zip(memories, split(batch, num_holders), strict=True)
+            ]
+            memories = [new_state.sharded for (_, (new_state, _)), _ in parts]
+            replayed = sum(
+                mean.count
+                for (_, (_, metrics)), _ in parts
+                for name, mean in metrics.items()
+                if name in ("energy_neg_from_buffer", "energy_neg_from_chain")
+            )
+            loss, slope = (
+                np.mean([values for values in both])
+                for both in zip(*((v, g["theta"]) for (v, _), g in parts), strict=True)
+            )
+            found.append((loss, slope, replayed))
+        return found, jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *memories)
+
+    whole, memory = run(1)
+    replayed = [count for *_, count in whole]
+    assert replayed[0] == 0
+    assert min(replayed[2:]) > 0
+    for num_holders in (2, 8):
+        parts, joined = run(num_holders)
+        np.testing.assert_allclose(parts, whole, rtol=1e-5, atol=1e-6, err_msg=str(num_holders))
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), joined, memory
+        )
+
+
+@pytest.mark.parametrize("chain_init", ["replay_buffer", "persistent"])
+def test_eight_devices_keep_their_memories_apart(chain_init):
+    method = quadratic(chain_init=chain_init, buffer_size=8 * 64, buffer_shards=8)
+    batch = {
+        "image": jnp.full((8, 16, 1), 0.5),
+        "index": jnp.arange(8 * 16).reshape(8, 16),
+    }
+    whole = first_memory(method, {"image": batch["image"].reshape(-1, 1)})
+    state = jax.tree.map(lambda leaf: leaf.reshape(8, -1, *leaf.shape[1:]), whole)
+    loss = jax.pmap(lambda s, b, key: method.loss(PARAMS, s, b, key)[1][0], in_axes=(0, 0, None))
+    for step in range(4):
+        state = loss(state, batch, jax.random.fold_in(KEY, step))
+    stored = jax.tree.leaves(state.sharded)[0].reshape(8, -1)
+    assert stored.shape == (8, 64 if chain_init == "replay_buffer" else 16)
+    values = [set(np.unique(row)) for row in np.asarray(stored)]
+    for i in range(8):
+        for j in range(i):
+            assert not values[i] & values[j]
+
+
+# ---- persistent chains ----
+
+
+def test_persistent_chains_go_on_where_they_ended():
+    method = quadratic(
+        chain_init="persistent",
+        make_kernel=functools.partial(samplers.langevin, step_size=0.5, temperature=0.0),
+        num_steps=2,
+    )
+    batch = {"image": jnp.full((4, 1), 0.5)}
+    params = {"theta": jnp.float32(0.2)}  # each step multiplies x by .9
+    loss = jit_once(method.loss)
+    _, (first, metrics) = loss(params, first_memory(method, batch), batch, KEY)
+    assert metrics["energy_neg_from_noise"].count == 4
+    _, (second, metrics) = loss(params, first, batch, KEY)
+    assert metrics["energy_neg_from_chain"].count == 4
+    np.testing.assert_allclose(second.sharded.x, 0.81 * first.sharded.x, rtol=1e-5)
+
+
+# ---- fresh starts ----
+
+
+@pytest.mark.parametrize("kind", ["uniform", "normal"])
+def test_starts_in_a_box_keep_their_distribution_on_a_path(kind):
+    low, high = -1.0, 3.0
+    paths = sample_paths(5_000, 3)
+
+    def noise(index):
+        z = random.normal(KEY, index, jnp.zeros((index.shape[0], 2)))
+        if kind == "normal":
+            return (low + high) / 2 + (high - low) / 2 * z
+        return low + (high - low) * jax.scipy.special.ndtr(z)
+
+    found = jit_once(lambda: blended_noise(noise, kind, paths, low, high))()
+    found = np.asarray(found).reshape(5_000, 3, 2)
+    plain = np.asarray(noise(jnp.arange(10_000)))
+    np.testing.assert_allclose(found[:, 0], plain[::2], rtol=1e-5, atol=2e-6)
+    np.testing.assert_allclose(found[:, 2], plain[1::2], rtol=1e-5, atol=2e-6)
+    middle = found[:, 1].ravel()
+    variance = (high - low) ** 2 / (12 if kind == "uniform" else 4)
+    assert middle.mean() == pytest.approx(1.0, abs=4 * np.sqrt(variance / 10_000))
+    assert middle.var() == pytest.approx(variance, rel=4 * np.sqrt(2 / 10_000))
+    if kind == "uniform":
+        share = np.mean(middle < low + (high - low) / 10)
+        assert share == pytest.approx(0.1, abs=4 * np.sqrt(0.09 / 10_000))
+
+
+def test_unknown_noise_is_refused():
+    with pytest.raises(ValueError, match="init_noise: expected one of uniform, normal, got 'cau"):
+        box_noise("cauchy", (1,), 0.0, 1.0)

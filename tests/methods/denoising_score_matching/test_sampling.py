@@ -1,0 +1,85 @@
+"""Annealed Langevin and annealed inpainting, whose outcome on Gaussians is known exactly."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gaussian_conditionals import COVARIANCE, KNOWN, MEAN, assert_gaussian, conditional
+from reference_files import jit_once
+from toy_networks import Quadratic
+
+from ebm_jax.methods import DenoisingScoreMatching
+from ebm_jax.methods.denoising_score_matching import AnnealedLangevinSampler
+from ebm_jax.methods.denoising_score_matching.sampling import inpaint_annealed
+from ebm_jax.samplers import random
+
+KEY = jax.random.key(0)
+NUMBER = 4_000
+
+
+def test_samples_have_the_variance_of_the_linear_recursion():
+    """On E = theta x^2 / 2 all steps and the jump are linear: the variance follows exactly."""
+    theta, step_size, target = 2.0, 0.3, 0.5
+    temperatures = np.array([4.0] * 20 + [2.0, 1.0, 0.5, 0.0])
+    sampler = AnnealedLangevinSampler(
+        step_size=step_size, start_temperature=4.0, num_hot=19, num_cooling=2, num_final=3
+    )
+    np.testing.assert_allclose(sampler.temperatures, temperatures, rtol=1e-6)
+    method = DenoisingScoreMatching(
+        Quadratic(2),
+        low=0.5,
+        high=1.5,
+        num_levels=2,
+        min_noise=0.4,
+        max_noise=0.5,
+        target_sigma=target,
+        sampler=sampler,
+    )
+    a = 1 - step_size**2 / 2 * theta
+    jump = 1 - target**2 * theta
+    variance = 1.0
+    for temperature in temperatures:
+        variance = a**2 * variance + step_size**2 * temperature
+    num_samples = 20_000
+    params = {"theta": jnp.float32(theta)}
+    sample = jit_once(method.sample)
+    x = sample(params, KEY, jnp.arange(num_samples))
+    error = np.sqrt(2 / (2 * num_samples))  # relative, of a variance from 2 numbers per sample
+    deviation = jump * np.sqrt(variance)
+    mean = jump * a ** len(temperatures)
+    assert np.mean(x) == pytest.approx(mean, abs=4 * deviation / np.sqrt(2 * num_samples))
+    assert np.var(x) == pytest.approx(deviation**2, rel=4 * error)
+    part = sample(params, KEY, jnp.arange(5, 8))
+    np.testing.assert_allclose(part, x[5:8], rtol=1e-5, atol=1e-6)
+
+
+def test_annealed_inpainting_at_one_temperature_is_the_conditional_of_the_noisy_values():
+    """m given x + sigma_0 xi at T = 1; the jump shrinks m about its mean by I - sigma_0^2 P_mm."""
+    precision, target, eps = np.linalg.inv(COVARIANCE), 0.3, 0.2
+
+    def energy_fn(x):
+        x = x - jnp.asarray(MEAN, jnp.float32)
+        return 0.5 * jnp.einsum("ni,ij,nj->n", x, jnp.asarray(precision, jnp.float32), x)
+
+    x = jnp.tile(jnp.array([1.3, 100.0, 100.0]), (NUMBER, 1))
+    start = random.normal(jax.random.key(1), jnp.arange(NUMBER), x)
+    filled = inpaint_annealed(
+        KEY, energy_fn, start, x, KNOWN, np.ones(400), jnp.arange(NUMBER),
+        step_size=eps, target_sigma=target,
+    )  # fmt: skip
+    filled = np.asarray(filled, np.float64)
+    assert np.all(filled[:, 0] == np.float32(1.3))
+    gain, offset, left = conditional(MEAN, COVARIANCE)
+    curvature = precision[~KNOWN][:, ~KNOWN]
+    # Unadjusted steps h = eps^2/2 leave the variance (P - h P^2 / 2)^-1.
+    left = np.linalg.inv(curvature - eps**2 / 4 * curvature @ curvature)
+    jump = np.eye(2) - target**2 * curvature
+    covariance = jump @ left @ jump.T + target**2 * gain @ gain.T
+    assert_gaussian(filled[:, ~KNOWN], gain @ [1.3] + offset, covariance)
+
+
+def test_samplers_without_steps_are_refused():
+    with pytest.raises(ValueError, match="expected at least one step"):
+        AnnealedLangevinSampler(num_hot=0, num_cooling=0, num_final=0)
+    with pytest.raises(ValueError, match="start_temperature: expected a number > 0, got -1"):
+        AnnealedLangevinSampler(start_temperature=-1.0)
