@@ -4,6 +4,7 @@ from ebm_jax.methods.base import Inpainter, Mean, Method, MethodState, Restorer
 from ebm_jax.methods.contrastive_divergence import ContrastiveDivergence
 from ebm_jax.methods.denoising_score_matching import DenoisingScoreMatching
 from ebm_jax.methods.densities import BaseDistribution, Densities
+from ebm_jax.methods.energy_discrepancy import EnergyDiscrepancy
 from ebm_jax.methods.recovery_likelihood import RecoveryLikelihood
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "ContrastiveDivergence",
     "DenoisingScoreMatching",
     "Densities",
+    "EnergyDiscrepancy",
     "Inpainter",
     "Mean",
     "Method",

@@ -26,6 +26,7 @@ from ebm_jax.methods import (
     Restorer,
 )
 from ebm_jax.methods.denoising_score_matching import AnnealedLangevinSampler
+from ebm_jax.methods.energy_discrepancy import EnergyDiscrepancy, EnergyDiscrepancySampler
 from ebm_jax.methods.recovery_likelihood import RecoverySampler
 from ebm_jax.methods.registry import METHODS
 from ebm_jax.networks import EnergyMLP, IgebmResNet, MdsmResNet, RecoveryResNet
@@ -49,6 +50,9 @@ score_matching = functools.partial(
     num_levels=4,
     sampler=AnnealedLangevinSampler(start_temperature=10.0, num_hot=1, num_cooling=2, num_final=3),
 )
+discrepancy = functools.partial(
+    EnergyDiscrepancy, num_points=3, sampler=EnergyDiscrepancySampler(num_steps=4)
+)
 
 # 'name in METHODS/what' -> method
 CASES: dict[str, Method] = {
@@ -65,6 +69,8 @@ CASES: dict[str, Method] = {
         MdsmResNet(**IMAGES, multipliers=(1,), num_blocks=1)
     ),
     "denoising_score_matching/vectors": score_matching(MLP),
+    "energy_discrepancy/images": discrepancy(MdsmResNet(**IMAGES, multipliers=(1,), num_blocks=1)),
+    "energy_discrepancy/vectors": discrepancy(MLP),
 }
 
 # Additive constants: energies differ by them, losses of differences and of gradients do not.
