@@ -3,12 +3,14 @@
 import dis
 import functools
 import types
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from ebm_jax.samplers._trees import flatten, is_traced
 
 _DATA = (jax.Array, np.ndarray, np.generic, float)
 _PLAIN = (int, float, complex, str, bytes, type(None), np.dtype, np.generic)
@@ -79,14 +81,13 @@ def _key(value: Any) -> Hashable:
         except _Changeable:
             return _Identity(value)
     if isinstance(value, functools.partial):
-        inner: functools.partial[Any] = value
-        parts = [inner.func, *inner.args, *inner.keywords.values()]
-        return "partial", tuple(inner.keywords), len(inner.args), *map(_key, parts)
+        parts = [value.func, *value.args, *value.keywords.values()]
+        return "partial", tuple(value.keywords), len(value.args), *map(_key, parts)
     try:
         hash(value)
     except TypeError:
         return _Identity(value)
-    return type(value), value
+    return value.__class__, value
 
 
 def _key_of_function(function: types.FunctionType, depth: int) -> Hashable:
@@ -114,21 +115,28 @@ def _names(code: types.CodeType) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def _key_of_constant(value: Any, names: tuple[str, ...], depth: int) -> Hashable:
     """Key of a value that a function with these names reads; raises _Changeable."""
-    if isinstance(value, jax.core.Tracer) or depth == 0:
+    if is_traced(value) or depth == 0:
         raise _Changeable
-    if isinstance(value, _PLAIN):
-        return type(value), value
+    if _is_plain(value):
+        return value.__class__, value
     if isinstance(value, _UNCHANGING) or _is_of_a_library(value):
         return _Identity(value)
     if isinstance(value, tuple):
-        entries: tuple[Any, ...] = value
-        return type(entries), *(_key_of_constant(v, names, depth - 1) for v in entries)
+        return "tuple", *(_key_of_constant(v, names, depth - 1) for v in _entries(value))
     if isinstance(value, types.FunctionType):
         return _key_of_function(value, depth - 1)
     if isinstance(value, types.ModuleType):  # its attributes, as far as the code names them
         found = [vars(value)[name] for name in names if name in vars(value)]
         return _Identity(value), *(_key_of_constant(v, names, depth - 1) for v in found)
     raise _Changeable
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, _PLAIN)
+
+
+def _entries(value: Any) -> Iterable[Any]:
+    return value
 
 
 def _is_of_a_library(value: Any) -> bool:
@@ -145,8 +153,8 @@ def compiled(function: Callable[..., Any], args: Any, **options: Any) -> Any:
     `args` may hold kernels: their arrays and floats become inputs of the compiled function, their
     functions and other values become part of its cache key.
     """
-    leaves, structure = jax.tree.flatten(args)
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+    leaves, structure = flatten(args)
+    if any(is_traced(leaf) for leaf in leaves):
         return function(*args, **options)
     mask = tuple(isinstance(leaf, _DATA) for leaf in leaves)
     data = [leaf for leaf, d in zip(leaves, mask, strict=True) if d]

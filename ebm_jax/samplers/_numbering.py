@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
-from ebm_jax.samplers._trees import PyTree
+from ebm_jax.samplers._trees import PyTree, is_traced
 
 
 def device_axes(x: PyTree) -> tuple[str, ...]:
@@ -47,8 +47,7 @@ def first_of_row(rng_key: jax.Array, x: PyTree, num_chains: int) -> jax.Array | 
     such as step sizes, keeps its rows on the same positions and the same noise.
     """
     leaves = jax.tree.leaves(x)
-    is_traced = any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
-    if not is_traced:
+    if not any(is_traced(leaf) for leaf in leaves):
         return 0
     # The values do not matter, only what they depend on; they are dead code once traced.
     of_x = jnp.stack([jax.lax.stop_gradient(leaf).ravel()[0] != 0 for leaf in leaves]).any()

@@ -6,11 +6,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.typing import DTypeLike
 
 PyTree = Any
 
 _FLOATS = (jnp.bfloat16, jnp.float16, jnp.float32, jnp.float64)
+
+
+def is_traced(leaf: Any) -> bool:
+    """Whether a value is only known inside a transformation."""
+    return isinstance(leaf, Tracer)
+
+
+def flatten(tree: PyTree) -> tuple[list[Any], Any]:
+    """Leaves and structure of a tree."""
+    return jax.tree.flatten(tree)
 
 
 def leaves_of(tree: PyTree) -> list[jax.Array]:
@@ -106,6 +117,12 @@ def transpose(pairs: PyTree, like: PyTree, count: int) -> Sequence[PyTree]:
     return jax.tree.transpose(jax.tree.structure(like), jax.tree.structure((0,) * count), pairs)
 
 
+def check_count(value: Any, name: str) -> None:
+    """Raise ValueError unless `value` is a Python int of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"expected {name} to be a Python int >= 1, got {value}")
+
+
 def parameter(
     value: PyTree, name: str, *, minimum: float = 0.0, strict: bool = True, below: float = np.inf
 ) -> PyTree:
@@ -133,7 +150,7 @@ def parameter(
 
 def _at_hand(leaf: Any) -> np.ndarray | None:
     """The value as a NumPy array, or None where reading it would wait for a device."""
-    if isinstance(leaf, jax.core.Tracer):
+    if is_traced(leaf):
         return None
     if isinstance(leaf, jax.Array):
         array: Any = leaf  # `is_ready` is a method of concrete arrays alone
@@ -151,9 +168,9 @@ def spread(value: PyTree, x: PyTree, name: str) -> PyTree:
     or equal to those of x ([1, ...] is one number per dimension); or a pytree with x's structure
     of such. Raises ValueError for any other shape: a bare [dimensions] is ambiguous.
     """
-    structure = jax.tree.structure(x)
+    structure: Any = jax.tree.structure(x)
     if not jax.tree_util.treedef_is_leaf(structure) and jax.tree.structure(value) == structure:
-        values = jax.tree.leaves(value)
+        values: list[Any] = jax.tree.leaves(value)
     else:
         if not jax.tree_util.all_leaves([value]):
             raise ValueError(f"expected {name} with the positions' structure, got another pytree")

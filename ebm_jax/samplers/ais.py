@@ -17,7 +17,7 @@ from jax.tree_util import Partial
 
 from ebm_jax.samplers import random
 from ebm_jax.samplers._compilation import compiled
-from ebm_jax.samplers._trees import PyTree, check_positions, rows, wide_dtype
+from ebm_jax.samplers._trees import PyTree, check_positions, is_traced, rows, wide_dtype
 from ebm_jax.samplers.base import EnergyFn, Info, Kernel, check_energy
 from ebm_jax.samplers.run import Chains, as_index, restart, run_chain, start
 
@@ -113,11 +113,12 @@ def ais(
 
     One loop over the temperatures; a temperature costs one gradient to enter it and those of
     `num_steps` steps, and the weights cost no energy beyond these. The log weights are summed with
-    compensation, in the float type of the energies (float32 at least), so that 10,000 small increments to a sum of
-    thousands of nats lose nothing but the rounding of the energies themselves. Step j at
-    temperature k uses the key `fold_in(rng_key, (k - 1) num_steps + j)` and chain i the draws of
-    its index: the result does not depend on the number of devices. Called outside a transformation
-    it compiles once for each (energy_path, make_kernel, number of temperatures, shape).
+    compensation, in the float type of the energies (float32 at least), so that 10,000 small
+    increments to a sum of thousands of nats lose nothing but the rounding of the energies
+    themselves. Step j at temperature k uses the key `fold_in(rng_key, (k - 1) num_steps + j)` and
+    chain i the draws of its index: the result does not depend on the number of devices. Called
+    outside a transformation it compiles once for each (energy_path, make_kernel, number of
+    temperatures, shape).
 
     Over several devices, run it on each one's chains and pass all the log weights to
     `summarize_weights`. A path may be cut into segments: log weights add up.
@@ -166,7 +167,7 @@ def ais(
 
 def _check_betas(betas: Any, x: PyTree) -> Array:
     check_positions(x)
-    if not isinstance(betas, jax.core.Tracer) and not np.isfinite(np.asarray(betas)).all():
+    if not is_traced(betas) and not np.isfinite(np.asarray(betas)).all():
         raise ValueError("expected finite betas, got one that is not finite")
     betas = jnp.asarray(betas, wide_dtype(jax.tree.leaves(x)[0].dtype))
     if betas.ndim != 1 or betas.size < 2:
@@ -281,6 +282,6 @@ def bootstrap_standard_error(
         chosen = jnp.minimum((u * num_chains).astype(jnp.int32), num_chains - 1)
         return jax.nn.logsumexp(log_weights[chosen])
 
-    estimates = jax.lax.map(resampled, jnp.arange(num_resamples), batch_size=100)
+    estimates: Array = jax.lax.map(resampled, jnp.arange(num_resamples), batch_size=100)
     error = jnp.std(estimates)
     return jnp.where(jnp.isneginf(estimates).any(), jnp.inf, error)

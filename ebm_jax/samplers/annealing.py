@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ebm_jax.samplers._compilation import compiled
-from ebm_jax.samplers._trees import PyTree
+from ebm_jax.samplers._trees import PyTree, check_count
 from ebm_jax.samplers.base import Kernel
-from ebm_jax.samplers.run import Chains, as_index, check_count, restart, run_steps, start
+from ebm_jax.samplers.run import Chains, as_index, restart, run_steps, start
 
 
 def run_schedule(

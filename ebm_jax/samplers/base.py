@@ -14,6 +14,7 @@ from ebm_jax.samplers._trees import (
     cast_like,
     check_positions,
     distance,
+    flatten,
     norm,
     sum_over_dims,
     wide_dtype,
@@ -125,7 +126,7 @@ class Kernel(NamedTuple):
 
 
 def _flatten_kernel(kernel: Kernel) -> tuple[list[Any], Hashable]:
-    leaves, structure = jax.tree.flatten((kernel.init, kernel.step))
+    leaves, structure = flatten((kernel.init, kernel.step))
     mask = tuple(is_data(leaf) for leaf in leaves)
     data = [leaf for leaf, d in zip(leaves, mask, strict=True) if d]
     fixed = tuple(Static(leaf) for leaf, d in zip(leaves, mask, strict=True) if not d)

@@ -175,15 +175,14 @@ def to_blackjax(kernel: Kernel) -> Any:
         state = kernel.init(jax.tree.map(lambda a: jnp.asarray(a)[None], position))
         return _single(state._replace(chain=jnp.zeros(1, jnp.int32)))
 
-    def step(
-        rng_key: Array, state: SingleChainState
-    ) -> tuple[SingleChainState, SingleChainInfo]:
+    def step(rng_key: Array, state: SingleChainState) -> tuple[SingleChainState, SingleChainInfo]:
         new, info = kernel.step(rng_key, state.kernel_state)
         return _single(new), SingleChainInfo(info.acceptance[0], info)
 
-    return SamplingAlgorithm(init, step)
+    make: Any = SamplingAlgorithm  # whose annotations know BlackJAX's own states alone
+    return make(init, step)
 
 
 def _single(state: Any) -> SingleChainState:
-    negative = jax.tree.map(lambda a: -a[0], (state.energy, state.grad))
-    return SingleChainState(jax.tree.map(lambda a: a[0], state.x), *negative, state)
+    logdensity, slope = jax.tree.map(lambda a: -a[0], (state.energy, state.grad))
+    return SingleChainState(jax.tree.map(lambda a: a[0], state.x), logdensity, slope, state)

@@ -251,9 +251,7 @@ def _standardized(values: Array) -> _Draws:
     center = jnp.where(jnp.isfinite(middle), middle, 0)
     centered = scaled - center
     second_scale = _power_of_two(centered)
-    return _Draws(
-        values, centered / second_scale, center * first_scale, first_scale * second_scale
-    )
+    return _Draws(values, centered / second_scale, center * first_scale, first_scale * second_scale)
 
 
 def _power_of_two(values: Array) -> Array:

@@ -4,11 +4,18 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.tree_util import Partial
 
 from ebm_jax.samplers import random
-from ebm_jax.samplers._trees import PyTree, parameter, rows, spread, sum_over_dims, widen
+from ebm_jax.samplers._trees import (
+    PyTree,
+    check_count,
+    parameter,
+    rows,
+    spread,
+    sum_over_dims,
+    widen,
+)
 from ebm_jax.samplers.base import (
     EnergyFn,
     Kernel,
@@ -59,33 +66,33 @@ def hmc(
 
     Momenta p ~ N(0, M) afresh in every step, then L leapfrog steps of `H = E(x) / T + p M^-1 p / 2`
     with time step e, accepted with probability min(1, exp(H - H')) (Duane et al. 1987; Neal 2011).
-    L gradients per step. In each step each chain's e is `step_size (1 - jitter U)`, U uniform in
-    (0, 1): with one length for all, trajectories of a near-Gaussian target return to their start
-    when they last a period, at a step size of 2 sin(pi / L) standard deviations (Neal 2011, 5.3.3).
+    L gradients per step. In each step each chain's e is `step_size (1 + jitter U)`, U uniform in
+    (-1, 1): with one length for all, trajectories of a near-Gaussian target return to their start
+    where they last a period, at a step size of 2 sin(pi / L) standard deviations (Mackenze 1989;
+    Neal 2011, section 5.4.2). Acceptance changes in second order of the jitter alone.
 
     Args:
         energy_fn: [chains, ...] -> [chains].
-        step_size: the largest time step e > 0; scalar, [chains], or of x's rank ([1, ...] is one
-            per dimension). Stable below 2 / sqrt(largest curvature of E / T, in units of M).
+        step_size: the mean time step e > 0; scalar, [chains], or of x's rank ([1, ...] is one per
+            dimension). Stable while `e (1 + jitter)` is below 2 / sqrt(largest curvature of E / T,
+            in units of M).
         num_leapfrog_steps: L, a Python int >= 1.
         mass: diagonal of M, > 0; shapes as `step_size`. Good is 1 / variance of each dimension.
         temperature: T > 0; scalar or [chains].
-        jitter: in [0, 1), the largest relative shortening of a step; scalar or [chains]. A single
-            leapfrog step (L = 1) has no period and is not shortened.
+        jitter: in [0, 1), the largest relative change of the time step; scalar or [chains]. A
+            single leapfrog step (L = 1) has no period, and its time step is not changed.
 
     Returns:
         A Kernel with `State` and `HMCInfo`.
 
     Raises ValueError where a number is out of range or has an ambiguous shape.
     """
-    n = num_leapfrog_steps
-    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-        raise ValueError(f"expected num_leapfrog_steps to be a Python int >= 1, got {n}")
+    check_count(num_leapfrog_steps, "num_leapfrog_steps")
     step = Partial(
         _hmc_step,
         energy_fn=energy_fn,
         step_size=parameter(step_size, "step_size"),
-        num_leapfrog_steps=int(n),
+        num_leapfrog_steps=int(num_leapfrog_steps),
         mass=parameter(mass, "mass"),
         temperature=parameter(temperature, "temperature"),
         jitter=parameter(jitter, "jitter", strict=False, below=1.0),
@@ -109,7 +116,7 @@ def _hmc_step(
     m = spread(mass, x, "mass")
     momentum = jax.tree.map(lambda xi, m: jnp.sqrt(m) * xi, noise, m)
     if num_leapfrog_steps > 1:
-        step_size = _shortened(rng_key, state.chain, x, step_size, jitter)
+        step_size = _jittered(rng_key, state.chain, x, step_size, jitter)
     proposal, new_momentum = leapfrog(
         energy_fn, state, momentum, step_size, num_leapfrog_steps, mass, temperature
     )
@@ -127,14 +134,14 @@ def _hmc_step(
     )
 
 
-def _shortened(
+def _jittered(
     rng_key: jax.Array, chain: jax.Array, x: PyTree, step_size: PyTree, jitter: jax.Array
 ) -> PyTree:
-    """The step sizes of this step: each chain's times `1 - jitter U`."""
+    """The step sizes of this step: each chain's times `1 + jitter U`, U in (-1, 1)."""
     dtype = jax.tree.leaves(x)[0].dtype
     # Of another key than the noise's: a function of it and the chain's index, as all draws are.
     u = random.uniform(random.fold_in(rng_key, 1), chain, (), dtype)
-    factor = 1 - jitter.astype(dtype) * u
+    factor = 1 + jitter.astype(dtype) * (2 * u - 1)
     return jax.tree.map(
         lambda e, leaf: e * rows(factor, leaf), spread(step_size, x, "step_size"), x
     )
@@ -173,6 +180,7 @@ def leapfrog(
         return x, kick(p, energy_and_grad(energy_fn, round_like(x, state.x)[0])[1], 1.0)
 
     phase = start, kick(momentum, state.grad, 0.5)
-    x, p = jax.lax.fori_loop(0, num_steps - 1, full_step, phase)
+    phase: tuple[PyTree, PyTree] = jax.lax.fori_loop(0, num_steps - 1, full_step, phase)
+    x, p = phase
     end: State = move_to(energy_fn, state, drift(x, p))
     return end, kick(p, end.grad, 0.5)

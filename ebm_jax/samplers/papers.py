@@ -196,9 +196,7 @@ def _check_one_clip(max_grad: Any, max_batch_norm: Any) -> None:
 
 
 def _igebm_noisy(x: PyTree, noise: PyTree, noise_std: Any) -> PyTree:
-    return jax.tree.map(
-        lambda x, n, std: x + std * n, x, noise, spread(noise_std, x, "noise_std")
-    )
+    return jax.tree.map(lambda x, n, std: x + std * n, x, noise, spread(noise_std, x, "noise_std"))
 
 
 def _igebm_move(

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple, TextIO
 import jax
 import numpy as np
 
-from ebm_jax.samplers._trees import PyTree, distance
+from ebm_jax.samplers._trees import PyTree, check_count, distance
 from ebm_jax.samplers.base import Kernel, positions
-from ebm_jax.samplers.run import check_count, is_state, run_chain
+from ebm_jax.samplers.run import is_state, run_chain
 
 # Chunks last about this long, so that an interrupt is answered soon and a device is kept busy.
 _SECONDS = 1.0
@@ -121,7 +121,7 @@ def _merge(infos: Sequence[Any], counts: Sequence[int], start: PyTree, state: An
     def one(name: str, *values: np.ndarray) -> np.ndarray:
         stacked = np.stack(values)
         if stacked.dtype == bool:
-            return stacked.all(axis=0) if name == "is_finite" else stacked.any(axis=0)
+            return np.asarray(stacked.all(axis=0) if name == "is_finite" else stacked.any(axis=0))
         return np.tensordot(weights, stacked, axes=1).astype(stacked.dtype)
 
     merged: dict[str, Any] = {}

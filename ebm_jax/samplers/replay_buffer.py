@@ -211,9 +211,7 @@ def replay_buffer(
             f"{capacity}"
         )
     if not 0.0 <= replay_probability <= 1.0:
-        raise ValueError(
-            f"expected replay_probability between 0 and 1, got {replay_probability}"
-        )
+        raise ValueError(f"expected replay_probability between 0 and 1, got {replay_probability}")
     codec = replay_codec(storage, low=low, high=high)
     ring = capacity // num_shards
     return ReplayBuffer(
@@ -240,13 +238,9 @@ def _init(
 ) -> ReplayState:
     batch, *shape = example_batch.shape
     if capacity < batch:
-        raise ValueError(
-            f"expected a capacity of at least the batch, {batch}, got {capacity}"
-        )
+        raise ValueError(f"expected a capacity of at least the batch, {batch}, got {capacity}")
     if batch % num_shards:
-        raise ValueError(
-            f"expected a batch that num_shards={num_shards} divides, got {batch}"
-        )
+        raise ValueError(f"expected a batch that num_shards={num_shards} divides, got {batch}")
     slots = capacity // num_shards + (batch // num_shards - 1 if overshoot else 0)
     storage = jnp.zeros((num_shards, slots, *shape), codec.dtype or example_batch.dtype)
     # Two arrays of their own, as one buffer cannot be donated twice.
@@ -259,8 +253,8 @@ def _by_shard(x: Array, state: ReplayState) -> Array:
     num_shards = state.storage.shape[0]
     if x.shape[1:] != state.storage.shape[2:] or x.shape[0] % num_shards:
         raise ValueError(
-            f"expected entries {state.storage.shape[2:]} in a batch that {num_shards} shards divide, "
-            f"got shape {x.shape}"
+            f"expected entries {state.storage.shape[2:]} in a batch that {num_shards} shards "
+            f"divide, got shape {x.shape}"
         )
     return x.reshape(num_shards, -1, *x.shape[1:])
 

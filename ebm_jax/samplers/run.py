@@ -5,12 +5,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ebm_jax.samplers import random
 from ebm_jax.samplers._compilation import compiled
 from ebm_jax.samplers._numbering import first_of_row
-from ebm_jax.samplers._trees import PyTree, distance, wide_dtype
+from ebm_jax.samplers._trees import PyTree, check_count, distance, wide_dtype
 from ebm_jax.samplers.base import Kernel, positions
 
 _LAST_OF_BLOCK = ("energy", "grad_norm", "displacement", "kept")
@@ -86,12 +85,6 @@ def run_chain(
         keep=keep,
         unroll=int(unroll),
     )
-
-
-def check_count(value: Any, name: str) -> None:
-    """Raise ValueError unless `value` is a Python int of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"expected {name} to be a Python int >= 1, got {value}")
 
 
 def as_index(first_chain: Any) -> jax.Array | None:
@@ -211,7 +204,7 @@ def run_steps(
         return (state, n + 1), info
 
     start_x = positions(carry[0])
-    sums = None
+    sums: Any = None
     if num_steps > 1:
         shapes = jax.eval_shape(lambda carry: _summed(one_step(carry)[1]), carry)
         zeros = {
@@ -236,7 +229,7 @@ def run_steps(
 
 
 def _summed(info: Any) -> dict[str, Any]:
-    """Fields of an Info that a block sums up over its steps, in types whose sums do not saturate."""
+    """Fields of an Info that a block sums up over its steps, float32 at least."""
 
     def one(value: jax.Array) -> jax.Array:
         if value.dtype == bool:

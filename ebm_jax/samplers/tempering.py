@@ -193,5 +193,5 @@ def exchange(
     swap = (proposed & (log_u[:, :-1] < log_ratio)).astype(jnp.int32)
     no = jnp.zeros_like(swap[:, :1])
     up, down = jnp.concatenate([swap, no], axis=1), jnp.concatenate([no, swap], axis=1)
-    source = np.arange(num_replicas, dtype=np.int32) + up - down
+    source = jnp.arange(num_replicas, dtype=jnp.int32) + up - down
     return source, jnp.exp(jnp.minimum(log_ratio, 0))

@@ -12,8 +12,10 @@ from ebm_jax.samplers._compilation import compiled
 from ebm_jax.samplers._numbering import device_axes
 from ebm_jax.samplers._trees import (
     PyTree,
+    check_count,
     check_positions,
     distance,
+    is_traced,
     parameter,
     rows,
     sum_over_dims,
@@ -22,7 +24,7 @@ from ebm_jax.samplers._trees import (
 )
 from ebm_jax.samplers.base import Kernel, positions
 from ebm_jax.samplers.roughness import jumps_near
-from ebm_jax.samplers.run import as_index, check_count, filled, is_state, start
+from ebm_jax.samplers.run import as_index, filled, is_state, start
 
 # A chain that has gone less than this part of the distance between two independent draws in the
 # last fifth of the warm-up does not move; energies that jump by more than this many nats between
@@ -67,14 +69,14 @@ class WarmupResult(NamedTuple):
 
 class _StepSearch(NamedTuple):
     log_step: jax.Array  # used for the next step
-    log_average: jax.Array  # the result so far: its weighted average, or itself in the last tenth
+    log_average: jax.Array  # the result so far: its weighted average, or itself while it settles
     error: jax.Array  # running mean of target minus acceptance
-    count: jax.Array  # steps since the last restart
+    num_steps: jax.Array  # since the last restart
     center: jax.Array  # log step that the iterates are drawn to
 
 
 class _Moments(NamedTuple):
-    count: jax.Array  # [], or [chains] with per_chain
+    weight: jax.Array  # positions added, [] or [chains] with per_chain
     mean: PyTree
     sum_of_squares: PyTree  # of deviations from the mean
 
@@ -86,7 +88,8 @@ class _Phases(NamedTuple):
     window_ends: np.ndarray  # a new mass, and the step size starts again
     last_fifth: np.ndarray  # begins with it
     search_ends: np.ndarray  # after it, the step size settles
-    last_tenth: np.ndarray  # the step size settles
+    settles: np.ndarray  # on its target
+    last_tenth: np.ndarray  # whose acceptance is reported
 
 
 def warmup(
@@ -107,9 +110,9 @@ def warmup(
     Step size by dual averaging of the acceptance (Nesterov 2009; Hoffman and Gelman 2014, eq. 6,
     with their gamma = 0.05, t0 = 10, kappa = 0.75), fed with the mean over all chains, or with each
     chain's own. Its average of log step sizes accepts more than the target wherever the iterates
-    still fluctuate, because acceptance is a concave function of them; so the last tenth of the
-    steps follows `log step += 3 / (n + 5) (acceptance - target)` (Robbins and Monro 1951), whose
-    fluctuation dies out, and ends on the target.
+    still fluctuate, because acceptance is a concave function of them; so the last two fifteenths of
+    the steps follow `log step += 5 / (n + 5) (acceptance - target)` (Robbins and Monro 1951), whose
+    fluctuation dies out, and end on the target.
 
     Mass from the variance of the positions in windows that double in length, between a first and a
     last segment that adapt the step size alone, as in Stan; the step size starts again with each
@@ -165,7 +168,7 @@ def _warn_if_stuck(result: WarmupResult, initial: Any) -> None:
     numbers = (result.is_stuck, result.step_size, result.acceptance, result.movement, initial)
     for number in (*numbers, result.roughness):
         value: Any = number
-        if isinstance(value, jax.core.Tracer) or not value.is_fully_addressable:
+        if is_traced(value) or not value.is_fully_addressable:
             return
     is_stuck = np.asarray(result.is_stuck)
     if not is_stuck.any():
@@ -188,7 +191,7 @@ def mass_windows(num_steps: int) -> list[tuple[int, int]]:
     that would leave less than the next one's length takes what is left.
     """
     begin, end = num_steps // 10, num_steps - num_steps // 5
-    length, windows = max(end - begin, 1) // 15 or 1, []
+    length, windows = max(end - begin, 1) // 15 or 1, list[tuple[int, int]]()
     while begin < end:
         stop = end if begin + 3 * length > end else begin + length
         windows.append((begin, stop))
@@ -202,11 +205,13 @@ def _phases(num_steps: int, adapt_mass: bool) -> _Phases:
     for begin, end in windows:
         in_window[begin:end], window_ends[end - 1] = True, True
     step = np.arange(num_steps)
+    settling = num_steps - 2 * (num_steps // 5) // 3
     return _Phases(
         in_window,
         window_ends,
         last_fifth=step == num_steps - num_steps // 5,
-        search_ends=step == num_steps - num_steps // 10 - 1,
+        search_ends=step == settling - 1,
+        settles=step >= settling,
         last_tenth=step >= num_steps - num_steps // 10,
     )
 
@@ -255,7 +260,7 @@ def _warmup(
         state, info = kernel_at(search, mass).step(random.fold_in(rng_key, n), state)
         acceptance = pooling.mean(jnp.nan_to_num(info.acceptance.astype(dtype)), is_alive)
         error = jnp.where(jnp.isnan(acceptance), 0, target - acceptance)
-        search = _where(phase.last_tenth, _settled(search, error), _averaged(search, error))
+        search = _where(phase.settles, _settled(search, error), _averaged(search, error))
         search = _where(phase.search_ends, _restarted(jnp.exp(search.log_average)), search)
         if adapt_mass:
             added = pooling.add(moments, positions(state), is_alive & _is_alive(state))
@@ -317,14 +322,14 @@ class _Pooling(NamedTuple):
 
     def add(self, moments: _Moments, x: PyTree, is_alive: jax.Array) -> _Moments:
         """Moments with the positions of the chains that are alive added, in Chan's stable form."""
-        batch = self.total(is_alive.astype(moments.count.dtype))
-        count = moments.count + batch
+        batch = self.total(is_alive.astype(moments.weight.dtype))
+        count = moments.weight + batch
 
         def one(mean: jax.Array, squares: jax.Array, x: jax.Array) -> Any:
             def per_row(values: jax.Array) -> jax.Array:
                 return rows(values, x) if self.per_chain else values
 
-            known, added, all_ = (per_row(v) for v in (moments.count, batch, count))
+            known, added, all_ = (per_row(v) for v in (moments.weight, batch, count))
             mask = rows(is_alive, x)
             x_mean = self.total(jnp.where(mask, x, 0)) / jnp.maximum(added, 1)
             deviation = jnp.where(mask, x - x_mean, 0)
@@ -346,7 +351,7 @@ def _restarted(step_size: jax.Array) -> _StepSearch:
 
 def _averaged(search: _StepSearch, error: jax.Array) -> _StepSearch:
     """One update of Hoffman and Gelman (2014), eq. 6."""
-    count = search.count + 1
+    count = search.num_steps + 1
     rate = 1 / (count + 10)
     mean_error = (1 - rate) * search.error + rate * error
     log_step = search.center - jnp.sqrt(count) / 0.05 * mean_error
@@ -357,9 +362,10 @@ def _averaged(search: _StepSearch, error: jax.Array) -> _StepSearch:
 
 def _settled(search: _StepSearch, error: jax.Array) -> _StepSearch:
     """One update of Robbins and Monro (1951), whose gain falls as 1 / n."""
-    # Acceptance falls by about 0.4 per unit of log step near 0.8: the best gain is 1 / 0.4 n.
-    log_step = search.log_step - 3 / (search.count + 5) * error
-    return search._replace(log_step=log_step, log_average=log_step, count=search.count + 1)
+    # Acceptance falls by about 0.4 per unit of log step near 0.8, so that a gain of 1 / 0.4 n would
+    # leave the least noise; twice that forgets the start of the phase faster.
+    log_step = search.log_step - 5 / (search.num_steps + 5) * error
+    return search._replace(log_step=log_step, log_average=log_step, num_steps=search.num_steps + 1)
 
 
 def _movement(state: Any, mark: PyTree, across: _Pooling, per_chain: bool) -> jax.Array:
@@ -399,7 +405,7 @@ def _mass(moments: _Moments) -> PyTree:
     """1 / variance, drawn a little towards 1000 where there are few draws, as in Stan."""
 
     def one(squares: jax.Array) -> jax.Array:
-        n = moments.count if moments.count.ndim == 0 else rows(moments.count, squares)
+        n = moments.weight if moments.weight.ndim == 0 else rows(moments.weight, squares)
         variance = squares / jnp.maximum(n - 1, 1)
         return (n + 5) / (n * variance + 5e-3)
 

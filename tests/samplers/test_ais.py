@@ -320,7 +320,7 @@ def test_bad_input_is_refused_in_one_line():
         ais(key, PATH, x, [0.0, 1.0], make, kernel_params=jnp.ones(2))
     with pytest.raises(ValueError, match="num_steps"):
         ais(key, PATH, x, [0.0, 1.0], make, num_steps=0)
-    with pytest.raises(ValueError, match="energy_fn returned shape"):
+    with pytest.raises(ValueError, match=r"expected energy_fn to return shape \(4,\)"):
         ais(key, lambda x, beta: PATH(x, beta)[:, None], x, [0.0, 1.0], make)
-    with pytest.raises(TypeError, match="positions are int32"):
+    with pytest.raises(TypeError, match="expected floating-point positions, got int32"):
         ais(key, PATH, jnp.zeros((4, 2), jnp.int32), [0.0, 1.0], make)

@@ -66,7 +66,7 @@ def test_update_with_given_noise_is_the_formula():
 
 def test_a_bare_vector_of_dimensions_is_refused():
     kernel = samplers.langevin(quadratic, jnp.ones(3))
-    with pytest.raises(ValueError, match=r"step_size has shape \(3,\).*\(1, 3\) per dimension"):
+    with pytest.raises(ValueError, match=r"expected step_size of shape .*\(1, 3\) per dimension, got \(3,\)"):
         samplers.run_chain(jax.random.key(0), kernel, jnp.zeros((4, 3)), 1)
 
 

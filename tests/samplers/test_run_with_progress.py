@@ -79,5 +79,5 @@ def test_chains_that_are_not_finite_are_counted_in_the_line():
 
 
 def test_pieces_that_keep_every_does_not_divide():
-    with pytest.raises(ValueError, match="keep_every=5 must divide num_steps=40 and report"):
+    with pytest.raises(ValueError, match="expected multiples of keep_every=5, got num_steps=40 and report_every=7"):
         samplers.run_with_progress(KEY, KERNEL, X0, 40, keep_every=5, report_every=7)

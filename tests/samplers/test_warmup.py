@@ -93,9 +93,9 @@ def test_windows_follow_one_another_and_double(num_steps):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_steps": 10}, "num_steps is 10: give at least 20"),
-        ({"num_steps": 20, "target_acceptance": 1.5}, "give a number below 1"),
-        ({"num_steps": 20, "initial_step_size": -1.0}, "initial_step_size is -1"),
+        ({"num_steps": 10}, "expected num_steps of at least 20, better 300 or more, got 10"),
+        ({"num_steps": 20, "target_acceptance": 1.5}, "expected a finite target_acceptance > 0 and < 1, got 1.5"),
+        ({"num_steps": 20, "initial_step_size": -1.0}, "expected a finite initial_step_size > 0, got -1"),
     ],
 )
 def test_bad_numbers(options, message):
