@@ -18,9 +18,8 @@ from ebm_jax.diffusion import NoiseSchedule, q_sample
 from ebm_jax.evaluation import guided_chains as guided
 from ebm_jax.objectives import recovery_likelihood as recovery
 from ebm_jax.objectives.chain_starts import box_noise
-from ebm_jax.samplers import random
+from ebm_jax.samplers import norm, random
 from ebm_jax.samplers.base import energy_and_grad
-from ebm_jax.samplers.positions import norm
 
 
 class Model(NamedTuple):
