@@ -39,7 +39,7 @@ class MakeKernel(Protocol):
 
 
 class AISResult(NamedTuple):
-    """What annealed importance sampling estimates, in nats.
+    """Estimates of annealed importance sampling, in nats.
 
     Attributes:
         log_z: estimate of `log Z(betas[-1]) - log Z(betas[0])`, [].

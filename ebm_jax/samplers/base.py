@@ -59,7 +59,7 @@ class State(NamedTuple):
 
 
 class Info(NamedTuple):
-    """What one step, or a block of steps, did; every array is [chains] (runs: [..., chains]).
+    """Record of one step, or of a block; every array is [chains] (runs: [..., chains]).
 
     Other kernels' infos have these fields and more. In a block, further fields hold their mean over
     its steps, or, where boolean, whether any step's was true.

@@ -55,7 +55,7 @@ class ReplayDraw(Protocol):
     def __call__(
         self, rng_key: Array, state: ReplayState, fresh: Array, /, *, first_chain: Any = None
     ) -> tuple[Array, Array]:
-        """Where chains start.
+        """Initial positions of chains.
 
         Args:
             rng_key: one key.

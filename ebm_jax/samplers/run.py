@@ -118,7 +118,7 @@ def start(rng_key: jax.Array, kernel: Kernel, x: PyTree, first_chain: jax.Array 
 
 
 class Chains(NamedTuple):
-    """What chains take along from one kernel to the next; the fields are those of `State`."""
+    """Part of a state that chains take along from one kernel to the next."""
 
     x: PyTree
     chain: Any
@@ -126,7 +126,7 @@ class Chains(NamedTuple):
 
     @classmethod
     def of(cls, state: Any) -> "Chains":
-        """Of a kernel's state."""
+        """The part of a kernel's state."""
         return cls(state.x, state.chain, getattr(state, "remainder", None))
 
 

@@ -82,7 +82,7 @@ class _Moments(NamedTuple):
 
 
 class _Phases(NamedTuple):
-    """What each step of the warm-up belongs to, bool [steps]."""
+    """Schedule of a warm-up, bool [steps]."""
 
     in_window: np.ndarray  # adds to the moments
     window_ends: np.ndarray  # a new mass, and the step size starts again
