@@ -233,8 +233,8 @@ class _Draws(NamedTuple):
     """Draws of one component, [chains, draws].
 
     `values` are the draws themselves, for what depends on their order alone; `standard` are
-    `(values - center) / scale` with a draw in their middle as center and a power of two as scale,
-    so that both steps are exact for draws of one order of magnitude.
+    `(values - center) / scale`, exact: the scale is a power of two, and the center a draw in their
+    middle where all draws are close to it for their magnitude, else 0.
     """
 
     values: Array
@@ -248,7 +248,10 @@ def _standardized(values: Array) -> _Draws:
     first_scale = _power_of_two(values)
     scaled = values / first_scale
     middle = jnp.sort(scaled.ravel())[scaled.size // 2]
-    center = jnp.where(jnp.isfinite(middle), middle, 0)
+    reach = jnp.max(jnp.where(jnp.isfinite(scaled), jnp.abs(scaled - middle), 0))
+    # An offset that costs a few bits at most stays: the results are ArviZ's to the last digit then.
+    center = jnp.where(jnp.abs(middle) > 16 * reach, middle, 0)
+    center = jnp.where(jnp.isfinite(center), center, 0)
     centered = scaled - center
     second_scale = _power_of_two(centered)
     return _Draws(values, centered / second_scale, center * first_scale, first_scale * second_scale)

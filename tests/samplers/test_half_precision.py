@@ -34,7 +34,7 @@ def assert_standard(x, variance=1.0):
         samplers.langevin(square, H),
         samplers.drl_langevin(square, np.sqrt(2 * H)),
         samplers.mala(square, H),
-        samplers.underdamped_langevin(square, 0.01),
+        samplers.underdamped_langevin(square, 0.05),  # momenta start at rest: 10 units of time
         samplers.igebm_langevin(square, H, noise_std=np.sqrt(2 * H), box=None),
     ],
     ids=["langevin", "drl", "mala", "underdamped", "igebm"],
