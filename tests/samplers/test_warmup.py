@@ -126,7 +126,9 @@ def test_a_chain_that_is_not_finite_is_left_out(bad):
     assert abs(np.log(found.step_size / others.step_size)) < 0.3
     assert abs(float(found.acceptance) - 0.8) < 0.1
     assert not found.is_stuck
-    alone = samplers.warmup(KEY, tuned, x.at[3, 0].set(bad), 60, per_chain=True)
+    with pytest.warns(UserWarning, match="chains that move"):  # for that one
+        alone = samplers.warmup(KEY, tuned, x.at[3, 0].set(bad), 60, per_chain=True)
+    np.testing.assert_array_equal(alone.is_stuck, np.arange(16) == 3)
     assert np.isfinite(alone.step_size).all()
     assert np.isfinite(alone.mass).all()
 
@@ -168,7 +170,8 @@ def test_acceptance_is_the_target_on_average(per_chain):
 
 
 def test_devices_find_one_step_size_and_one_mass():
-    """As one device with all the chains, up to the order of sums and what 60 steps make of it."""
+    """As one device with all the chains; the order of sums decides a Metropolis test now and then,
+    from which step sizes go apart by their Monte Carlo error."""
     x = start(32)
 
     def find(x, **options):
@@ -185,10 +188,11 @@ def test_devices_find_one_step_size_and_one_mass():
 
     sharded = jax.jit(jax.shard_map(numbers, mesh=mesh, in_specs=axis, out_specs=everywhere))(x)
     for found in (pmapped.step_size[0], pmapped.step_size[7], sharded[0]):
-        np.testing.assert_allclose(found, alone.step_size, rtol=0.05)
+        np.testing.assert_allclose(found, alone.step_size, rtol=0.25)
+    np.testing.assert_array_equal(pmapped.step_size, pmapped.step_size[0])
     np.testing.assert_array_equal(pmapped.mass[0], pmapped.mass[7])
-    np.testing.assert_allclose(sharded[1], alone.mass, rtol=0.05)
-    np.testing.assert_allclose(sharded[2], alone.movement, rtol=0.05)
+    np.testing.assert_allclose(sharded[1], alone.mass, rtol=0.5)
+    np.testing.assert_allclose(sharded[2], alone.movement, rtol=0.5)
     assert not sharded[3]
 
     own = jax.pmap(lambda x: find(x, axis_name=()))(x.reshape(8, 4, 3)).step_size
