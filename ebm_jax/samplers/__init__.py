@@ -1,4 +1,4 @@
-"""MCMC for many chains in JAX: kernels, presets, runners. Imports jax and numpy alone.
+"""MCMC for many chains in JAX: kernels, the papers' samplers, runners. Imports jax and numpy alone.
 
     from ebm_jax import samplers
     kernel = samplers.mala(energy_fn, step_size=0.05)
@@ -7,110 +7,79 @@
 `p(x) ∝ exp(-energy_fn(x))`, `energy_fn: [chains, ...] -> [chains]`, everywhere.
 """
 
-from ebm_jax.samplers.ais import (
-    AISResult,
-    ais,
-    bootstrap_standard_error,
-    geometric_path,
-    summarize_weights,
-)
-from ebm_jax.samplers.base import EnergyFn, Info, Kernel, State, from_log_density
-from ebm_jax.samplers.chains import run_chain
-from ebm_jax.samplers.diagnostics import (
-    acceptance_rate,
-    ess_bulk,
-    ess_mean,
-    ess_quantile,
-    ess_tail,
-    mcse_mean,
-    mcse_quantile,
-    mcse_sd,
-    split_r_hat,
-    summarize,
-)
-from ebm_jax.samplers.hmc import hmc
-from ebm_jax.samplers.interop import from_blackjax, to_blackjax
-from ebm_jax.samplers.langevin import langevin, langevin_update
-from ebm_jax.samplers.mala import mala
-from ebm_jax.samplers.presets import (
-    drl_langevin,
-    drl_update,
-    igebm_langevin,
-    igebm_update,
-    mdsm_langevin,
-    mdsm_temperatures,
-    mdsm_update,
-    ncsn_langevin,
-    ncsn_step_size,
-    ncsn_update,
-    temperature_of_noise,
-)
-from ebm_jax.samplers.progress import PartialRun, run_with_progress
-from ebm_jax.samplers.replay_buffer import (
-    ReplayBuffer,
-    ReplayCodec,
-    ReplayState,
-    replay_buffer,
-    replay_codec,
-)
-from ebm_jax.samplers.schedule import run_schedule
-from ebm_jax.samplers.tempering import TemperingInfo, TemperingState, parallel_tempering
-from ebm_jax.samplers.underdamped import UnderdampedState, baoab_update, underdamped_langevin
-from ebm_jax.samplers.warmup import WarmupResult, warmup
+from collections.abc import Callable
 
-__all__ = [
-    "AISResult",
-    "EnergyFn",
-    "Info",
-    "Kernel",
-    "PartialRun",
-    "ReplayBuffer",
-    "ReplayCodec",
-    "ReplayState",
-    "State",
-    "TemperingInfo",
-    "TemperingState",
-    "UnderdampedState",
-    "WarmupResult",
-    "acceptance_rate",
-    "ais",
-    "baoab_update",
-    "bootstrap_standard_error",
-    "drl_langevin",
-    "drl_update",
-    "ess_bulk",
-    "ess_mean",
-    "ess_quantile",
-    "ess_tail",
-    "from_blackjax",
-    "from_log_density",
-    "geometric_path",
-    "hmc",
-    "igebm_langevin",
-    "igebm_update",
-    "langevin",
-    "langevin_update",
-    "mala",
-    "mcse_mean",
-    "mcse_quantile",
-    "mcse_sd",
-    "mdsm_langevin",
-    "mdsm_temperatures",
-    "mdsm_update",
-    "ncsn_langevin",
-    "ncsn_step_size",
-    "ncsn_update",
-    "parallel_tempering",
-    "replay_buffer",
-    "replay_codec",
-    "run_chain",
-    "run_schedule",
-    "run_with_progress",
-    "split_r_hat",
-    "summarize",
-    "summarize_weights",
-    "temperature_of_noise",
-    "to_blackjax",
-    "underdamped_langevin",
-    "warmup",
-]
+from ebm_jax.samplers import random as random
+from ebm_jax.samplers._trees import norm as norm
+from ebm_jax.samplers.ais import AISResult as AISResult
+from ebm_jax.samplers.ais import EnergyPath as EnergyPath
+from ebm_jax.samplers.ais import WeightSummary as WeightSummary
+from ebm_jax.samplers.ais import ais as ais
+from ebm_jax.samplers.ais import bootstrap_standard_error as bootstrap_standard_error
+from ebm_jax.samplers.ais import geometric_path as geometric_path
+from ebm_jax.samplers.ais import summarize_weights as summarize_weights
+from ebm_jax.samplers.annealing import run_schedule as run_schedule
+from ebm_jax.samplers.base import EnergyFn as EnergyFn
+from ebm_jax.samplers.base import Info as Info
+from ebm_jax.samplers.base import InitFn as InitFn
+from ebm_jax.samplers.base import Kernel as Kernel
+from ebm_jax.samplers.base import State as State
+from ebm_jax.samplers.base import StepFn as StepFn
+from ebm_jax.samplers.base import energy_and_grad as energy_and_grad
+from ebm_jax.samplers.base import from_log_density as from_log_density
+from ebm_jax.samplers.blackjax import from_blackjax as from_blackjax
+from ebm_jax.samplers.blackjax import to_blackjax as to_blackjax
+from ebm_jax.samplers.diagnostics import Summary as Summary
+from ebm_jax.samplers.diagnostics import acceptance_rate as acceptance_rate
+from ebm_jax.samplers.diagnostics import ess_bulk as ess_bulk
+from ebm_jax.samplers.diagnostics import ess_mean as ess_mean
+from ebm_jax.samplers.diagnostics import ess_quantile as ess_quantile
+from ebm_jax.samplers.diagnostics import ess_tail as ess_tail
+from ebm_jax.samplers.diagnostics import mcse_mean as mcse_mean
+from ebm_jax.samplers.diagnostics import mcse_quantile as mcse_quantile
+from ebm_jax.samplers.diagnostics import mcse_sd as mcse_sd
+from ebm_jax.samplers.diagnostics import split_r_hat as split_r_hat
+from ebm_jax.samplers.diagnostics import summarize as summarize
+from ebm_jax.samplers.hmc import HMCInfo as HMCInfo
+from ebm_jax.samplers.hmc import hmc as hmc
+from ebm_jax.samplers.langevin import langevin as langevin
+from ebm_jax.samplers.langevin import langevin_update as langevin_update
+from ebm_jax.samplers.mala import mala as mala
+from ebm_jax.samplers.papers import drl_langevin as drl_langevin
+from ebm_jax.samplers.papers import drl_update as drl_update
+from ebm_jax.samplers.papers import igebm_langevin as igebm_langevin
+from ebm_jax.samplers.papers import igebm_update as igebm_update
+from ebm_jax.samplers.papers import mdsm_langevin as mdsm_langevin
+from ebm_jax.samplers.papers import mdsm_temperatures as mdsm_temperatures
+from ebm_jax.samplers.papers import mdsm_update as mdsm_update
+from ebm_jax.samplers.papers import ncsn_langevin as ncsn_langevin
+from ebm_jax.samplers.papers import ncsn_step_size as ncsn_step_size
+from ebm_jax.samplers.papers import ncsn_update as ncsn_update
+from ebm_jax.samplers.papers import temperature_of_noise as temperature_of_noise
+from ebm_jax.samplers.progress import PartialRun as PartialRun
+from ebm_jax.samplers.progress import run_with_progress as run_with_progress
+from ebm_jax.samplers.random import Blend as Blend
+from ebm_jax.samplers.replay_buffer import ReplayBuffer as ReplayBuffer
+from ebm_jax.samplers.replay_buffer import ReplayCodec as ReplayCodec
+from ebm_jax.samplers.replay_buffer import ReplayState as ReplayState
+from ebm_jax.samplers.replay_buffer import replay_buffer as replay_buffer
+from ebm_jax.samplers.replay_buffer import replay_codec as replay_codec
+from ebm_jax.samplers.roughness import Roughness as Roughness
+from ebm_jax.samplers.roughness import roughness as roughness
+from ebm_jax.samplers.run import run_chain as run_chain
+from ebm_jax.samplers.tempering import TemperingInfo as TemperingInfo
+from ebm_jax.samplers.tempering import TemperingState as TemperingState
+from ebm_jax.samplers.tempering import parallel_tempering as parallel_tempering
+from ebm_jax.samplers.underdamped import UnderdampedState as UnderdampedState
+from ebm_jax.samplers.underdamped import baoab_update as baoab_update
+from ebm_jax.samplers.underdamped import underdamped_langevin as underdamped_langevin
+from ebm_jax.samplers.warmup import WarmupResult as WarmupResult
+from ebm_jax.samplers.warmup import warmup as warmup
+
+# A kernel for exp(-E) from an energy and a step size, by name; a new one is a file and a line here.
+KERNELS: dict[str, Callable[..., Kernel]] = {
+    "hmc": hmc,
+    "langevin": langevin,
+    "mala": mala,
+    "underdamped_langevin": underdamped_langevin,
+}

@@ -3,14 +3,14 @@
 "Rank-normalization, folding, and localization: an improved R-hat for assessing convergence of
 MCMC", Bayesian Analysis 16(2), arXiv 1903.08008. Every function takes draws with the axes that
 `run_chain` stacks them in, `[draws, chains, ...]` (an array or a pytree of such arrays), and
-returns one figure for each of the remaining dimensions. The figures are those of ArviZ 0.23,
-which takes `[chains, draws, ...]`: swap the first two axes to compare.
+returns one value for each of the remaining dimensions. The values are those of ArviZ 0.23, which
+takes `[chains, draws, ...]`: swap the first two axes to compare.
 
-Computed in float32, or in float64 where `jax_enable_x64` is on. A component with a NaN among its
-draws gives NaN. Fewer than four draws, or an array without both axes, raise ValueError.
+Computed in float32, or in float64 where `jax_enable_x64` is on, of draws that are centered and
+scaled first: a common offset or a unit in which the draws are tiny or huge costs no digits. A
+component with a NaN among its draws gives NaN. Fewer than four draws, or an array without both
+axes, raise ValueError.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Callable
@@ -28,7 +28,14 @@ _ONE_SIGMA_PROBS = (0.1586553, 0.8413447)  # Phi(-1) and Phi(1), with the digits
 
 
 class Summary(NamedTuple):
-    """What one line of a table on a chain's output holds; each field has shape `[...]`."""
+    """One line of a table on a chain's output; each field has the shape `[...]` of one draw.
+
+    Attributes:
+        mean, sd: of all draws of all chains.
+        mcse_mean, mcse_sd: Monte Carlo standard errors of these two.
+        ess_bulk, ess_tail: effective sample sizes, in draws.
+        r_hat: rank-normalized split R-hat.
+    """
 
     mean: Any
     sd: Any
@@ -41,7 +48,7 @@ class Summary(NamedTuple):
 
 @jax.jit
 def split_r_hat(samples: Any) -> Any:
-    """Rank-normalised split R-hat: the larger of the bulk's and the tails' (eq. 14 there).
+    """Rank-normalized split R-hat: the larger of the bulk's and the tails' (eq. 14 there).
 
     Each chain is halved, the draws are replaced by the normal scores of their ranks (and, for the
     tails, by those of their distances to the median), and the usual ratio of standard deviations
@@ -59,7 +66,7 @@ def split_r_hat(samples: Any) -> Any:
 
 @jax.jit
 def ess_bulk(samples: Any) -> Any:
-    """Effective sample size of the centre of the law: of the rank-normalised split chains.
+    """Effective sample size of the bulk of the distribution: of the rank-normalized split chains.
 
     `S / tau` with S the number of draws of all chains, and tau the autocorrelation time by Geyer's
     initial monotone sequence over the chains' combined autocorrelations (eqs. 10 to 13 there),
@@ -71,7 +78,7 @@ def ess_bulk(samples: Any) -> Any:
     Returns:
       `[...]`, in draws.
     """
-    return _per_component(lambda draws: _ess(_normal_scores(_split(draws))), samples)
+    return _per_component(lambda draws: _ess(_normal_scores(_split(draws.values))), samples)
 
 
 @jax.jit
@@ -86,7 +93,10 @@ def ess_tail(samples: Any) -> Any:
     """
     low, high = _TAIL_PROBS
     return _per_component(
-        lambda draws: jnp.minimum(_ess_quantile(draws, low), _ess_quantile(draws, high)), samples
+        lambda draws: jnp.minimum(
+            _ess_quantile(draws.values, low), _ess_quantile(draws.values, high)
+        ),
+        samples,
     )
 
 
@@ -100,7 +110,7 @@ def ess_mean(samples: Any) -> Any:
     Returns:
       `[...]`, in draws.
     """
-    return _per_component(lambda draws: _ess(_split(draws)), samples)
+    return _per_component(lambda draws: _ess(_split(draws.standard)), samples)
 
 
 def ess_quantile(samples: Any, prob: float) -> Any:
@@ -152,7 +162,7 @@ def mcse_quantile(samples: Any, prob: float) -> Any:
     """Monte Carlo standard error of a quantile.
 
     Half the distance between the order statistics at the 16 % and 84 % points of
-    Beta(ess p + 1, ess (1 - p) + 1), the law of the probability below the sample quantile.
+    Beta(ess p + 1, ess (1 - p) + 1), the distribution of the probability below the sample quantile.
 
     Args:
       samples: `[draws, chains, ...]`, or a pytree of such arrays.
@@ -172,15 +182,18 @@ def acceptance_rate(acceptance: Array) -> Array:
     """Mean acceptance of each chain; a step whose acceptance is NaN counts as a rejection.
 
     Args:
-      acceptance: `[steps, chains]`, `Info.acceptance` of every step (`full_info` of a runner).
+      acceptance: `[steps, chains]`, `Info.acceptance` of every step: of
+        `run_chain(..., keep_every=1)`. Rows of blocks of equal length do as well.
 
     Returns:
       `[chains]`, between 0 and 1.
+
+    Raises ValueError unless `acceptance` has these two axes.
     """
     if jnp.ndim(acceptance) != 2:
         raise ValueError(
-            f"acceptance has shape {jnp.shape(acceptance)}: pass [steps, chains], as a runner "
-            "stacks Info.acceptance"
+            "expected acceptance [steps, chains], as run_chain(..., keep_every=1) stacks it, got "
+            f"shape {jnp.shape(acceptance)}"
         )
     return jnp.mean(jnp.where(jnp.isnan(acceptance), 0.0, acceptance), axis=0)
 
@@ -196,7 +209,7 @@ def summarize(samples: Any) -> Summary:
       A Summary whose fields have the shape (and tree) of one draw of one chain.
     """
     return Summary(
-        mean=_per_component(jnp.mean, samples),
+        mean=_per_component(_mean_of, samples),
         sd=_per_component(_sd_of, samples),
         mcse_mean=mcse_mean(samples),
         mcse_sd=mcse_sd(samples),
@@ -208,7 +221,7 @@ def summarize(samples: Any) -> Summary:
 
 @partial(jax.jit, static_argnums=1)
 def _jitted_ess_quantile(samples: Any, prob: float) -> Any:
-    return _per_component(lambda draws: _ess_quantile(draws, prob), samples)
+    return _per_component(lambda draws: _ess_quantile(draws.values, prob), samples)
 
 
 @partial(jax.jit, static_argnums=1)
@@ -216,23 +229,62 @@ def _jitted_mcse_quantile(samples: Any, prob: float) -> Any:
     return _per_component(lambda draws: _mcse_quantile_of(draws, prob), samples)
 
 
-def _per_component(figure: Callable[[Array], Array], samples: Any) -> Any:
-    """Applies `figure: [chains, draws] -> scalar` to each component of each leaf."""
+class _Draws(NamedTuple):
+    """Draws of one component, [chains, draws].
+
+    `values` are the draws themselves, for what depends on their order alone; `standard` are
+    `(values - center) / scale`, exact: the scale is a power of two, and the center a draw in their
+    middle where all draws are close to it for their magnitude, else 0.
+    """
+
+    values: Array
+    standard: Array
+    center: Array
+    scale: Array
+
+
+def _standardized(values: Array) -> _Draws:
+    # Scaled before and after the difference, so that it overflows no more than its terms do.
+    first_scale = _power_of_two(values)
+    scaled = values / first_scale
+    middle = jnp.sort(scaled.ravel())[scaled.size // 2]
+    reach = jnp.max(jnp.where(jnp.isfinite(scaled), jnp.abs(scaled - middle), 0))
+    # An offset that costs a few bits at most stays: the results are ArviZ's to the last digit then.
+    center = jnp.where(jnp.abs(middle) > 16 * reach, middle, 0)
+    center = jnp.where(jnp.isfinite(center), center, 0)
+    centered = scaled - center
+    second_scale = _power_of_two(centered)
+    return _Draws(values, centered / second_scale, center * first_scale, first_scale * second_scale)
+
+
+def _power_of_two(values: Array) -> Array:
+    """The power of two below the largest finite magnitude; 1 where there is none but 0."""
+    largest = jnp.max(jnp.where(jnp.isfinite(values), jnp.abs(values), 0))
+    _, exponent = jnp.frexp(largest)
+    return jnp.where(largest > 0, jnp.ldexp(jnp.ones_like(largest), exponent - 1), 1)
+
+
+def _per_component(statistic: Callable[[_Draws], Array], samples: Any) -> Any:
+    """Applies `statistic: draws of one component -> scalar` to each component of each leaf."""
     leaves, structure = jax.tree.flatten(samples)
     shapes = [jnp.shape(leaf) for leaf in leaves]
     for shape in shapes:
         if len(shape) < 2 or shape[0] < 4 or shape[1] < 1:
             raise ValueError(
-                f"samples have shape {shape}: pass [draws, chains, ...] with at least 4 draws"
+                f"expected samples [draws, chains, ...] with at least 4 draws, got shape {shape}"
             )
     if len({shape[:2] for shape in shapes}) != 1:
-        raise ValueError(f"leaves have shapes {shapes}: pass [draws, chains, ...], the same in all")
+        raise ValueError(f"expected [draws, chains, ...], the same in all leaves, got {shapes}")
     dtype = jnp.promote_types(jnp.result_type(*leaves), jnp.result_type(float))
     flat = [jnp.asarray(leaf, dtype).reshape(*shapes[0][:2], -1) for leaf in leaves]
     draws = jnp.moveaxis(jnp.concatenate(flat, axis=2), (2, 1), (0, 1))
-    figures = jnp.where(jnp.isnan(draws).any(axis=(1, 2)), jnp.nan, jax.vmap(figure)(draws))
+
+    def one(values: Array) -> Array:
+        return statistic(_standardized(values))
+
+    results = jnp.where(jnp.isnan(draws).any(axis=(1, 2)), jnp.nan, jax.vmap(one)(draws))
     ends = np.cumsum([leaf.shape[2] for leaf in flat])[:-1]
-    parts = jnp.split(figures, ends)
+    parts = jnp.split(results, ends)
     return structure.unflatten(
         part.reshape(shape[2:]) for part, shape in zip(parts, shapes, strict=True)
     )
@@ -240,11 +292,11 @@ def _per_component(figure: Callable[[Array], Array], samples: Any) -> Any:
 
 def _check_prob(prob: float) -> float:
     if not 0.0 < float(prob) < 1.0:
-        raise ValueError(f"prob = {prob}: pass a probability between 0 and 1, such as 0.05")
+        raise ValueError(f"expected prob between 0 and 1, such as 0.05, got {prob}")
     return float(prob)
 
 
-# Below, `draws` is [chains, draws], one component.
+# Below, arrays of draws are [chains, draws], one component.
 
 
 def _split(draws: Array) -> Array:
@@ -275,10 +327,12 @@ def _is_constant(draws: Array) -> Array:
     return jnp.max(draws) == jnp.min(draws)
 
 
-def _r_hat_of(draws: Array) -> Array:
-    split = _split(draws)
-    folded = jnp.abs(split - jnp.median(split))
-    bulk, tails = (_classic_r_hat(_normal_scores(values)) for values in (split, folded))
+def _r_hat_of(draws: _Draws) -> Array:
+    standard = _split(draws.standard)
+    folded = jnp.abs(standard - jnp.median(standard))
+    bulk, tails = (
+        _classic_r_hat(_normal_scores(values)) for values in (_split(draws.values), folded)
+    )
     return jnp.fmax(bulk, tails)  # the tails of two equally frequent values say nothing: NaN
 
 
@@ -321,51 +375,59 @@ def _ess(draws: Array) -> Array:
     return jnp.where(_is_constant(draws), float(total), ess)
 
 
-def _quantile(values: Array, prob: float) -> Array:
-    """Linear interpolation between order statistics (R's type 7).
+def _quantile_bound(values: Array, prob: float) -> Array:
+    """The largest order statistic that is not above the quantile (R's type 7).
 
-    The place is found in Python's float64: in float32 a place that is a whole number could land
-    on either side of it and move a draw across the quantile.
+    The quantile interpolates between two neighboring order statistics; the draws that are not above
+    it are those that are not above the lower of these, or the upper where the two meet. Computing
+    the interpolation itself would, in float32, round it to either side of draws with ties. The
+    place is found in Python's float64 for the same reason.
     """
     size = values.size
     place = size * prob + (1.0 - prob)  # counted from 1
     below = min(max(math.floor(place), 1), size - 1)
-    fraction = min(max(place - below, 0.0), 1.0)
-    ordered = jnp.sort(values.ravel())
-    return (1.0 - fraction) * ordered[below - 1] + fraction * ordered[below]
+    is_upper = place - below >= 1.0
+    return jnp.sort(values.ravel())[below if is_upper else below - 1]
 
 
-def _ess_quantile(draws: Array, prob: float) -> Array:
-    return _ess(_split((draws <= _quantile(draws, prob)).astype(draws.dtype)))
+def _ess_quantile(values: Array, prob: float) -> Array:
+    is_low = values <= _quantile_bound(values, prob)
+    return _ess(_split(is_low.astype(values.dtype)))
 
 
-def _sd_of(draws: Array) -> Array:
-    return jnp.std(draws, ddof=1)
+def _mean_of(draws: _Draws) -> Array:
+    return draws.center + draws.scale * jnp.mean(draws.standard)
 
 
-def _mcse_mean_of(draws: Array) -> Array:
-    return _sd_of(draws) / jnp.sqrt(_ess(_split(draws)))
+def _sd_of(draws: _Draws) -> Array:
+    return draws.scale * jnp.std(draws.standard, ddof=1)
 
 
-def _mcse_sd_of(draws: Array) -> Array:
-    squares = (draws - draws.mean()) ** 2
-    return jnp.sqrt(jnp.var(squares) / _ess(_split(squares)) / jnp.mean(squares) / 4.0)
+def _mcse_mean_of(draws: _Draws) -> Array:
+    return _sd_of(draws) / jnp.sqrt(_ess(_split(draws.standard)))
 
 
-def _mcse_quantile_of(draws: Array, prob: float) -> Array:
-    ess = _ess_quantile(draws, prob)
+def _mcse_sd_of(draws: _Draws) -> Array:
+    squares = (draws.standard - draws.standard.mean()) ** 2
+    variance = jnp.var(squares) / _ess(_split(squares)) / jnp.mean(squares) / 4.0
+    return draws.scale * jnp.sqrt(variance)
+
+
+def _mcse_quantile_of(draws: _Draws, prob: float) -> Array:
+    ess = _ess_quantile(draws.values, prob)
+    size = draws.values.size
     low, high = (
-        _beta_quantile(p, ess * prob + 1.0, ess * (1.0 - prob) + 1.0) * draws.size - 1.0
+        _beta_quantile(p, ess * prob + 1.0, ess * (1.0 - prob) + 1.0) * size - 1.0
         for p in _ONE_SIGMA_PROBS
     )
-    ordered = jnp.sort(draws.ravel())
+    ordered = jnp.sort(draws.standard.ravel())
     first = jnp.floor(jnp.maximum(low, 0.0)).astype(jnp.int32)
-    last = jnp.ceil(jnp.minimum(high, draws.size - 1.0)).astype(jnp.int32)
-    return (ordered[last] - ordered[first]) / 2.0
+    last = jnp.ceil(jnp.minimum(high, size - 1.0)).astype(jnp.int32)
+    return draws.scale * (ordered[last] - ordered[first]) / 2.0
 
 
 def _beta_quantile(prob: float, a: Array, b: Array) -> Array:
-    """Inverse of the regularised incomplete beta function, by bisection to the last bit."""
+    """Inverse of the regularized incomplete beta function, by bisection to the last bit."""
 
     def halve(_: int, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bracket

@@ -8,16 +8,17 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from ebm_jax.samplers import random
+from ebm_jax.samplers._trees import PyTree, cast_like, parameter, spread, widen
 from ebm_jax.samplers.base import (
     EnergyFn,
     Info,
     Kernel,
     State,
-    energy_and_grad,
     init_state,
-    is_finite,
+    move_to,
+    positions,
+    untested_info,
 )
-from ebm_jax.samplers.positions import PyTree, distance, norm, parameter, spread
 
 
 def langevin_update(
@@ -33,18 +34,31 @@ def langevin_update(
         temperature: T >= 0; shapes as `step_size`.
 
     Returns:
-        The new positions, shaped as `x`. Raises ValueError where `step_size` or `temperature` has
-        a shape that could be read in two ways.
+        The new positions, shaped as `x`; half-precision ones are computed in float32 and rounded
+        once. Raises ValueError where `step_size` or `temperature` has an ambiguous shape.
     """
-    h = spread(step_size, x, "step_size")
-    t = spread(temperature, x, "temperature")
-    return jax.tree.map(
-        lambda x, g, n, h, t: x - h * g + jnp.sqrt(2 * h * t) * n, x, grad, noise, h, t
+    wide = widen(x)
+    h = spread(step_size, wide, "step_size")
+    t = spread(temperature, wide, "temperature")
+    new = jax.tree.map(
+        lambda x, g, n, h, t: x - h * g + noise_scale(2 * h * t) * n,
+        wide,
+        widen(grad),
+        widen(noise),
+        h,
+        t,
     )
+    return cast_like(new, x)
+
+
+def noise_scale(variance: jax.Array) -> jax.Array:
+    """Square root of the noise's variance, whose derivative is 0 where there is no noise."""
+    is_still = variance == 0
+    return jnp.where(is_still, 0, jnp.sqrt(jnp.where(is_still, 1, variance)))
 
 
 def clip_gradient(grad: PyTree, max_grad: Any) -> PyTree:
-    """Clip every element of `grad` to [-max_grad, max_grad]; None leaves it as it is."""
+    """Each element of the gradient clipped to [-max_grad, max_grad]; as it is for None."""
     if max_grad is None:
         return grad
     bound = spread(max_grad, grad, "max_grad")
@@ -61,7 +75,7 @@ def langevin(
 ) -> Kernel:
     """Unadjusted Langevin: `x' = project(x - h clip(grad E(x)) + sqrt(2 h T) xi)`, xi ~ N(0, I).
 
-    Its stationary law tends to `exp(-E / T)` as h goes to 0; on `x^2 / 2v` its variance is
+    Its stationary distribution tends to `exp(-E / T)` as h goes to 0; on `x^2 / 2v` its variance is
     `T v / (1 - h / 2v)`. A run of K steps whose caller reads the positions alone costs K gradients.
 
     Args:
@@ -72,7 +86,7 @@ def langevin(
             (`State.grad` keeps the unclipped one); None for no clip.
         project: applied to the new positions, such as `lambda x: jnp.clip(x, 0, 1)`.
 
-    Raises ValueError where a number is out of range or has a shape that could be read in two ways.
+    Raises ValueError where a number is out of range or has an ambiguous shape.
     """
     step = Partial(
         _langevin_step,
@@ -85,18 +99,21 @@ def langevin(
     return Kernel(Partial(init_state, energy_fn=energy_fn), step)
 
 
-def _langevin_step(rng_key, state, *, energy_fn, step_size, temperature, max_grad, project):
-    noise = random.normal(rng_key, state.chain, state.x)
-    grad = clip_gradient(state.grad, max_grad)
-    x = langevin_update(state.x, grad, noise, step_size, temperature)
+def _langevin_step(
+    rng_key: jax.Array,
+    state: State,
+    *,
+    energy_fn: EnergyFn,
+    step_size: PyTree,
+    temperature: PyTree,
+    max_grad: PyTree,
+    project: Callable[[PyTree], PyTree] | None,
+) -> tuple[State, Info]:
+    x = positions(state)
+    noise = random.normal(rng_key, state.chain, x)
+    grad = clip_gradient(widen(state.grad), max_grad)
+    x = langevin_update(x, grad, noise, step_size, temperature)
     if project is not None:
         x = project(x)
-    energy, new_grad = energy_and_grad(energy_fn, x)
-    info = Info(
-        acceptance=jnp.ones_like(state.energy),
-        energy=state.energy,
-        grad_norm=norm(state.grad),
-        displacement=distance(x, state.x),
-        is_finite=is_finite(state),
-    )
-    return State(x, energy, new_grad, state.chain), info
+    new = move_to(energy_fn, state, x)
+    return new, untested_info(state, new)

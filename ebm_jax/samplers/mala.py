@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from ebm_jax.samplers import random
-from ebm_jax.samplers.base import EnergyFn, Kernel, State, energy_and_grad, init_state
+from ebm_jax.samplers._trees import PyTree, parameter, spread, sum_over_dims, widen
+from ebm_jax.samplers.base import EnergyFn, Info, Kernel, State, init_state, move_to, positions
 from ebm_jax.samplers.langevin import langevin_update
-from ebm_jax.samplers.metropolis import metropolis, per_chain_temperature
-from ebm_jax.samplers.positions import parameter, spread, sum_over_dims
+from ebm_jax.samplers.metropolis import energy_difference, metropolis
 
 
 def mala(energy_fn: EnergyFn, step_size: Any, *, temperature: Any = 1.0) -> Kernel:
@@ -27,7 +27,7 @@ def mala(energy_fn: EnergyFn, step_size: Any, *, temperature: Any = 1.0) -> Kern
             dimensions of scale s, about `s^2 d^(-1/3)`; best at an acceptance near 0.57.
         temperature: T > 0; scalar or [chains].
 
-    Raises ValueError where a number is out of range or has a shape that could be read in two ways.
+    Raises ValueError where a number is out of range or has an ambiguous shape.
     """
     step = Partial(
         _mala_step,
@@ -38,17 +38,24 @@ def mala(energy_fn: EnergyFn, step_size: Any, *, temperature: Any = 1.0) -> Kern
     return Kernel(Partial(init_state, energy_fn=energy_fn), step)
 
 
-def _mala_step(rng_key, state, *, energy_fn, step_size, temperature):
-    noise = random.normal(rng_key, state.chain, state.x)
-    x = langevin_update(state.x, state.grad, noise, step_size, temperature)
-    proposal = State(x, *energy_and_grad(energy_fn, x), state.chain)
-    return metropolis(
-        rng_key, state, proposal, mala_log_ratio(state, proposal, noise, step_size, temperature)
-    )
+def _mala_step(
+    rng_key: jax.Array,
+    state: State,
+    *,
+    energy_fn: EnergyFn,
+    step_size: PyTree,
+    temperature: PyTree,
+) -> tuple[State, Info]:
+    x = positions(state)
+    noise = random.normal(rng_key, state.chain, x)
+    x = langevin_update(x, widen(state.grad), noise, step_size, temperature)
+    proposal: State = move_to(energy_fn, state, x)
+    log_ratio = mala_log_ratio(state, proposal, noise, step_size, temperature)
+    return metropolis(rng_key, state, proposal, log_ratio)
 
 
 def mala_log_ratio(
-    state: State, proposal: State, noise: Any, step_size: Any, temperature: Any = 1.0
+    state: State, proposal: State, noise: PyTree, step_size: Any, temperature: Any = 1.0
 ) -> jax.Array:
     """Log of the Metropolis ratio of a Langevin proposal made with `noise`, [chains].
 
@@ -56,13 +63,13 @@ def mala_log_ratio(
     `-xi + c (g + g')` with `c = sqrt(h / 2T)` and g, g' the two gradients, so the log of the
     proposals' ratio is `sum of c xi (g + g') - c^2 (g + g')^2 / 2`: no difference of large squares.
     """
-    h = spread(step_size, state.x, "step_size")
-    t = spread(temperature, state.x, "temperature")
+    x = positions(state)
+    h = spread(step_size, x, "step_size")
+    t = spread(temperature, x, "temperature")
 
-    def one(g0, g1, xi, h, t):
+    def one(g0: Any, g1: Any, xi: Any, h: jax.Array, t: jax.Array) -> jax.Array:
         drift = jnp.sqrt(h / (2 * t)) * (g0 + g1)
         return drift * (xi - drift / 2)
 
-    terms = jax.tree.map(one, state.grad, proposal.grad, noise, h, t)
-    t = per_chain_temperature(temperature, state.energy)
-    return (state.energy - proposal.energy) / t + sum_over_dims(terms)
+    terms = jax.tree.map(one, widen(state.grad), widen(proposal.grad), noise, h, t)
+    return energy_difference(state, proposal, temperature) + sum_over_dims(terms)

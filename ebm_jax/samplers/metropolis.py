@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from ebm_jax.samplers import random
-from ebm_jax.samplers.base import Info, State, is_finite
-from ebm_jax.samplers.positions import distance, norm, select
+from ebm_jax.samplers._trees import distance, norm, select, wide_dtype
+from ebm_jax.samplers.base import Info, State, is_finite, positions
 
 
 def metropolis(
@@ -19,28 +19,29 @@ def metropolis(
     normal noise of the positions' shape for the same key (`random.uniform`).
     """
     log_ratio = jnp.where(jnp.isnan(log_ratio), -jnp.inf, log_ratio)
-    dtype = jnp.promote_types(log_ratio.dtype, jnp.float32)
     # XLA keeps the result of a logarithm; a bare uniform it would draw again for every entry of x.
-    log_u = jnp.log(random.uniform(rng_key, state.chain, state.x, dtype))
-    new = select(log_u < log_ratio, proposal, state)
+    log_u = jnp.log(random.uniform(rng_key, state.chain, state.x, log_ratio.dtype))
+    new: State = select(log_u < log_ratio, proposal, state)
     info = Info(
         acceptance=jnp.exp(jnp.minimum(log_ratio, 0)),
         energy=state.energy,
         grad_norm=norm(state.grad),
-        displacement=distance(new.x, state.x),
+        displacement=distance(positions(new), positions(state)),
         is_finite=is_finite(state) & is_finite(proposal),
     )
     return new, info
 
 
-def per_chain_temperature(temperature: Any, energy: jax.Array) -> jax.Array:
-    """The temperature as a scalar or [chains]: a Metropolis test needs one per chain.
+def energy_difference(start: State, end: State, temperature: Any) -> jax.Array:
+    """`(E(start) - E(end)) / T` of each chain, [chains], in float32 at least.
 
-    Raises ValueError for any other shape.
+    Raises ValueError for a temperature that is neither a scalar nor [chains].
     """
-    t = jnp.asarray(temperature, energy.dtype)
-    if t.shape not in ((), energy.shape):
+    dtype = wide_dtype(start.energy.dtype)
+    t = jnp.asarray(temperature, dtype)
+    if t.shape not in ((), start.energy.shape):
         raise ValueError(
-            f"temperature has shape {t.shape}: give a scalar or one per chain, {energy.shape}"
+            f"expected temperature to be a scalar or one per chain, {start.energy.shape}, got "
+            f"shape {t.shape}"
         )
-    return t
+    return (start.energy.astype(dtype) - end.energy.astype(dtype)) / t

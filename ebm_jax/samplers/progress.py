@@ -2,14 +2,19 @@
 
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TextIO
 
 import jax
 import numpy as np
 
-from ebm_jax.samplers.base import Kernel
-from ebm_jax.samplers.chains import check_count, is_state, run_chain
-from ebm_jax.samplers.positions import PyTree, distance
+from ebm_jax.samplers._trees import PyTree, check_count, distance
+from ebm_jax.samplers.base import Kernel, positions
+from ebm_jax.samplers.run import is_state, run_chain
+
+# Chunks last about this long, so that an interrupt is answered soon and a device is kept busy.
+_SECONDS = 1.0
+_LAST = ("energy", "grad_norm", "displacement", "kept")
 
 
 class PartialRun(NamedTuple):
@@ -26,6 +31,14 @@ class PartialRun(NamedTuple):
     num_steps: int
 
 
+class _Done(NamedTuple):
+    """Complete chunks; replaced as a whole, so that an interrupt finds none half counted."""
+
+    state: Any  # on the device: the last chunk's alone
+    infos: tuple[Any, ...]  # on the host
+    counts: tuple[int, ...]
+
+
 def run_with_progress(
     rng_key: jax.Array,
     kernel: Kernel,
@@ -37,89 +50,121 @@ def run_with_progress(
     first_step: int = 0,
     **options: Any,
 ) -> PartialRun:
-    """`run_chain` in pieces from the host, with a progress line; Ctrl-C ends it and keeps the rest.
+    """`run_chain` in chunks from Python, with a progress line; Ctrl-C keeps the completed steps.
 
-    The draws are those of one `run_chain` over the same steps. After each piece, kept states move
-    to the host, so that the device's memory holds one piece. An interrupt (KeyboardInterrupt) takes
-    effect between pieces: what is complete is returned, at most one piece is lost.
+    The draws are those of one `run_chain` over the same steps. After each chunk, its info and kept
+    states move to the host, and the state before it is released, so that the device holds one
+    chunk. An interrupt (KeyboardInterrupt) takes effect between chunks: what is complete is
+    returned, at most one chunk is lost.
 
     Args:
         rng_key, kernel, x, num_steps: as in `run_chain`.
-        report_every: steps per piece, a multiple of `keep_every` if that is given; by default
-            about a hundredth of the run.
+        report_every: steps per chunk, a multiple of `keep_every` if that is given. By default
+            chunks grow until they last about a second, up to a hundredth of the run; each new
+            length compiles once.
         stream: where the line goes; None for the standard error. A terminal gets one line that is
             overwritten, anything else a line per tenth of the run.
         first_step: number of the first step, to continue a run that was interrupted.
         options: `keep_every`, `keep`, `unroll` and `first_chain` of `run_chain`.
 
     Raises ValueError as `run_chain` does, and for a `report_every` that `keep_every` does not
-    divide; KeyboardInterrupt if interrupted before the first piece is complete.
+    divide; KeyboardInterrupt if interrupted before the first chunk is complete.
     """
     check_count(num_steps, "num_steps")
-    keep_every = options.get("keep_every")
+    keep_every: int | None = options.get("keep_every")
     unit = keep_every or 1
-    if report_every is None:
-        report_every = max(num_steps // 100 // unit, 1) * unit
-    check_count(report_every, "report_every")
-    if report_every % unit or num_steps % unit:
+    if report_every is not None:
+        check_count(report_every, "report_every")
+    if (report_every or unit) % unit or num_steps % unit:
         raise ValueError(
-            f"keep_every={keep_every} must divide num_steps={num_steps} and "
-            f"report_every={report_every}: give multiples of it"
+            f"expected multiples of keep_every={keep_every}, got num_steps={num_steps} and "
+            f"report_every={report_every}"
         )
     line = _Line(sys.stderr if stream is None else stream, num_steps)
-    pieces = []  # (state, info on the host, steps), appended whole so that none is half counted
-    done, current = 0, x
+    length = _ChunkLength(unit, num_steps) if report_every is None else None
+    done, steps = _Done(x, (), ()), 0
     try:
-        while done < num_steps:
-            count = min(report_every, num_steps - done)
+        while steps < num_steps:
+            wanted = length.value if length else report_every or unit
+            count, begin = min(wanted, num_steps - steps), time.perf_counter()
             state, info = run_chain(
-                rng_key, kernel, current, count, first_step=first_step + done, **options
+                rng_key, kernel, done.state, count, first_step=first_step + steps, **options
             )
-            pieces.append((state, jax.device_get(info), count))
+            info = jax.device_get(info)
+            done = _Done(state, (*done.infos, info), (*done.counts, count))
+            steps += count
             options.pop("first_chain", None)  # the state carries its indices from here on
-            done, current = done + count, state
-            line.show(done, pieces[-1][1])
+            if length:
+                length.adapt(count, time.perf_counter() - begin)
+            line.show(steps, info)
     except KeyboardInterrupt:
-        if not pieces:
+        if not done.counts:
             raise
     finally:
         line.close()
-    infos, counts = [info for _, info, _ in pieces], [count for _, _, count in pieces]
     if keep_every:
-        info = jax.tree.map(lambda *a: np.concatenate(a), *infos)
+        info = jax.tree.map(_concatenated, *done.infos)
     else:
-        start = x.x if is_state(x) else x
-        info = _merge(infos, counts, start, pieces[-1][0])
-    return PartialRun(pieces[-1][0], info, sum(counts))
+        start = positions(x) if is_state(x) else x
+        info = _merge(done.infos, done.counts, start, done.state)
+    return PartialRun(done.state, info, sum(done.counts))
 
 
-def _merge(infos, counts, start, state):
-    """The summary of a run from the summaries of its pieces."""
+def _concatenated(*parts: np.ndarray) -> np.ndarray:
+    return np.concatenate(parts)
+
+
+def _merge(infos: Sequence[Any], counts: Sequence[int], start: PyTree, state: Any) -> Any:
+    """The summary of a run from the summaries of its chunks."""
     weights = np.asarray(counts) / sum(counts)
-    merged = {}
+
+    def one(name: str, *values: np.ndarray) -> np.ndarray:
+        stacked = np.stack(values)
+        if stacked.dtype == bool:
+            return np.asarray(stacked.all(axis=0) if name == "is_finite" else stacked.any(axis=0))
+        return np.tensordot(weights, stacked, axes=1).astype(stacked.dtype)
+
+    merged: dict[str, Any] = {}
     for name, last in infos[-1]._asdict().items():
         values = [getattr(info, name) for info in infos]
-        if name == "is_finite":
-            merged[name] = np.all(values, axis=0)
-        elif name not in ("energy", "grad_norm", "displacement", "kept"):
-            merged[name] = jax.tree.map(
-                lambda *a: np.tensordot(weights, np.stack(a), axes=1).astype(a[0].dtype), *values
-            )
-        else:
-            merged[name] = last
-    merged["displacement"] = np.asarray(distance(state.x, start))
+        merged[name] = (
+            last
+            if name in _LAST
+            else jax.tree.map(lambda *parts, name=name: one(name, *parts), *values)
+        )
+    merged["displacement"] = np.asarray(distance(positions(state), start))
     return type(infos[-1])(**merged)
+
+
+class _ChunkLength:
+    """Steps per chunk: from one unit up to those that take about a second."""
+
+    def __init__(self, unit: int, num_steps: int) -> None:
+        self.unit, self.value = unit, unit
+        self.largest = max(num_steps // 100 // unit, 1) * unit
+        self.measured: set[int] = set()
+
+    def adapt(self, count: int, seconds: float) -> None:
+        """Lengthen the chunks after one of `count` steps that took `seconds`."""
+        if count not in self.measured:  # the first of its length has compiled
+            self.measured.add(count)
+            return
+        # A chunk costs some time however short it is, so that the first guess may be too short.
+        factor = min(int(_SECONDS / max(seconds, 1e-6)), 64)
+        if factor >= 2:
+            self.value = max(min(count * factor // self.unit * self.unit, self.largest), self.value)
 
 
 class _Line:
     """A progress line on a terminal, or a line per tenth of the run elsewhere."""
 
-    def __init__(self, stream, total):
+    def __init__(self, stream: TextIO, total: int) -> None:
         self.stream, self.total = stream, total
-        self.is_terminal = getattr(stream, "isatty", lambda: False)()
+        self.is_terminal: bool = getattr(stream, "isatty", lambda: False)()
         self.start, self.tenths = time.perf_counter(), 0
 
-    def show(self, done, info):
+    def show(self, done: int, info: Any) -> None:
+        """Write the line after `done` steps, the last chunk's info being `info`."""
         tenths = 10 * done // self.total
         if not self.is_terminal and tenths == self.tenths:
             return
@@ -131,6 +176,7 @@ class _Line:
         self.stream.write(f"\r{text:<78}" if self.is_terminal else text + "\n")
         self.stream.flush()
 
-    def close(self):
+    def close(self) -> None:
+        """End the line on a terminal."""
         if self.is_terminal:
             self.stream.write("\n")

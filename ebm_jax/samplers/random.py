@@ -1,4 +1,9 @@
-"""Random numbers for all chains at once, a function of (key, chain, entry) alone.
+"""Random numbers for all chains at once, indexed by (key, chain, entry) alone.
+
+`normal` and `uniform` take one key and the chains' indices, so that example i of a batch has the
+same numbers whatever the batch or the device that it is in:
+
+    noise = samplers.random.normal(rng_key, first_index + jnp.arange(len(x)), x)
 
 With one key per step, entry j of chain i is the first word of Threefry-2x32 with 13 rounds (Salmon
 et al., "Parallel random numbers: as easy as 1, 2, 3", 2011: passes BigCrush) keyed by the step's
@@ -8,13 +13,14 @@ The second word is left unused on purpose: XLA evaluates each word in the loop t
 a CPU using both costs two hashes as well, plus the shuffle of the words into place.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
-from ebm_jax.samplers.positions import PyTree
+from ebm_jax.samplers._trees import PyTree, rows, wide_dtype
 
 _ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
 _KEY_ROUNDS, _DRAW_ROUNDS = 20, 13
@@ -36,7 +42,7 @@ class Blend(NamedTuple):
     """Chains whose noise lies between that of two others; takes the place of `State.chain`.
 
     The draws are `first_weight n_first + second_weight n_second`. With weights on the unit circle
-    they are standard normal again, so that an unadjusted kernel moves such a chain by its own law.
+    they are standard normal again, so that an unadjusted kernel moves such a chain as any other.
 
     Attributes:
         first, second: global indices of the two chains, int32 [chains].
@@ -49,7 +55,7 @@ class Blend(NamedTuple):
     second_weight: jax.Array
 
 
-def threefry2x32(k0, k1, c0, c1, rounds: int) -> tuple[jax.Array, jax.Array]:
+def threefry2x32(k0: Any, k1: Any, c0: Any, c1: Any, rounds: int) -> tuple[jax.Array, jax.Array]:
     """Threefry-2x32: two words for the key (k0, k1) at the counter (c0, c1), all uint32.
 
     Arguments broadcast. With 20 rounds the values equal `jax.extend.random.threefry_2x32`; written
@@ -68,7 +74,7 @@ def threefry2x32(k0, k1, c0, c1, rounds: int) -> tuple[jax.Array, jax.Array]:
     return a, b
 
 
-def _is_typed(rng_key):
+def _is_typed(rng_key: jax.Array) -> bool:
     return jnp.issubdtype(rng_key.dtype, jax.dtypes.prng_key)
 
 
@@ -81,15 +87,15 @@ def key_words(rng_key: jax.Array) -> tuple[jax.Array, jax.Array]:
     data = jax.random.key_data(rng_key) if _is_typed(rng_key) else rng_key
     if data.dtype != jnp.uint32 or data.shape not in ((2,), (4,)):
         raise ValueError(
-            f"rng_key has shape {rng_key.shape} and type {rng_key.dtype}: give one key, "
-            "jax.random.key(seed)"
+            f"expected rng_key to be one key, jax.random.key(seed), got shape {rng_key.shape} "
+            f"of type {rng_key.dtype}"
         )
     if data.shape == (4,):
         return threefry2x32(*data, rounds=_KEY_ROUNDS)
     return data[0], data[1]
 
 
-def fold_in(rng_key: jax.Array, n: jax.Array) -> jax.Array:
+def fold_in(rng_key: jax.Array, n: jax.Array | int) -> jax.Array:
     """`jax.random.fold_in(rng_key, n)`: the same values, cheaper inside a loop on a CPU."""
     data = jax.random.key_data(rng_key) if _is_typed(rng_key) else rng_key
     if data.shape != (2,):
@@ -99,21 +105,21 @@ def fold_in(rng_key: jax.Array, n: jax.Array) -> jax.Array:
     return jax.random.wrap_key_data(words, impl="threefry2x32") if _is_typed(rng_key) else words
 
 
-def _words(rng_key, chain, start, count):
+def _words(rng_key: jax.Array, chain: jax.Array, start: int, count: int) -> jax.Array:
     """Entries `start` to `start + count` of each chain, uint32 [chains, count]."""
     entry = np.arange(start, start + count, dtype=np.uint32)[None, :]
     k0, k1 = key_words(rng_key)
     return threefry2x32(k0, k1, chain.astype(jnp.uint32)[:, None], entry, _DRAW_ROUNDS)[0]
 
 
-def _polynomial(coefficients, t):
-    value = np.float32(coefficients[-1])
+def _polynomial(coefficients: tuple[float, ...], t: jax.Array) -> jax.Array:
+    value: Any = np.float32(coefficients[-1])
     for c in coefficients[-2::-1]:
         value = value * t + np.float32(c)
     return value
 
 
-def _log(y):
+def _log(y: jax.Array) -> jax.Array:
     """Natural logarithm of positive normal float32 `y`, absolute error 1e-7 times 1 + |log y|."""
     bits = jax.lax.bitcast_convert_type(y, jnp.int32)
     exponent = (bits - np.int32(0x3F3504F3)) >> 23  # y / 2^exponent lies in [sqrt(1/2), sqrt(2))
@@ -121,7 +127,7 @@ def _log(y):
     return m * _polynomial(_LOG1P, m) + exponent.astype(jnp.float32) * np.float32(np.log(2))
 
 
-def to_normal(words: jax.Array, dtype=jnp.float32) -> jax.Array:
+def to_normal(words: jax.Array, dtype: DTypeLike = jnp.float32) -> jax.Array:
     """Standard normals from uniform words: the normal quantile of the middle of the word's cell.
 
     float32 (and shorter types, rounded from it) uses the upper 24 bits and reaches 5.4 standard
@@ -135,26 +141,35 @@ def to_normal(words: jax.Array, dtype=jnp.float32) -> jax.Array:
     return (x * _polynomial(_NORMAL, t)).astype(dtype)
 
 
-def _num_entries(like):
+def _num_entries(like: PyTree) -> int:
     return sum(int(np.prod(leaf.shape[1:])) for leaf in jax.tree.leaves(like))
 
 
 def normal(rng_key: jax.Array, chain: jax.Array | Blend, like: PyTree) -> PyTree:
-    """Standard normal noise shaped as `like`, [chains, ...] or a pytree of such.
+    """Standard normal noise, indexed by chain.
 
-    Entry j of chain i, counted through all leaves, is a function of (key, chain[i], j).
+    Args:
+        rng_key: one key, typed or raw.
+        chain: index of each chain, int [chains], or a `Blend`.
+        like: array [chains, ...] or a pytree of such, whose shapes and types the noise takes.
+
+    Returns:
+        Noise shaped as `like`. Entry j of chain i, counted through all leaves, is a function of
+        (key, chain[i], j).
     """
     if isinstance(chain, Blend):
         return jax.tree.map(
             lambda leaf, a, b: (
-                _rows(chain.first_weight, leaf) * a + _rows(chain.second_weight, leaf) * b
+                rows(chain.first_weight.astype(leaf.dtype), leaf) * a
+                + rows(chain.second_weight.astype(leaf.dtype), leaf) * b
             ),
             like,
             normal(rng_key, chain.first, like),
             normal(rng_key, chain.second, like),
         )
     leaves, structure = jax.tree.flatten(like)
-    noise, start = [], 0
+    noise: list[jax.Array] = []
+    start = 0
     for leaf in leaves:
         size = _num_entries(leaf)
         words = _words(rng_key, chain, start, size)
@@ -163,18 +178,27 @@ def normal(rng_key: jax.Array, chain: jax.Array | Blend, like: PyTree) -> PyTree
     return structure.unflatten(noise)
 
 
-def _rows(values, leaf):
-    return values.astype(leaf.dtype).reshape(-1, *(1,) * (leaf.ndim - 1))
+def uniform(
+    rng_key: jax.Array, chain: jax.Array | Blend, like: PyTree, dtype: DTypeLike = jnp.float32
+) -> jax.Array:
+    """A uniform number in (0, 1) per chain, independent of `normal` for the same key and `like`.
 
+    It is the entry that follows those of `like`, so it goes with noise of that shape.
 
-def uniform(rng_key: jax.Array, chain: jax.Array, like: PyTree, dtype=jnp.float32) -> jax.Array:
-    """A uniform number in (0, 1) per chain, [chains], independent of `normal` for the same key.
+    Args:
+        rng_key: one key, typed or raw.
+        chain: index of each chain, int [chains].
+        like: what `normal` was given with this key; `()` if it was not called.
+        dtype: float32 or float64; shorter types give float32.
 
-    It is the entry that follows those of `like`, so it goes with noise of that shape. Raises
-    TypeError for a `Blend`: tests between those of two chains would be no continuous path.
+    Returns:
+        [chains].
+
+    Raises TypeError for a `Blend`: tests between those of two chains would be no continuous path.
     """
     if isinstance(chain, Blend):
-        raise TypeError("blended chains take no Metropolis tests: use an unadjusted kernel")
+        raise TypeError("expected an unadjusted kernel for blended chains, got a Metropolis test")
     words = _words(rng_key, chain, _num_entries(like), 1)[:, 0]
+    dtype = wide_dtype(dtype)
     bits = 32 if dtype == jnp.float64 else 23  # with 24 the largest would round to 1
     return ((words >> np.uint32(32 - bits)).astype(dtype) + 0.5) * 2.0**-bits

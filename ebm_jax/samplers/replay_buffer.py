@@ -14,14 +14,17 @@ and the chains are the same on 1, 2, 4 or 8 devices.
 
 import functools
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from ebm_jax.samplers import random
+from ebm_jax.samplers._numbering import chain_indices
+from ebm_jax.samplers._trees import rows
+from ebm_jax.samplers.run import as_index
 
 
 class ReplayState(NamedTuple):
@@ -38,25 +41,77 @@ class ReplayState(NamedTuple):
     size: Array
 
 
+class ReplayInit(Protocol):
+    """The first function of a buffer."""
+
+    def __call__(self, example_batch: Array | jax.ShapeDtypeStruct, /) -> ReplayState:
+        """An empty buffer for entries shaped and typed as those of [batch, ...]."""
+        ...
+
+
+class ReplayDraw(Protocol):
+    """The second function of a buffer."""
+
+    def __call__(
+        self, rng_key: Array, state: ReplayState, fresh: Array, /, *, first_chain: Any = None
+    ) -> tuple[Array, Array]:
+        """Initial positions of chains.
+
+        Args:
+            rng_key: one key.
+            state: the buffer.
+            fresh: starts of the chains that do not replay, [batch, ...].
+            first_chain: index of the first chain, by default as in `run_chain`.
+
+        Returns:
+            (x, is_replayed): the starts to use, [batch, ...], and bool [batch].
+        """
+        ...
+
+
+class ReplayPush(Protocol):
+    """The third function of a buffer."""
+
+    def __call__(self, state: ReplayState, x: Array, /) -> ReplayState:
+        """The buffer with x [batch, ...], finite, over its oldest entries."""
+        ...
+
+
 class ReplayBuffer(NamedTuple):
     """Three pure functions.
 
     Attributes:
         init: `init(example_batch) -> ReplayState`, empty; example_batch [batch, ...] gives the
             shape and type of an entry (a jax.ShapeDtypeStruct will do).
-        draw: `draw(rng_key, state, fresh, *, first_chain=0) -> (x, is_replayed)`; fresh
+        draw: `draw(rng_key, state, fresh, *, first_chain=None) -> (x, is_replayed)`; fresh
             [batch, ...] are the starts of chains that do not replay, x [batch, ...] the starts
             to use, is_replayed bool [batch].
         push: `push(state, x) -> ReplayState`, x [batch, ...] finite, over the oldest entries.
     """
 
-    init: Callable[..., ReplayState]
-    draw: Callable[..., tuple[Array, Array]]
-    push: Callable[[ReplayState, Array], ReplayState]
+    init: ReplayInit
+    draw: ReplayDraw
+    push: ReplayPush
+
+
+class Encode(Protocol):
+    """The first half of a codec."""
+
+    def __call__(self, x: Array, /) -> Array:
+        """Codes of x, shaped as x."""
+        ...
+
+
+class Decode(Protocol):
+    """The second half of a codec."""
+
+    def __call__(self, code: Array, uniform: Array | None, /) -> Array:
+        """Entries for codes, with uniform numbers in [0, 1) of the same shape if it needs them."""
+        ...
 
 
 class ReplayCodec(NamedTuple):
-    """How entries are stored.
+    """A storage format of entries.
 
     Attributes:
         dtype: type of a code, or None for that of the entries.
@@ -64,13 +119,13 @@ class ReplayCodec(NamedTuple):
         decode: `decode(code, uniform) -> x` with uniform in [0, 1), shaped as code.
     """
 
-    dtype: jnp.dtype | None
-    encode: Callable[[Array], Array]
-    decode: Callable[[Array, Array | None], Array]
+    dtype: np.dtype[Any] | None
+    encode: Encode
+    decode: Decode
 
 
 def replay_codec(storage: str, *, low: float = 0.0, high: float = 1.0) -> ReplayCodec:
-    """How `replay_buffer` stores its entries, by name.
+    """The storage format of a `replay_buffer`, by name.
 
     With `u = clip((x - low) / (high - low), 0, 1)`:
     "float": x itself; `low` and `high` are not used.
@@ -90,9 +145,9 @@ def replay_codec(storage: str, *, low: float = 0.0, high: float = 1.0) -> Replay
     if storage == "float":
         return ReplayCodec(None, lambda x: x, lambda code, uniform: code)
     if storage not in ("uint8", "igebm_uint8"):
-        raise ValueError(f"storage is {storage!r}: give 'float', 'uint8' or 'igebm_uint8'")
+        raise ValueError(f"expected storage 'float', 'uint8' or 'igebm_uint8', got {storage!r}")
     if not low < high:
-        raise ValueError(f"low={low} is not below high={high}: give the box that holds the data")
+        raise ValueError(f"expected low below high, the data's box, got low={low}, high={high}")
     num_codes = 256 if storage == "uint8" else 255
     return ReplayCodec(
         jnp.dtype(jnp.uint8),
@@ -101,12 +156,13 @@ def replay_codec(storage: str, *, low: float = 0.0, high: float = 1.0) -> Replay
     )
 
 
-def _encode(x, *, num_codes, low, high):
+def _encode(x: Array, *, num_codes: int, low: float, high: float) -> Array:
     unit = jnp.clip((x - low) / (high - low), 0.0, 1.0)
     return jnp.minimum(jnp.floor(num_codes * unit), 255).astype(jnp.uint8)
 
 
-def _decode(code, uniform, *, low, high):
+def _decode(code: Array, uniform: Array | None, *, low: float, high: float) -> Array:
+    assert uniform is not None
     return low + (high - low) * ((code.astype(uniform.dtype) + uniform) / 256)
 
 
@@ -151,11 +207,11 @@ def replay_buffer(
     """
     if capacity < 1 or num_shards < 1 or capacity % num_shards:
         raise ValueError(
-            f"capacity={capacity} does not split over num_shards={num_shards}: give a positive "
-            "multiple of it"
+            f"expected capacity to be a positive multiple of num_shards={num_shards}, got "
+            f"{capacity}"
         )
     if not 0.0 <= replay_probability <= 1.0:
-        raise ValueError(f"replay_probability is {replay_probability}: give one between 0 and 1")
+        raise ValueError(f"expected replay_probability between 0 and 1, got {replay_probability}")
     codec = replay_codec(storage, low=low, high=high)
     ring = capacity // num_shards
     return ReplayBuffer(
@@ -172,15 +228,19 @@ def replay_buffer(
     )
 
 
-def _init(example_batch, *, capacity, num_shards, overshoot, codec):
+def _init(
+    example_batch: Array | jax.ShapeDtypeStruct,
+    *,
+    capacity: int,
+    num_shards: int,
+    overshoot: bool,
+    codec: ReplayCodec,
+) -> ReplayState:
     batch, *shape = example_batch.shape
     if capacity < batch:
-        raise ValueError(
-            f"the replay buffer holds {capacity} entries and the batch is {batch}: give a "
-            "capacity of at least the batch"
-        )
+        raise ValueError(f"expected a capacity of at least the batch, {batch}, got {capacity}")
     if batch % num_shards:
-        raise ValueError(f"a batch of {batch} does not split over {num_shards} shards")
+        raise ValueError(f"expected a batch that num_shards={num_shards} divides, got {batch}")
     slots = capacity // num_shards + (batch // num_shards - 1 if overshoot else 0)
     storage = jnp.zeros((num_shards, slots, *shape), codec.dtype or example_batch.dtype)
     # Two arrays of their own, as one buffer cannot be donated twice.
@@ -188,49 +248,64 @@ def _init(example_batch, *, capacity, num_shards, overshoot, codec):
     return ReplayState(storage, position, size)
 
 
-def _by_shard(x, state):
+def _by_shard(x: Array, state: ReplayState) -> Array:
     """x [batch, ...] as [shards, batch / shards, ...]; refuses what does not fit the buffer."""
     num_shards = state.storage.shape[0]
     if x.shape[1:] != state.storage.shape[2:] or x.shape[0] % num_shards:
         raise ValueError(
-            f"x has shape {x.shape} for {num_shards} shards of entries {state.storage.shape[2:]}: "
-            "give [batch, ...] with a batch that the shards divide"
+            f"expected entries {state.storage.shape[2:]} in a batch that {num_shards} shards "
+            f"divide, got shape {x.shape}"
         )
     return x.reshape(num_shards, -1, *x.shape[1:])
 
 
 def _draw(
-    rng_key, state, fresh, *, first_chain=0, replay_probability, min_size, codec
+    rng_key: Array,
+    state: ReplayState,
+    fresh: Array,
+    *,
+    first_chain: Any = None,
+    replay_probability: float,
+    min_size: int,
+    codec: ReplayCodec,
 ) -> tuple[Array, Array]:
     grouped = _by_shard(fresh, state)
     num_shards, per_shard = grouped.shape[:2]
     size = jnp.repeat(state.size, per_shard)
-    chain = first_chain + jnp.arange(fresh.shape[0], dtype=jnp.int32)
+    first = as_index(first_chain)
+    chain = jnp.arange(fresh.shape[0], dtype=jnp.int32)
+    chain = chain_indices(fresh, fresh.shape[0]) if first is None else first + chain
     num_codes = 0 if codec.dtype is None else math.prod(fresh.shape[1:])
     uniform = _uniform(rng_key, chain, 2 + num_codes)
-    coin, place, for_codes = uniform[:, 0], uniform[:, 1], uniform[:, 2:]
-    slot = jnp.minimum((place * size).astype(jnp.int32), jnp.maximum(size - 1, 0))
-    pick = jax.vmap(lambda entries, slot: entries[slot])
-    code = pick(state.storage, slot.reshape(num_shards, per_shard)).reshape(fresh.shape)
+    coin, where, for_codes = uniform[:, 0], uniform[:, 1], uniform[:, 2:]
+    slot = jnp.minimum((where * size).astype(jnp.int32), jnp.maximum(size - 1, 0))
+
+    def pick(entries: Array, slot: Array) -> Array:
+        return entries[slot]
+
+    code = jax.vmap(pick)(state.storage, slot.reshape(num_shards, per_shard)).reshape(fresh.shape)
     replayed = codec.decode(code, for_codes.reshape(fresh.shape) if num_codes else None)
     is_replayed = (coin < replay_probability) & (size >= max(min_size, 1))
-    mask = is_replayed.reshape(-1, *(1,) * (fresh.ndim - 1))
-    return jnp.where(mask, replayed.astype(fresh.dtype), fresh), is_replayed
+    return jnp.where(rows(is_replayed, fresh), replayed.astype(fresh.dtype), fresh), is_replayed
 
 
-def _uniform(rng_key, chain, count):
-    """Uniform numbers in [0, 1) by key, chain and place alone, float32 [chains, count]."""
-    place = jnp.arange(count, dtype=jnp.uint32)[None, :]
+def _uniform(rng_key: Array, chain: Array, count: int) -> Array:
+    """Uniform numbers in [0, 1) by key, chain and entry alone, float32 [chains, count]."""
+    entry = jnp.arange(count, dtype=jnp.uint32)[None, :]
     counter = chain.astype(jnp.uint32)[:, None]
-    words, _ = random.threefry2x32(*random.key_words(rng_key), counter, place, rounds=20)
+    words, _ = random.threefry2x32(*random.key_words(rng_key), counter, entry, rounds=20)
     return (words >> 8).astype(jnp.float32) * 2.0**-24
 
 
-def _push(state, x, *, ring, overshoot, codec):
+def _push(
+    state: ReplayState, x: Array, *, ring: int, overshoot: bool, codec: ReplayCodec
+) -> ReplayState:
     entries = codec.encode(_by_shard(x, state)).astype(state.storage.dtype)
     batch = entries.shape[1]
     if batch > ring:
-        raise ValueError(f"{batch} entries for a ring of {ring}: push no more than the ring holds")
+        raise ValueError(
+            f"expected no more entries than a ring of the buffer holds, {ring}, got {batch}"
+        )
     end = state.position + batch
     slots = state.position[:, None] + jnp.arange(batch)
     if overshoot:
@@ -240,7 +315,9 @@ def _push(state, x, *, ring, overshoot, codec):
     else:
         slots = slots % ring
         size = jnp.minimum(state.size + batch, ring)
-    storage = jax.vmap(lambda old, slots, new: old.at[slots].set(new))(
-        state.storage, slots, entries
-    )
+
+    def written(old: Array, slots: Array, new: Array) -> Array:
+        return old.at[slots].set(new)
+
+    storage = jax.vmap(written)(state.storage, slots, entries)
     return ReplayState(storage, end % ring, size)

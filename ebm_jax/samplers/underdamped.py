@@ -7,18 +7,40 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from ebm_jax.samplers import random
-from ebm_jax.samplers.base import EnergyFn, Info, Kernel, energy_and_grad, init_state, is_finite
-from ebm_jax.samplers.positions import PyTree, distance, norm, parameter, spread
+from ebm_jax.samplers._trees import (
+    PyTree,
+    cast_like,
+    parameter,
+    spread,
+    transpose,
+    widen,
+)
+from ebm_jax.samplers.base import (
+    EnergyFn,
+    Info,
+    Kernel,
+    init_state,
+    move_to,
+    positions,
+    untested_info,
+)
+from ebm_jax.samplers.langevin import noise_scale
 
 
 class UnderdampedState(NamedTuple):
-    """`State` with a momentum, shaped as `x`."""
+    """`State` with a momentum.
+
+    Attributes:
+        x, energy, grad, chain, remainder: as in `State`.
+        momentum: shaped as `x`, float32 at least.
+    """
 
     x: PyTree
     energy: jax.Array
     grad: PyTree
     chain: jax.Array
     momentum: PyTree
+    remainder: PyTree = None
 
 
 def underdamped_langevin(
@@ -33,9 +55,9 @@ def underdamped_langevin(
 
     BAOAB splitting (Leimkuhler and Matthews 2013): half a kick by the gradient, half a drift, the
     exact Ornstein-Uhlenbeck step `p <- c p + sqrt((1 - c^2) T M) xi`, `c = exp(-g dt)`, half a
-    drift, half a kick. No Metropolis test. Positions have exactly the law exp(-E / T) for quadratic
-    energies, and an error of order dt^4 at high friction, dt^2 otherwise. Momenta start at zero and
-    forget it within about 1 / g of time. One gradient per step.
+    drift, half a kick. No Metropolis test. The stationary distribution of the positions is exactly
+    exp(-E / T) for quadratic energies; otherwise its error is of order dt^4 at high friction, else
+    of dt^2. Momenta start at zero and forget it within about 1 / g of time. One gradient per step.
 
     Args:
         energy_fn: [chains, ...] -> [chains].
@@ -45,7 +67,7 @@ def underdamped_langevin(
         mass: diagonal of M, > 0; shapes as `step_size`.
         temperature: T >= 0; shapes as `step_size`.
 
-    Raises ValueError where a number is out of range or has a shape that could be read in two ways.
+    Raises ValueError where a number is out of range or has an ambiguous shape.
     """
     step = Partial(
         _baoab_step,
@@ -58,9 +80,10 @@ def underdamped_langevin(
     return Kernel(Partial(_init, energy_fn=energy_fn), step)
 
 
-def _init(x, *, energy_fn):
+def _init(x: PyTree, *, energy_fn: EnergyFn) -> UnderdampedState:
     state = init_state(x, energy_fn=energy_fn)
-    return UnderdampedState(*state, momentum=jax.tree.map(jnp.zeros_like, state.x))
+    at_rest = jax.tree.map(jnp.zeros_like, positions(state))
+    return UnderdampedState(*state[:4], momentum=at_rest, remainder=state.remainder)
 
 
 def baoab_update(
@@ -77,18 +100,29 @@ def baoab_update(
 
     All of `x`, `momentum`, `grad` (of the energy at x) and `noise` have the positions' shape; the
     others as in `underdamped_langevin`. The step is complete once half a kick by the gradient at
-    the new positions, `p - dt / 2 grad E(x)`, has been added.
+    the new positions, `p - dt / 2 grad E(x)`, has been added. Half-precision values are updated in
+    float32; the results have the types of `x` and `momentum`.
     """
 
-    def one(x, p, g, xi, dt, friction, m, t):
+    def one(
+        x: jax.Array,
+        p: jax.Array,
+        g: jax.Array,
+        xi: jax.Array,
+        dt: jax.Array,
+        friction: jax.Array,
+        m: jax.Array,
+        t: jax.Array,
+    ) -> tuple[jax.Array, jax.Array]:
         c = jnp.exp(-friction * dt)
         p = p - dt / 2 * g
         x = x + dt / (2 * m) * p
-        p = c * p + jnp.sqrt(-jnp.expm1(-2 * friction * dt) * t * m) * xi
+        p = c * p + noise_scale(-jnp.expm1(-2 * friction * dt) * t * m) * xi
         return x + dt / (2 * m) * p, p
 
+    wide = widen(x)
     parameters = (
-        spread(value, x, name)
+        spread(value, wide, name)
         for value, name in (
             (step_size, "step_size"),
             (friction, "friction"),
@@ -96,23 +130,28 @@ def baoab_update(
             (temperature, "temperature"),
         )
     )
-    pairs = jax.tree.map(one, x, momentum, grad, noise, *parameters)
-    return jax.tree.transpose(jax.tree.structure(x), jax.tree.structure((0, 0)), pairs)
+    pairs = jax.tree.map(one, wide, widen(momentum), widen(grad), widen(noise), *parameters)
+    new_x, new_momentum = transpose(pairs, x, 2)
+    return cast_like(new_x, x), cast_like(new_momentum, momentum)
 
 
-def _baoab_step(rng_key, state, *, energy_fn, step_size, friction, mass, temperature):
-    noise = random.normal(rng_key, state.chain, state.x)
+def _baoab_step(
+    rng_key: jax.Array,
+    state: UnderdampedState,
+    *,
+    energy_fn: EnergyFn,
+    step_size: PyTree,
+    friction: PyTree,
+    mass: PyTree,
+    temperature: PyTree,
+) -> tuple[UnderdampedState, Info]:
+    x = positions(state)
+    noise = random.normal(rng_key, state.chain, x)
     x, p = baoab_update(
-        state.x, state.momentum, state.grad, noise, step_size, friction, mass, temperature
+        x, state.momentum, state.grad, noise, step_size, friction, mass, temperature
     )
-    energy, grad = energy_and_grad(energy_fn, x)
+    new: UnderdampedState = move_to(energy_fn, state, x)
     dt = spread(step_size, x, "step_size")
-    p = jax.tree.map(lambda p, g, dt: p - dt / 2 * g, p, grad, dt)
-    info = Info(
-        acceptance=jnp.ones_like(state.energy),
-        energy=state.energy,
-        grad_norm=norm(state.grad),
-        displacement=distance(x, state.x),
-        is_finite=is_finite(state),
-    )
-    return UnderdampedState(x, energy, grad, state.chain, p), info
+    p = jax.tree.map(lambda p, g, dt: p - dt / 2 * g, p, widen(new.grad), dt)
+    new = new._replace(momentum=p)
+    return new, untested_info(state, new)

@@ -320,7 +320,43 @@ def test_bad_input_is_refused_in_one_line():
         ais(key, PATH, x, [0.0, 1.0], make, kernel_params=jnp.ones(2))
     with pytest.raises(ValueError, match="num_steps"):
         ais(key, PATH, x, [0.0, 1.0], make, num_steps=0)
-    with pytest.raises(ValueError, match="energy_fn returned shape"):
+    with pytest.raises(ValueError, match=r"expected energy_fn to return shape \(4,\)"):
         ais(key, lambda x, beta: PATH(x, beta)[:, None], x, [0.0, 1.0], make)
-    with pytest.raises(TypeError, match="positions are int32"):
+    with pytest.raises(TypeError, match="expected floating-point positions, got int32"):
         ais(key, PATH, jnp.zeros((4, 2), jnp.int32), [0.0, 1.0], make)
+
+
+def test_weights_that_are_all_zero():
+    found = samplers.summarize_weights(jnp.full(4, -jnp.inf))
+    assert jnp.isneginf(found.log_z)
+    assert jnp.isposinf(found.standard_error)
+    assert found.ess == 0
+    x = start(1, 4, 0.0)
+    path = geometric_path(standard_normal, lambda x: jnp.full(x.shape[0], jnp.inf))
+    result = ais(jax.random.key(0), path, x, [0.0, 0.5, 1.0], lambda e: mala(e, 0.01))
+    assert jnp.isneginf(result.log_z)
+    assert result.ess == 0
+    some = samplers.summarize_weights(jnp.array([-jnp.inf, 0.0]))
+    np.testing.assert_allclose(some.log_z, -math.log(2), rtol=1e-6)
+    assert some.ess == 1
+    rare = jnp.array([0.0, -jnp.inf, -jnp.inf])
+    assert jnp.isposinf(samplers.bootstrap_standard_error(jax.random.key(0), rare))
+
+
+def test_an_end_that_is_infinite_does_not_enter_by_its_gradient():
+    def repulsive(x):
+        return jnp.sum(jnp.abs(x) ** -12.0, axis=-1)
+
+    x = jnp.array([[0.0, 1.0], [0.5, 2.0]])
+    for path, beta in (
+        (geometric_path(standard_normal, repulsive), 0.0),
+        (geometric_path(repulsive, standard_normal), 1.0),
+    ):
+        slope = jax.grad(lambda x, path=path, beta=beta: path(x, jnp.float32(beta)).sum())
+        np.testing.assert_allclose(slope(x), x, rtol=1e-6)
+        energies = jax.vmap(path, in_axes=(None, 0))(x, jnp.array([beta, 0.5]))
+        np.testing.assert_allclose(energies[0], standard_normal(x), rtol=1e-6)
+        tangent = jax.jvp(lambda x, p=path, b=beta: p(x, jnp.float32(b)), (x,), (x,))[1]
+        np.testing.assert_allclose(tangent, jnp.sum(x**2, axis=1), rtol=1e-6)
+        middle = jax.grad(lambda x, path=path: path(x, jnp.float32(0.5)).sum())(x[1:])
+        np.testing.assert_allclose(middle, 0.5 * x[1:] - 6 * x[1:] ** -13.0, rtol=1e-5)

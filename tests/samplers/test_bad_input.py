@@ -1,4 +1,4 @@
-"""What goes in wrong comes back as one line that says what to write; NaN stays in its chain."""
+"""Bad input is refused in one line, 'expected X, got Y'; NaN stays in its chain."""
 
 import jax
 import jax.numpy as jnp
@@ -22,11 +22,15 @@ def run(energy_fn, x, make=samplers.mala):
 @pytest.mark.parametrize(
     ("energy_fn", "error", "message"),
     [
-        (lambda x: jnp.sum(x**2), ValueError, r"returned shape \(\): return \(4,\), one per chain"),
-        (lambda x: jnp.sum(x**2, axis=1, keepdims=True), ValueError, r"\(4, 1\).*take \[:, 0\]"),
-        (lambda x: x**2, ValueError, r"\(4, 3\).*sum over all axes but the first"),
-        (lambda x: 3.0, TypeError, "returned a float: return an array"),
-        (lambda x: square(x).astype(int), TypeError, "returned int32"),
+        (lambda x: jnp.sum(x**2), ValueError, r"return shape \(4,\), one per chain, got \(\)"),
+        (
+            lambda x: jnp.sum(x**2, axis=1, keepdims=True),
+            ValueError,
+            r"\(4, 1\): take \[:, 0\]",
+        ),
+        (lambda x: x**2, ValueError, r"got \(4, 3\).*sum over all axes but the first"),
+        (lambda x: 3.0, TypeError, "return an array .*, got a float"),
+        (lambda x: square(x).astype(int), TypeError, "real floating-point energies, got int32"),
     ],
 )
 def test_energy_of_the_wrong_shape_or_type(energy_fn, error, message):
@@ -37,15 +41,20 @@ def test_energy_of_the_wrong_shape_or_type(energy_fn, error, message):
 @pytest.mark.parametrize(
     ("x", "error", "message"),
     [
-        (jnp.ones((0, 3)), ValueError, "the chain axis is empty"),
-        (jnp.ones((4, 3), int), TypeError, r"positions are int32: cast them, x.astype"),
-        (jnp.float32(1.0), ValueError, "no chain axis"),
-        ({}, ValueError, "empty pytree"),
-        ({"a": jnp.ones((4, 1)), "b": jnp.ones((3, 1))}, ValueError, r"have \[3, 4\] chains"),
+        (jnp.ones((0, 3)), ValueError, "got an empty chain axis"),
+        (jnp.ones((4, 3), int), TypeError, r"positions, got int32: x.astype"),
+        (jnp.float32(1.0), ValueError, "got no chain axis"),
+        (jnp.ones((4, 3), jnp.float8_e4m3fn), TypeError, "positions, got float8_e4m3fn"),
+        ({}, ValueError, "got an empty pytree"),
+        (
+            {"a": jnp.ones((4, 1)), "b": jnp.ones((3, 1))},
+            ValueError,
+            r"in all leaves, got \[3, 4\]",
+        ),
         (
             {"a": jnp.ones((4, 1)), "b": jnp.ones((4, 1), jnp.bfloat16)},
             TypeError,
-            "positions mix bfloat16, float32",
+            "one float type, got bfloat16, float32",
         ),
     ],
 )
@@ -58,9 +67,9 @@ def test_positions_that_are_none(x, error, message, make):
 def test_float32_positions_and_float64_data():
     with jax.enable_x64(True):
         centre = jnp.zeros(3, jnp.float64)
-        with pytest.raises(TypeError, match=r"returned float64 for float32 positions.*one float"):
+        with pytest.raises(TypeError, match=r"one float type, got float64 for float32 pos"):
             run(lambda x: square(x - centre), X.astype(jnp.float32))
-        with pytest.raises(TypeError, match="positions mix float32, float64"):
+        with pytest.raises(TypeError, match="one float type, got float32, float64"):
             run(square, {"a": X.astype(jnp.float32), "b": X.astype(jnp.float64)})
         state, info = run(square, X.astype(jnp.float64))
         assert state.x.dtype == state.energy.dtype == info.acceptance.dtype == jnp.float64
@@ -69,23 +78,38 @@ def test_float32_positions_and_float64_data():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: samplers.mala(square, -0.1), "step_size is -0.1: give a finite value above 0"),
-        (lambda: samplers.langevin(square, 0.0), "step_size is 0: give a finite value above 0"),
-        (lambda: samplers.langevin(square, np.array([0.1, np.nan])), "step_size is nan"),
-        (lambda: samplers.langevin(square, 0.1, temperature=-1), "temperature is -1.*at least 0"),
-        (lambda: samplers.langevin(square, 0.1, max_grad=-1.0), "max_grad is -1"),
-        (lambda: samplers.mala(square, 0.1, temperature=0.0), "temperature is 0.*above 0"),
-        (lambda: samplers.hmc(square, 0.1, 0), "num_leapfrog_steps is 0: give a Python int"),
-        (lambda: samplers.hmc(square, 0.1, 2, mass=jnp.zeros((1, 3))), "mass is 0"),
-        (lambda: samplers.underdamped_langevin(square, 0.1, friction=-1.0), "friction is -1"),
+        (lambda: samplers.mala(square, -0.1), "expected a finite step_size > 0, got -0.1"),
+        (lambda: samplers.langevin(square, 0.0), "expected a finite step_size > 0, got 0"),
+        (
+            lambda: samplers.langevin(square, np.array([0.1, np.nan])),
+            "step_size > 0, got nan",
+        ),
+        (
+            lambda: samplers.langevin(square, 0.1, temperature=-1),
+            "temperature >= 0, got -1",
+        ),
+        (lambda: samplers.langevin(square, 0.1, max_grad=-1.0), "max_grad > 0, got -1"),
+        (
+            lambda: samplers.mala(square, 0.1, temperature=0.0),
+            "temperature > 0, got 0",
+        ),
+        (lambda: samplers.hmc(square, 0.1, 0), "num_leapfrog_steps to be a Python int >= 1, got 0"),
+        (lambda: samplers.hmc(square, 0.1, 2, mass=jnp.zeros((1, 3))), "mass > 0, got 0"),
+        (lambda: samplers.hmc(square, 0.1, 2, jitter=1.0), "jitter >= 0 and < 1, got 1"),
+        (lambda: samplers.drl_langevin(square, np.nan), "expected a finite s > 0, got nan"),
+        (lambda: samplers.mala(square, np.inf), "expected a finite step_size > 0, got inf"),
+        (lambda: samplers.underdamped_langevin(square, 0.1, friction=-1.0), "friction > 0, got -1"),
         (
             lambda: samplers.igebm_langevin(square, 1.0, max_grad=1.0, max_batch_norm=1.0),
-            "give one of them",
+            "expected max_grad or max_batch_norm, got both",
         ),
-        (lambda: samplers.mdsm_temperatures(cooling="log"), "give 'exp' or 'linear'"),
+        (
+            lambda: samplers.mdsm_temperatures(cooling="log"),
+            "'exp' or 'linear', got 'log'",
+        ),
         (
             lambda: samplers.parallel_tempering(square, [1.0], samplers.mala),
-            r"temperatures have shape \(1,\): give \[replicas\], at least two",
+            r"temperatures \[replicas\], at least two, got shape \(1,\)",
         ),
     ],
 )
@@ -96,13 +120,13 @@ def test_numbers_out_of_range(make, message):
 
 @pytest.mark.parametrize("shape", [(3,), (2,), (4, 2), (4, 1, 3), (1, 4)])
 def test_step_sizes_of_unclear_shape(shape):
-    with pytest.raises(ValueError, match=r"give a scalar, \(4,\) per chain or \(1, 3\) per dim"):
+    with pytest.raises(ValueError, match=r"of shape \(\), \(4,\) per chain or \(1, 3\) per dim"):
         samplers.run_chain(KEY, samplers.mala(square, jnp.full(shape, 0.1)), X, 1)
 
 
 def test_metropolis_needs_one_temperature_per_chain():
     kernel = samplers.mala(square, 0.1, temperature=jnp.ones((1, 3)))
-    with pytest.raises(ValueError, match="give a scalar or one per chain"):
+    with pytest.raises(ValueError, match="temperature to be a scalar or one per chain"):
         samplers.run_chain(KEY, kernel, X, 1)
 
 

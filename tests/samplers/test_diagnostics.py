@@ -174,3 +174,33 @@ def test_bad_input_is_refused_in_one_line():
         mcse_quantile(jnp.zeros((10, 2)), 95)
     with pytest.raises(ValueError, match=r"\[steps, chains\]"):
         acceptance_rate(jnp.zeros(3))
+
+
+@pytest.mark.parametrize(("offset", "scale"), [(0.0, 1e-20), (0.0, 1e9), (0.0, 1e30), (3e7, 3.0)])
+def test_figures_do_not_depend_on_unit_and_origin(offset, scale):
+    """In float32, against ArviZ's float64 on the very same draws."""
+    x = (offset + scale * autoregression(4, 100, 0.5)).astype(np.float32)
+    summary = jit_once(summarize)(x.T)
+    expected = figures_of_arviz(x.astype(np.float64) / scale)
+    for name, figure, power in (
+        ("r_hat", summary.r_hat, 0),
+        ("ess bulk", summary.ess_bulk, 0),
+        ("ess tail", summary.ess_tail, 0),
+        ("ess mean", ess_mean(x.T), 0),
+        ("mcse mean", summary.mcse_mean, 1),
+        ("mcse sd", summary.mcse_sd, 1),
+        ("mcse quantile", mcse_quantile(x.T, 0.05), 1),
+    ):
+        wanted = expected[name] * scale**power
+        np.testing.assert_allclose(figure, wanted, rtol=1e-4, err_msg=name)
+    wide = x.astype(np.float64)
+    np.testing.assert_allclose(summary.mean, wide.mean(), rtol=1e-6, atol=1e-3 * scale)
+    np.testing.assert_allclose(summary.sd, wide.std(ddof=1), rtol=1e-4)
+
+
+@pytest.mark.parametrize("unit", [1.0, 0.1, 0.3])
+def test_quantiles_of_draws_with_ties(unit):
+    """The quantile lies among equal draws: float32 must not put it beside them."""
+    for seed in range(4):
+        x = (np.round(autoregression(4, 251, 0.5, seed=seed)) * unit).astype(np.float32)
+        np.testing.assert_allclose(ess_tail(x.T), arviz.ess(x, method="tail"), rtol=1e-5)

@@ -201,11 +201,11 @@ def test_donation_draws_by_chain_and_one_compilation():
 
 
 def test_bad_input_is_refused_in_one_line():
-    with pytest.raises(ValueError, match="capacity of at least the batch"):
+    with pytest.raises(ValueError, match="capacity of at least the batch, 128, got 100"):
         replay_buffer(100).init(jnp.zeros((128, 2)))
     with pytest.raises(ValueError, match="num_shards=8"):
         replay_buffer(100, num_shards=8)
-    with pytest.raises(ValueError, match="does not split over 8 shards"):
+    with pytest.raises(ValueError, match="expected a batch that num_shards=8 divides, got 12"):
         replay_buffer(800, num_shards=8).init(jnp.zeros((12, 2)))
     with pytest.raises(ValueError, match="'float', 'uint8' or 'igebm_uint8'"):
         replay_buffer(100, storage="int8")
@@ -217,5 +217,5 @@ def test_bad_input_is_refused_in_one_line():
     state = buffer.init(jnp.zeros((4, 2)))
     with pytest.raises(ValueError, match="entries \\(2,\\)"):
         buffer.push(state, jnp.zeros((4, 3)))
-    with pytest.raises(ValueError, match="no more than the ring holds"):
+    with pytest.raises(ValueError, match="than a ring of the buffer holds, 16, got 17"):
         buffer.push(state, jnp.zeros((17, 2)))

@@ -1,6 +1,8 @@
 """The host-side runner: run_chain's result, a line to read, an interrupt that loses nothing."""
 
 import io
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -79,5 +81,68 @@ def test_chains_that_are_not_finite_are_counted_in_the_line():
 
 
 def test_pieces_that_keep_every_does_not_divide():
-    with pytest.raises(ValueError, match="keep_every=5 must divide num_steps=40 and report"):
+    with pytest.raises(ValueError, match="multiples of keep_every=5, got num_steps=40 and report"):
         samplers.run_with_progress(KEY, KERNEL, X0, 40, keep_every=5, report_every=7)
+
+
+def test_the_device_holds_one_chunk():
+    x0 = jnp.zeros((500, 256))
+    live = []
+
+    class Watching(io.StringIO):
+        def write(self, text):
+            live.append(sum(a.nbytes for a in jax.live_arrays()) / x0.nbytes)
+            return len(text)
+
+    kernel = samplers.langevin(lambda x: 0.5 * jnp.sum(x**2, axis=1), 0.1)
+    samplers.run_with_progress(
+        KEY, kernel, x0, 40, report_every=2, keep_every=1, keep=lambda s: s.x, stream=Watching()
+    )
+    assert max(live) < live[0] + 3
+
+
+SLOW = """
+import os, signal, sys, threading, time
+import jax, jax.numpy as jnp
+from ebm_jax import samplers
+
+def energy_fn(x):  # some 10 ms of work that Ctrl-C cannot stop within
+    square = jnp.full((500, 500), x[0, 0])
+    return 0.5 * jnp.sum(x**2, axis=1) + 1e-20 * jnp.sum(square @ square)
+
+pressed = []
+
+def press():
+    pressed.append(time.perf_counter())
+    os.kill(os.getpid(), signal.SIGINT)
+
+class Terminal:
+    # Presses Ctrl-C eight seconds after the first chunk, whose compilation may take long.
+
+    timer = threading.Timer(8, press)
+
+    def isatty(self):
+        return True
+
+    def write(self, text):
+        if not self.timer.is_alive() and not pressed:
+            self.timer.start()
+
+    def flush(self):
+        pass
+
+kernel = samplers.langevin(energy_fn, 0.1)
+run = samplers.run_with_progress(
+    jax.random.key(0), kernel, jnp.ones((2, 2)), 100_000, stream=Terminal()
+)
+waited = time.perf_counter() - pressed[0]
+print(run.num_steps, waited)
+assert 1 <= run.num_steps < 10_000
+assert waited < 8
+"""
+
+
+def test_ctrl_c_is_answered_within_seconds():
+    """100,000 steps of 10 ms: a hundredth of the run would be 10 s; chunks last about one."""
+    done = subprocess.run([sys.executable, "-c", SLOW], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]

@@ -1,4 +1,4 @@
-"""The code on docs/samplers.md runs as it stands and says what is true."""
+"""The code on docs/samplers.md runs as it stands, and its results are right."""
 
 import functools
 import math
@@ -86,8 +86,8 @@ def test_sum_of_energies():
     assert (right.std(axis=0) < 0.6).all()
 
 
-def test_normalising_constants():
-    names = run("Normalising constants")
+def test_normalizing_constants():
+    names = run("Normalizing constants")
     truth = 5 * math.log(0.04)
     forward, reverse = names["forward"], names["reverse"]
     assert abs(forward.log_z - truth) < 4 * forward.standard_error
@@ -101,7 +101,7 @@ def test_replay_buffer():
 
 
 def test_blackjax():
-    names = run("BlackJAX, both ways")
+    names = run("Interoperability with BlackJAX")
     sd = names["info"].kept[50:].std(axis=(0, 1))
     np.testing.assert_allclose(sd, [1.0, 2.0], rtol=0.1)
     assert names["draws"].shape == (200, 2)

@@ -93,11 +93,113 @@ def test_windows_follow_one_another_and_double(num_steps):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_steps": 10}, "num_steps is 10: give at least 20"),
-        ({"num_steps": 20, "target_acceptance": 1.5}, "give a number below 1"),
-        ({"num_steps": 20, "initial_step_size": -1.0}, "initial_step_size is -1"),
+        ({"num_steps": 10}, "expected num_steps of at least 20, better 300 or more, got 10"),
+        (
+            {"num_steps": 20, "target_acceptance": 1.5},
+            "target_acceptance > 0 and < 1, got 1.5",
+        ),
+        (
+            {"num_steps": 20, "initial_step_size": -1.0},
+            "initial_step_size > 0, got -1",
+        ),
     ],
 )
 def test_bad_numbers(options, message):
     with pytest.raises(ValueError, match=message):
         samplers.warmup(KEY, make_hmc, start(4), **options)
+
+
+def normal(x):
+    return 0.5 * jnp.sum(x**2, axis=-1)
+
+
+def tuned(step_size, mass):
+    return samplers.hmc(normal, step_size, 5, mass=mass)
+
+
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
+def test_a_chain_that_is_not_finite_is_left_out(bad):
+    x = jax.random.normal(jax.random.key(0), (16, 3))
+    found = samplers.warmup(KEY, tuned, x.at[3, 0].set(bad), 200)
+    others = samplers.warmup(KEY, tuned, jnp.concatenate([x[:3], x[4:]]), 200)
+    np.testing.assert_allclose(found.mass, 1.0, rtol=0.3)
+    assert abs(np.log(found.step_size / others.step_size)) < 0.3
+    assert abs(float(found.acceptance) - 0.8) < 0.1
+    assert not found.is_stuck
+    with pytest.warns(UserWarning, match="chains that move"):  # for that one
+        alone = samplers.warmup(KEY, tuned, x.at[3, 0].set(bad), 60, per_chain=True)
+    np.testing.assert_array_equal(alone.is_stuck, np.arange(16) == 3)
+    assert np.isfinite(alone.step_size).all()
+    assert np.isfinite(alone.mass).all()
+
+
+def test_no_finite_chain_at_all_is_said():
+    with pytest.warns(UserWarning, match="chains that move"):
+        found = samplers.warmup(KEY, tuned, jnp.full((4, 2), jnp.nan), 40)
+    assert found.is_stuck
+    assert np.isfinite(found.mass).all()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "x64"),
+    [("float32", True), ("float64", True), ("bfloat16", False), ("float16", False)],
+)
+def test_all_float_types(dtype, x64):
+    with jax.enable_x64(x64):
+        x = jax.random.normal(jax.random.key(0), (64, 3)).astype(dtype)
+        found = samplers.warmup(KEY, tuned, x, 100)
+        assert found.state.x.dtype == dtype
+        assert found.step_size.dtype == found.mass.dtype == jnp.promote_types(dtype, jnp.float32)
+        assert 0.5 < found.step_size < 2.0
+        np.testing.assert_allclose(found.mass, 1.0, rtol=0.15)
+
+
+@pytest.mark.parametrize("per_chain", [True, False])
+def test_acceptance_is_the_target_on_average(per_chain):
+    """Over 64 chains and keys; the average of dual averaging alone gives .86 to .91."""
+    found, rates = [], []
+    for seed in range(2):
+        x = jax.random.normal(jax.random.key(seed), (64 if per_chain else 8, 3))
+        result = samplers.warmup(jax.random.key(seed + 9), tuned, x, 300, per_chain=per_chain)
+        kernel = tuned(result.step_size, result.mass)
+        _, info = samplers.run_chain(jax.random.key(seed + 99), kernel, result.state, 200)
+        rates.append(float(info.acceptance.mean()))
+        found.append(float(result.acceptance.mean()))
+    assert abs(np.mean(rates) - 0.8) < 0.03
+    assert abs(np.mean(found) - 0.8) < 0.05
+
+
+def test_devices_find_one_step_size_and_one_mass():
+    """As one device with all the chains; the order of sums decides a Metropolis test now and then,
+    from which step sizes go apart by their Monte Carlo error."""
+    x = start(32)
+
+    def find(x, **options):
+        return samplers.warmup(KEY, make_hmc, x, 60, **options)
+
+    alone = find(x)
+    pmapped = jax.pmap(find)(x.reshape(8, 4, 3))
+    mesh = jax.make_mesh((8,), ("devices",), axis_types=(jax.sharding.AxisType.Auto,))
+    axis, everywhere = jax.sharding.PartitionSpec("devices"), jax.sharding.PartitionSpec()
+
+    def numbers(x):
+        found = find(x)
+        return found.step_size, found.mass, found.movement, found.is_stuck
+
+    sharded = jax.jit(jax.shard_map(numbers, mesh=mesh, in_specs=axis, out_specs=everywhere))(x)
+    for found in (pmapped.step_size[0], pmapped.step_size[7], sharded[0]):
+        np.testing.assert_allclose(found, alone.step_size, rtol=0.25)
+    np.testing.assert_array_equal(pmapped.step_size, pmapped.step_size[0])
+    np.testing.assert_array_equal(pmapped.mass[0], pmapped.mass[7])
+    np.testing.assert_allclose(sharded[1], alone.mass, rtol=0.5)
+    np.testing.assert_allclose(sharded[2], alone.movement, rtol=0.5)
+    assert not sharded[3]
+
+    own = jax.pmap(lambda x: find(x, axis_name=()))(x.reshape(8, 4, 3)).step_size
+    assert len(np.unique(own)) == 8
+
+    def each(x):
+        return samplers.warmup(KEY, make_hmc, x, 20, per_chain=True).step_size
+
+    per_chain = jax.shard_map(each, mesh=mesh, in_specs=axis, out_specs=axis)
+    assert jax.jit(per_chain)(x).shape == (32,)

@@ -18,6 +18,16 @@ import numpy as np
 from jax.tree_util import Partial
 
 from ebm_jax.samplers import random
+from ebm_jax.samplers._trees import (
+    PyTree,
+    cast_like,
+    distance,
+    norm,
+    parameter,
+    spread,
+    wide_dtype,
+    widen,
+)
 from ebm_jax.samplers.base import (
     EnergyFn,
     Info,
@@ -26,9 +36,10 @@ from ebm_jax.samplers.base import (
     energy_and_grad,
     init_state,
     is_finite,
+    positions,
+    round_like,
 )
 from ebm_jax.samplers.langevin import clip_gradient, langevin, langevin_update
-from ebm_jax.samplers.positions import PyTree, distance, norm, parameter
 
 
 def temperature_of_noise(step_size: Any, noise_std: Any) -> jax.Array:
@@ -52,14 +63,17 @@ def drl_langevin(energy_fn: EnergyFn, s: Any, nu: Any = 1.0) -> Kernel:
     `energy_fn` is the conditional energy of the recovery likelihood, which has its own fixed
     temperature `1 / s_t^2` inside. `s` is a scalar, or [chains] where levels differ.
     """
+    s, nu = parameter(s, "s"), parameter(nu, "nu", strict=False)
     return langevin(energy_fn, _square(s, 0.5), temperature=_square(nu, 1.0))
 
 
-def _square(value, factor):
+def _square(value: PyTree, factor: float) -> PyTree:
     return jax.tree.map(lambda v: factor * jnp.square(jnp.asarray(v)), value)
 
 
-def mdsm_update(x: PyTree, grad: PyTree, noise: PyTree, temperature: Any, eps: Any = 0.02):
+def mdsm_update(
+    x: PyTree, grad: PyTree, noise: PyTree, temperature: Any, eps: Any = 0.02
+) -> PyTree:
     """Multiscale denoising score matching: `x - eps^2/2 grad E(x) + eps sqrt(T) noise`.
 
     Li et al., arXiv 1910.07762; the temperature scales the noise alone. Shapes as `drl_update`.
@@ -77,6 +91,7 @@ def mdsm_langevin(energy_fn: EnergyFn, temperature: Any, eps: Any = 0.02) -> Ker
 
     followed by one jump `x - sigma_0^2 grad E(x)`, for which the state has the gradient.
     """
+    eps = parameter(eps, "eps")
     return langevin(energy_fn, _square(eps, 0.5), temperature=temperature)
 
 
@@ -99,7 +114,7 @@ def mdsm_temperatures(
     elif cooling == "linear":
         fall = np.linspace(start, 1.0, num_cooling)
     else:
-        raise ValueError(f"cooling is {cooling!r}: give 'exp' or 'linear'")
+        raise ValueError(f"expected cooling 'exp' or 'linear', got {cooling!r}")
     return np.concatenate([np.full(num_hot, start), fall, np.linspace(1.0, 0.0, num_final)])
 
 
@@ -136,7 +151,9 @@ def ncsn_langevin(
     return langevin(energy_at_level, ncsn_step_size(sigma, sigma_last, eps) / 2)
 
 
-def _at_level(energy_fn, sigma, x):
+def _at_level(
+    energy_fn: Callable[[PyTree, jax.Array], jax.Array], sigma: jax.Array, x: PyTree
+) -> jax.Array:
     return energy_fn(x, sigma)
 
 
@@ -167,17 +184,29 @@ def igebm_update(
 
     Raises ValueError if both `max_grad` and `max_batch_norm` are given.
     """
-    noisy = _igebm_noisy(x, noise, noise_std)
-    return _igebm_move(noisy, grad_fn(noisy), step_size, max_grad, max_batch_norm, box)
+    _check_one_clip(max_grad, max_batch_norm)
+    noisy = _igebm_noisy(widen(x), widen(noise), noise_std)
+    grad = widen(grad_fn(cast_like(noisy, x)))
+    return cast_like(_igebm_move(noisy, grad, step_size, max_grad, max_batch_norm, box), x)
 
 
-def _igebm_noisy(x, noise, noise_std):
-    return jax.tree.map(lambda x, n: x + jnp.asarray(noise_std, x.dtype) * n, x, noise)
-
-
-def _igebm_move(noisy, grad, step_size, max_grad, max_batch_norm, box):
+def _check_one_clip(max_grad: Any, max_batch_norm: Any) -> None:
     if max_grad is not None and max_batch_norm is not None:
-        raise ValueError("max_grad and max_batch_norm are both given: give one of them")
+        raise ValueError("expected max_grad or max_batch_norm, got both: leave one of them out")
+
+
+def _igebm_noisy(x: PyTree, noise: PyTree, noise_std: Any) -> PyTree:
+    return jax.tree.map(lambda x, n, std: x + std * n, x, noise, spread(noise_std, x, "noise_std"))
+
+
+def _igebm_move(
+    noisy: PyTree,
+    grad: PyTree,
+    step_size: Any,
+    max_grad: Any,
+    max_batch_norm: Any,
+    box: tuple[float, float] | None,
+) -> PyTree:
     grad = clip_gradient(grad, max_grad)
     if max_batch_norm is not None:
         size = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grad)))
@@ -201,10 +230,9 @@ def igebm_langevin(
     `State.energy`, `State.grad`, and the energy and gradient norm of Info are those at the step's
     y, not at x; K steps cost K gradients. Arguments and errors as in `igebm_update`.
     """
-    if max_grad is not None and max_batch_norm is not None:
-        raise ValueError("max_grad and max_batch_norm are both given: give one of them")
+    _check_one_clip(max_grad, max_batch_norm)
 
-    def optional(value, name):
+    def optional(value: Any, name: str) -> PyTree:
         return None if value is None else parameter(value, name)
 
     step = Partial(
@@ -214,22 +242,34 @@ def igebm_langevin(
         noise_std=parameter(noise_std, "noise_std", strict=False),
         max_grad=optional(max_grad, "max_grad"),
         max_batch_norm=optional(max_batch_norm, "max_batch_norm"),
-        box=None if box is None else tuple(float(edge) for edge in box),
+        box=None if box is None else (float(box[0]), float(box[1])),
     )
     return Kernel(Partial(init_state, energy_fn=energy_fn), step)
 
 
-def _igebm_step(rng_key, state, *, energy_fn, step_size, noise_std, max_grad, max_batch_norm, box):
-    noise = random.normal(rng_key, state.chain, state.x)
-    noisy = _igebm_noisy(state.x, noise, noise_std)
-    energy, grad = energy_and_grad(energy_fn, noisy)
-    x = _igebm_move(noisy, grad, step_size, max_grad, max_batch_norm, box)
-    new = State(x, energy, grad, state.chain)
+def _igebm_step(
+    rng_key: jax.Array,
+    state: State,
+    *,
+    energy_fn: EnergyFn,
+    step_size: PyTree,
+    noise_std: PyTree,
+    max_grad: PyTree,
+    max_batch_norm: jax.Array | None,
+    box: tuple[float, float] | None,
+) -> tuple[State, Info]:
+    start = positions(state)
+    noise = random.normal(rng_key, state.chain, start)
+    noisy = _igebm_noisy(start, noise, noise_std)
+    energy, grad = energy_and_grad(energy_fn, round_like(noisy, state.x)[0])
+    end = _igebm_move(noisy, widen(grad), step_size, max_grad, max_batch_norm, box)
+    x, remainder = round_like(end, state.x)
+    new = State(x, energy, grad, state.chain, remainder)
     info = Info(
-        acceptance=jnp.ones_like(energy),
+        acceptance=jnp.ones_like(energy, dtype=wide_dtype(energy.dtype)),
         energy=energy,
         grad_norm=norm(grad),
-        displacement=distance(x, state.x),
+        displacement=distance(end, start),
         is_finite=is_finite(new),
     )
     return new, info

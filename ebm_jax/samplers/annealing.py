@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ebm_jax.samplers._compilation import compiled
+from ebm_jax.samplers._trees import PyTree, check_count
 from ebm_jax.samplers.base import Kernel
-from ebm_jax.samplers.chains import check_count, compiled, run_steps, start
-from ebm_jax.samplers.positions import PyTree
+from ebm_jax.samplers.run import Chains, as_index, restart, run_steps, start
 
 
 def run_schedule(
@@ -32,7 +33,7 @@ def run_schedule(
     Args:
         rng_key: one key.
         make_kernel: from one level to a kernel. Called outside a transformation, the schedule
-            compiles once for each such function: define it once, not in the loop.
+            compiles once for each such function (see `run_chain`).
         levels: array [levels, ...] or a pytree of such: temperatures, noise levels, step sizes.
         x: positions [chains, ...] or a pytree of such, or a state, whose positions and chain
             indices are taken.
@@ -53,36 +54,42 @@ def run_schedule(
     check_count(unroll, "unroll")
     sizes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(levels)}
     if len(sizes) != 1 or sizes in ({()}, {(0,)}):
-        raise ValueError(f"levels have leading axes {sorted(sizes)}: give all the same, [levels]")
-    levels = jax.tree.map(jnp.asarray, levels)
-    if first_chain is not None:
-        first_chain = jnp.asarray(first_chain, jnp.int32)
+        raise ValueError(
+            f"expected levels with one leading axis, [levels, ...], got {sorted(sizes)}"
+        )
     return compiled(
         _run_schedule,
-        (rng_key, make_kernel, levels, x, first_chain),
+        (rng_key, make_kernel, jax.tree.map(jnp.asarray, levels), x, as_index(first_chain)),
         num_steps=int(num_steps),
         keep=keep,
         unroll=int(unroll),
     )
 
 
-def _run_schedule(rng_key, make_kernel, levels, x, first_chain, *, num_steps, keep, unroll):
-    def fresh(level, x, chain):
+def _run_schedule(
+    rng_key: jax.Array,
+    make_kernel: Callable[[Any], Kernel],
+    levels: PyTree,
+    x: PyTree,
+    first_chain: jax.Array | None,
+    *,
+    num_steps: int,
+    keep: Callable[[Any], PyTree] | None,
+    unroll: int,
+) -> tuple[Any, Any]:
+    def at(place: int) -> PyTree:
+        return jax.tree.map(lambda a: a[place], levels)
+
+    def one_level(carry: tuple[Chains, jax.Array], level: PyTree) -> tuple[Any, Any]:
+        opening, n = carry
         kernel = make_kernel(level)
-        return kernel, start(kernel, x, None)._replace(chain=chain)
-
-    first_level = jax.tree.map(lambda a: a[0], levels)
-    last_level = jax.tree.map(lambda a: a[-1], levels)
-    opening = start(make_kernel(first_level), x, first_chain)
-
-    def one_level(carry, level):
-        x, chain, n = carry
-        kernel, state = fresh(level, x, chain)
-        (state, n), info = run_steps(rng_key, kernel, (state, n), num_steps, unroll)
+        (state, n), info = run_steps(
+            rng_key, kernel, (restart(kernel, opening), n), num_steps, unroll
+        )
         if keep is not None:
             info = info._replace(kept=keep(state))
-        return (state.x, state.chain, n), info
+        return (Chains.of(state), n), info
 
-    carry = opening.x, opening.chain, jnp.int32(0)
-    (x, chain, _), info = jax.lax.scan(one_level, carry, levels)
-    return fresh(last_level, x, chain)[1], info
+    opening = Chains.of(start(rng_key, make_kernel(at(0)), x, first_chain))
+    (end, _), info = jax.lax.scan(one_level, (opening, jnp.int32(0)), levels)
+    return restart(make_kernel(at(-1)), end), info

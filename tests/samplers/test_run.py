@@ -222,11 +222,11 @@ def test_keep_chooses_what_is_kept():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_steps": 0}, "num_steps is 0: give a Python int of at least 1"),
-        ({"num_steps": 2.5}, "num_steps is 2.5"),
-        ({"num_steps": 10, "keep_every": 3}, "keep_every=3 does not divide num_steps=10: run 9"),
-        ({"num_steps": 2, "keep_every": 3}, "does not divide num_steps=2: run 3 steps"),
-        ({"num_steps": 4, "unroll": 0}, "unroll is 0"),
+        ({"num_steps": 0}, "expected num_steps to be a Python int >= 1, got 0"),
+        ({"num_steps": 2.5}, "num_steps to be a Python int >= 1, got 2.5"),
+        ({"num_steps": 10, "keep_every": 3}, "multiple of keep_every=3, such as 9, got 10"),
+        ({"num_steps": 2, "keep_every": 3}, "multiple of keep_every=3, such as 3, got 2"),
+        ({"num_steps": 4, "unroll": 0}, "unroll to be a Python int >= 1, got 0"),
     ],
 )
 def test_bad_counts(options, message):
@@ -236,5 +236,5 @@ def test_bad_counts(options, message):
 
 def test_a_state_cannot_be_renumbered():
     state, _ = samplers.run_chain(KEY, KERNELS["mala"], start(), 1)
-    with pytest.raises(ValueError, match="first_chain numbers fresh positions"):
+    with pytest.raises(ValueError, match="expected fresh positions beside first_chain"):
         samplers.run_chain(KEY, KERNELS["mala"], state, 1, first_chain=4)

@@ -12,8 +12,16 @@ from jax import Array
 from jax.tree_util import Partial
 
 from ebm_jax.samplers import random
+from ebm_jax.samplers._numbering import chain_indices
+from ebm_jax.samplers._trees import (
+    PyTree,
+    check_positions,
+    distance,
+    norm,
+    sum_over_dims,
+    wide_dtype,
+)
 from ebm_jax.samplers.base import Info, Kernel
-from ebm_jax.samplers.positions import PyTree, check_positions, distance, norm, sum_over_dims
 
 
 class BlackjaxKernelState(NamedTuple):
@@ -60,15 +68,14 @@ def from_blackjax(algorithm: Any, *, init_key: Array | None = None) -> Kernel:
     for name in ("init", "step"):
         if not callable(getattr(algorithm, name, None)):
             raise TypeError(
-                f"{type(algorithm).__name__} has no {name}: pass an algorithm with its parameters, "
-                "such as blackjax.nuts(logdensity_fn, step_size, inverse_mass_matrix)"
+                "expected an algorithm with init and step, such as blackjax.nuts(logdensity_fn, "
+                f"step_size, inverse_mass_matrix), got {type(algorithm).__name__} without {name}"
             )
     return Kernel(Partial(_init, algorithm.init, init_key), Partial(_step, algorithm.step))
 
 
-def _init(algorithm_init, init_key, x):
-    num_chains = check_positions(x)
-    chain = jnp.arange(num_chains, dtype=jnp.int32)
+def _init(algorithm_init: Any, init_key: Array | None, x: PyTree) -> BlackjaxKernelState:
+    chain = chain_indices(x, check_positions(x))
     if init_key is None:
         states = jax.vmap(lambda position: algorithm_init(position, None))(x)
     else:
@@ -76,10 +83,12 @@ def _init(algorithm_init, init_key, x):
     return _wrap(states, chain)
 
 
-def _step(algorithm_step, rng_key, state):
+def _step(
+    algorithm_step: Any, rng_key: Array, state: BlackjaxKernelState
+) -> tuple[BlackjaxKernelState, Info]:
     states, info = jax.vmap(algorithm_step)(_keys(rng_key, state.chain), state.algorithm)
     new = _wrap(states, state.chain)
-    unknown = jnp.full_like(state.energy, jnp.nan)
+    unknown = jnp.full_like(state.energy, jnp.nan, dtype=wide_dtype(state.energy.dtype))
     finite = jnp.isfinite(sum_over_dims(new.x))
     if hasattr(states, "logdensity"):
         finite &= jnp.isfinite(new.energy)
@@ -93,13 +102,16 @@ def _step(algorithm_step, rng_key, state):
     )
 
 
-def _keys(rng_key, chain):
-    return jax.vmap(lambda i: random.fold_in(rng_key, i))(chain)
+def _keys(rng_key: Array, chain: Array) -> Array:
+    def key_of(index: Array) -> Array:
+        return random.fold_in(rng_key, index)
+
+    return jax.vmap(key_of)(chain)
 
 
-def _wrap(states, chain):
+def _wrap(states: Any, chain: Array) -> BlackjaxKernelState:
     if not hasattr(states, "position"):
-        raise TypeError(f"{type(states).__name__} has no position: pass an MCMC algorithm")
+        raise TypeError(f"expected states with a position, got {type(states).__name__}")
     x = states.position
     dtype = jax.tree.leaves(x)[0].dtype
     density = getattr(states, "logdensity", jnp.full(chain.shape, jnp.nan, dtype))
@@ -124,7 +136,7 @@ class SingleChainState(NamedTuple):
 
 
 class SingleChainInfo(NamedTuple):
-    """What one step of an algorithm made by `to_blackjax` did.
+    """Information on one step of an algorithm made by `to_blackjax`.
 
     Attributes:
         acceptance_rate: probability with which the move was accepted, [].
@@ -142,6 +154,10 @@ def to_blackjax(kernel: Kernel) -> Any:
     map them over keys and positions with `jax.vmap` for several chains, as is usual in BlackJAX.
     All the randomness is in the key: every such chain has index 0.
 
+    It fits BlackJAX's runners, such as `blackjax.util.run_inference_algorithm`. BlackJAX's
+    adaptation (`window_adaptation`) builds an algorithm itself, from a log density and the
+    parameters that it adapts, so it does not take one that is ready: use `warmup`.
+
     Returns:
         A `blackjax.base.SamplingAlgorithm` with SingleChainState and SingleChainInfo.
 
@@ -150,19 +166,23 @@ def to_blackjax(kernel: Kernel) -> Any:
     try:
         from blackjax.base import SamplingAlgorithm
     except ImportError:
-        raise ImportError("to_blackjax needs BlackJAX: pip install 'ebm_jax[blackjax]'") from None
+        raise ImportError(
+            "expected BlackJAX to be installed for to_blackjax: pip install 'ebm_jax[blackjax]'"
+        ) from None
 
-    def init(position, rng_key=None):
+    def init(position: PyTree, rng_key: Array | None = None) -> SingleChainState:
         del rng_key  # a kernel's start is a function of the position
-        return _single(kernel.init(jax.tree.map(lambda a: jnp.asarray(a)[None], position)))
+        state = kernel.init(jax.tree.map(lambda a: jnp.asarray(a)[None], position))
+        return _single(state._replace(chain=jnp.zeros(1, jnp.int32)))
 
-    def step(rng_key, state):
+    def step(rng_key: Array, state: SingleChainState) -> tuple[SingleChainState, SingleChainInfo]:
         new, info = kernel.step(rng_key, state.kernel_state)
         return _single(new), SingleChainInfo(info.acceptance[0], info)
 
-    return SamplingAlgorithm(init, step)
+    make: Any = SamplingAlgorithm  # whose annotations know BlackJAX's own states alone
+    return make(init, step)
 
 
-def _single(state):
-    negative = jax.tree.map(lambda a: -a[0], (state.energy, state.grad))
-    return SingleChainState(jax.tree.map(lambda a: a[0], state.x), *negative, state)
+def _single(state: Any) -> SingleChainState:
+    logdensity, slope = jax.tree.map(lambda a: -a[0], (state.energy, state.grad))
+    return SingleChainState(jax.tree.map(lambda a: a[0], state.x), logdensity, slope, state)

@@ -56,5 +56,5 @@ def test_part_of_the_chains_and_new_levels_without_retracing():
     "levels", [jnp.float32(1.0), jnp.ones(0), {"a": jnp.ones(2), "b": jnp.ones(3)}, {}]
 )
 def test_levels_without_one_leading_axis(levels):
-    with pytest.raises(ValueError, match=r"give all the same, \[levels\]"):
+    with pytest.raises(ValueError, match=r"expected levels with one leading axis, \[levels, ...\]"):
         samplers.run_schedule(KEY, make_kernel, levels, start(), 2)

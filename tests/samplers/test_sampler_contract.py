@@ -1,5 +1,6 @@
-"""What docs/design.md promises of every sampler, checked on every sampler there is."""
+"""The contract of docs/design.md, on every sampler of the registry and on those made of them."""
 
+import functools
 import inspect
 
 import jax
@@ -18,11 +19,18 @@ def energy_fn(x):
     return 0.5 * jnp.sum(x**2, axis=1) + jnp.sum(jnp.cos(x), axis=1)
 
 
-KERNELS = {
-    "langevin": lambda e: samplers.langevin(e, 0.05),
-    "mala": lambda e: samplers.mala(e, 0.3),
-    "hmc": lambda e: samplers.hmc(e, 0.4, 3),
-    "underdamped_langevin": lambda e: samplers.underdamped_langevin(e, 0.3),
+# Arguments that a maker of the registry may ask for beside the energy.
+SETTINGS = {"step_size": 0.3, "num_leapfrog_steps": 3}
+
+
+def from_registry(name, energy_fn, **settings):
+    """The registered kernel with the settings that it has no default for."""
+    parameters = inspect.signature(samplers.KERNELS[name]).parameters.values()
+    asked = [p.name for p in parameters if p.default is inspect.Parameter.empty][1:]
+    return samplers.KERNELS[name](energy_fn, **{n: (SETTINGS | settings)[n] for n in asked})
+
+
+KERNELS = {name: functools.partial(from_registry, name) for name in samplers.KERNELS} | {
     "drl_langevin": lambda e: samplers.drl_langevin(e, 0.3),
     "mdsm_langevin": lambda e: samplers.mdsm_langevin(e, 1.0, eps=0.3),
     "parallel_tempering": lambda e: samplers.parallel_tempering(
@@ -92,12 +100,43 @@ def test_state_and_info_of_a_step(make):
     assert ((info.acceptance >= 0) & (info.acceptance <= 1)).all()
 
 
-@pytest.mark.parametrize("name", ["langevin", "mala", "hmc", "underdamped_langevin"])
+@pytest.mark.parametrize("name", samplers.KERNELS)
 def test_low_energy_is_likely(name):
     """The sign, in the runner: exp(-E); chains end where the energy is low."""
-    kernel = KERNELS[name](lambda x: 2.0 * jnp.sum((x - 2.0) ** 2, axis=1))
-    run = jit_once(lambda key: samplers.run_chain(key, kernel, start(), 60, keep_every=30))
+    kernel = from_registry(name, lambda x: 2.0 * jnp.sum((x - 2.0) ** 2, axis=1), step_size=0.05)
+    run = jit_once(lambda key: samplers.run_chain(key, kernel, start(), 200, keep_every=100))
     state, info = run(KEY)
     assert info.kept.shape == (2, CHAINS, 3)
     np.testing.assert_array_equal(info.kept[-1], state.x)
     assert abs(jnp.mean(state.x) - 2.0) < 0.5
+
+
+def test_registry():
+    """Makers from an energy and a step size; another sampler is a line there and a file."""
+    assert set(samplers.KERNELS) >= {"langevin", "mala", "hmc", "underdamped_langevin"}
+    for name, make in samplers.KERNELS.items():
+        assert make is getattr(samplers, name)
+        first = list(inspect.signature(make).parameters)[:2]
+        assert first == ["energy_fn", "step_size"]
+
+
+@each_kernel
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision_keeps_types_and_sums_in_float32(make, dtype):
+    kernel, x = make(energy_fn), start().astype(dtype)
+    state, info = jit_once(lambda x: samplers.run_chain(KEY, kernel, x, 3))(x)
+    assert state.x.dtype == dtype
+    assert jax.tree.map(jnp.result_type, state) == jax.tree.map(jnp.result_type, kernel.init(x))
+    for name in ("acceptance", "grad_norm", "displacement"):
+        assert getattr(info, name).dtype == jnp.float32
+
+
+@each_kernel
+def test_a_kernel_is_an_argument_of_jit(make):
+    kernel, x = make(energy_fn), start()
+    inside = jax.jit(lambda kernel, x: samplers.run_chain(KEY, kernel, x, 2)[0].x)(kernel, x)
+    outside = jax.jit(lambda x: samplers.run_chain(KEY, kernel, x, 2)[0].x)(x)
+    np.testing.assert_allclose(inside, outside, rtol=1e-6)
+    again = jax.tree.unflatten(jax.tree.structure(kernel), jax.tree.leaves(kernel))
+    assert jax.tree.structure(again) == jax.tree.structure(kernel)
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(kernel))

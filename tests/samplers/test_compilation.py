@@ -1,0 +1,93 @@
+"""What compiles again and what does not, and that kernels are made without waiting."""
+
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ebm_jax import samplers
+from ebm_jax.samplers._compilation import Static
+
+KEY, X = jax.random.key(0), jnp.ones((3, 2))
+OFFSET = 1.0
+
+
+class Counted:
+    """x^2 / 2 that counts its traces."""
+
+    def __init__(self):
+        self.count = 0
+
+    def __call__(self, x):
+        self.count += 1
+        return 0.5 * jnp.sum(x**2, axis=1)
+
+
+def traces_of(run):
+    """Traces that three more calls cost after the first."""
+    counted = Counted()
+    run(counted, jax.random.key(9))
+    first = counted.count
+    for seed in range(3):
+        run(counted, jax.random.key(seed))
+    return counted.count - first
+
+
+def test_functions_written_at_the_call_do_not_compile_again():
+    def keep(energy_fn, key):
+        kernel = samplers.mala(energy_fn, 0.1)
+        samplers.run_chain(key, kernel, X, 4, keep_every=2, keep=lambda s: s.energy)
+
+    def project(energy_fn, key):
+        kernel = samplers.langevin(energy_fn, 0.1, project=lambda x: jnp.clip(x, -1.0, OFFSET))
+        samplers.run_chain(key, kernel, X, 4)
+
+    def schedule(energy_fn, key):
+        levels = jnp.ones(2)
+        samplers.run_schedule(key, lambda h: samplers.mala(energy_fn, h), levels, X, 2)
+
+    assert traces_of(keep) == 0
+    assert traces_of(project) == 0
+    assert traces_of(schedule) > 0  # it reads an object that may have changed since
+
+
+def test_what_a_function_reads_is_part_of_what_it_is():
+    def clipped(bound):
+        kernel = samplers.langevin(
+            lambda x: 0.5 * jnp.sum(x**2, axis=1), 0.1, project=lambda x: jnp.clip(x, bound, None)
+        )
+        return samplers.run_chain(KEY, kernel, X, 4)[0].x.min()
+
+    assert clipped(2.0) == 2.0
+    assert clipped(3.0) == 3.0
+
+    def at_offset(x):
+        return x + OFFSET
+
+    global OFFSET
+    before = Static(at_offset)
+    OFFSET = 2.0
+    after = Static(at_offset)
+    OFFSET = 1.0
+    assert before != after
+    assert before == Static(at_offset)
+
+    settings = {"low": 0.0}
+    first, second = (Static(lambda x: x + settings["low"]) for _ in range(2))
+    assert first != second
+    first, second = (Static(lambda x: jnp.sum(np.pi * x)) for _ in range(2))
+    assert first == second
+
+
+def test_making_a_kernel_waits_for_no_device():
+    """A step size that is still being computed is taken as it is."""
+
+    slow = jax.jit(lambda x: jnp.linalg.norm(jax.lax.fori_loop(0, 300, lambda _, a: a @ a, x)))
+    value = slow(jnp.eye(600)) * 0 + 0.1
+    begin = time.perf_counter()
+    samplers.langevin(lambda x: jnp.sum(x, axis=1), value, temperature=value)
+    samplers.hmc(lambda x: jnp.sum(x, axis=1), value, 2, mass=value)
+    made = time.perf_counter() - begin
+    jax.block_until_ready(value)
+    assert made < 0.5 * (time.perf_counter() - begin) or made < 0.05

@@ -1,0 +1,76 @@
+"""HMC's jitter and what its Info says of its trajectories."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ebm_jax import samplers
+
+KEY = jax.random.key(12)
+L = 60
+
+
+def normal(x):
+    return 0.5 * jnp.sum(x**2, axis=1)
+
+
+def mean_from_three(jitter):
+    kernel = samplers.hmc(normal, 2 * np.sin(np.pi / L), L, jitter=jitter)
+    state, info = samplers.run_chain(KEY, kernel, jnp.full((1000, 2), 3.0), 20)
+    return float(state.x.mean()), float(state.x.var()), info
+
+
+def test_jitter_breaks_the_period_of_a_gaussian():
+    """A period per step: x' = x exactly; with jitter j, the mean falls by sin(2 pi j) / 2 pi j."""
+    still, _, _ = mean_from_three(0.0)
+    assert still > 2.9
+    mean, variance, info = mean_from_three(0.2)
+    error = 1 / np.sqrt(2000)
+    assert abs(mean - 3 * np.sinc(2 * 0.2) ** 20) < 4 * error
+    assert abs(variance - 1) < 4 * np.sqrt(2) * error
+    assert info.acceptance.mean() > 0.99
+
+
+def test_jitter_is_on_by_default_and_leaves_one_leapfrog_step_alone():
+    x = jnp.ones((4, 2))
+
+    def end(*args, **options):
+        return samplers.run_chain(KEY, samplers.hmc(normal, *args, **options), x, 3)[0].x
+
+    np.testing.assert_array_equal(end(0.5, 3), end(0.5, 3, jitter=0.2))
+    assert (end(0.5, 3) != end(0.5, 3, jitter=0.0)).any()
+    np.testing.assert_array_equal(end(0.5, 1), end(0.5, 1, jitter=0.0))
+
+
+def test_energy_error_of_one_step_is_the_formula():
+    kernel = samplers.hmc(normal, 0.7, 1)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(5, 3)), jnp.float32)
+    step_key = jax.random.fold_in(KEY, 0)
+    _, info = samplers.run_chain(KEY, kernel, x, 1)
+    p = samplers.random.normal(step_key, jnp.arange(5), x)
+    half = p - 0.35 * x
+    end = x + 0.7 * half
+    new_p = half - 0.35 * end
+    error = normal(end) + normal(new_p) - normal(x) - normal(p)
+    np.testing.assert_allclose(info.energy_error, error, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(info.acceptance, jnp.exp(jnp.minimum(-error, 0)), rtol=1e-4)
+    assert not info.is_divergent.any()
+
+
+def test_divergences_are_flagged_for_the_whole_block():
+    """Beyond the stability limit 2 the error grows without bound; NaN counts as infinite."""
+    x = jnp.ones((4, 2))
+    _, info = samplers.run_chain(KEY, samplers.hmc(normal, 3.0, 20, jitter=0.0), x, 3)
+    assert info.is_divergent.all()
+    assert (info.energy_error > 1000).all()
+
+    def broken(x):
+        return jnp.where(x[:, 0] != 1.0, jnp.nan, normal(x))
+
+    state, info = samplers.run_chain(KEY, samplers.hmc(broken, 0.1, 3), x, 3)
+    np.testing.assert_array_equal(state.x, x)
+    assert info.is_divergent.all()
+    assert jnp.isposinf(info.energy_error).all()
+    _, info = samplers.run_chain(KEY, samplers.hmc(normal, 0.5, 5), x, 50, keep_every=25)
+    assert not info.is_divergent.any()
+    assert jnp.abs(info.energy_error).max() < 0.2
