@@ -20,7 +20,7 @@ from ebm_jax.runs.settings import Training, one_line, read_section
 from ebm_jax.runs.workdir import check_workdir, describe_run, open_checkpoints
 from ebm_jax.settings import setting
 from ebm_jax.training import device_state, divergence, loop
-from ebm_jax.training.checkpoints import Checkpoints
+from ebm_jax.training.checkpoints import Checkpoints, NonFiniteError
 from ebm_jax.training.metric_writers import MetricWriter, flatten_metrics
 from ebm_jax.training.state import TrainState
 from ebm_jax.training.train_step import make_train_step
@@ -139,7 +139,7 @@ class _Session:
                 callbacks=loop.Callbacks(
                     check=lambda step, metrics: self._finite(step, metrics),
                     log=functools.partial(self._log, writer, progress),
-                    save=lambda step, s: self.checkpoints.save(step, device_state.to_host(s)),
+                    save=self._save,
                     sample=functools.partial(self._sample, writer),
                     step_done=progress.update,
                 ),
@@ -194,12 +194,22 @@ class _Session:
             raise divergence.DivergedAt(step, found)
         return values
 
+    def _save(self, step: int, state: TrainState) -> None:
+        """Saves the state. What is infinite in it alone, such as moments, is divergence too."""
+        try:
+            self.checkpoints.save(step, device_state.to_host(state))
+        except NonFiniteError as error:
+            found = divergence.Divergence(f"a value of {error.name}", None)
+            raise divergence.DivergedAt(step, found) from error
+
     def _log(self, writer: MetricWriter, progress: Progress, step: int, metrics: Any) -> None:
-        values = flatten_metrics(self._finite(step, metrics))
-        if (speed := progress.steps_per_second) is not None:
+        metrics = self._finite(step, metrics)
+        del metrics["finite_so_far"]  # true, or nothing is logged
+        values = flatten_metrics(metrics)
+        progress.update(step, {name: values[name] for name in ("loss", "grad_norm")})
+        if (speed := progress.lap()) is not None:
             values["steps_per_second"] = speed
         writer.write(step, values)
-        progress.update(step, {name: values[name] for name in ("loss", "grad_norm")})
 
     @functools.cached_property
     def _sampler(self) -> Any:
