@@ -1,4 +1,4 @@
-"""Divergence detection names the first cause, lets undefined levels pass, and bounds its retries."""
+"""Divergence: the first cause is named, undefined levels pass, retries are bounded."""
 
 import jax
 import jax.numpy as jnp
@@ -87,9 +87,7 @@ def test_retries_are_bounded_and_then_the_message_says_all():
 
 def test_without_a_checkpoint_there_is_nothing_to_go_back_to():
     found = divergence.Divergence("the loss", float("nan"), None)
-    with pytest.raises(
-        divergence.DivergenceError, match="at step 3: the loss is nan; there was no"
-    ):
+    with pytest.raises(divergence.DivergenceError, match="at step 3: the loss is nan; there"):
         divergence.decide(
             found, step=3, good_steps=[], attempt=0, max_retries=5, checkpoints="runs/x"
         )
