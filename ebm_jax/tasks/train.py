@@ -69,16 +69,16 @@ def main(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> int:
             )
         )
         stop = stack.enter_context(Interruption())
-        state = build.init_state(run)
+        state, provenance = build.init_state(run), {}
         if (found := checkpoints.restore_latest(state)) is not None:
             state = found[1]
         elif training.init_from:
-            state = init_from.load(training.init_from, state)
+            state, provenance["init_from"] = init_from.load(training.init_from, state)
         if int(state.step) >= training.num_steps:
             step = int(state.step)
             _say(f"{path} is trained already: it is at step {step} of {training.num_steps}")
             return 0
-        describe_run(path, config, init_from=init_from.describe(training.init_from))
+        describe_run(path, config, **provenance)
         session = _Session(run, settings, training, path, checkpoints, stop)
         while True:
             try:

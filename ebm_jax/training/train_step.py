@@ -1,7 +1,6 @@
 """One training step of any method, as a pure function of (state, batch)."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +52,7 @@ def make_train_step(
         (loss, (method_state, metrics)), grads = loss_and_grad(
             state.params, state.method_state, batch, loss_key
         )
+        metrics = {name: _as_mean(metric) for name, metric in metrics.items()}
         if axis_name is not None:  # one sum over devices, of everything that needs one
             shares = jax.tree.map(lambda g: g / jax.lax.axis_size(axis_name), (loss, grads))
             (loss, grads), metrics = jax.lax.psum((shares, metrics), axis_name)
@@ -67,7 +67,7 @@ def make_train_step(
             "param_norm": optax.tree.norm(params),
         }
         finite = state.finite_so_far & jnp.all(jnp.isfinite(jnp.stack([*sizes.values()])))
-        metrics = {name: _value(metric) for name, metric in metrics.items()}
+        metrics = {name: metric.value() for name, metric in metrics.items()}
         state = TrainState(
             state.step + 1, params, ema_params, opt_state, method_state, state.attempt, finite
         )
@@ -76,5 +76,6 @@ def make_train_step(
     return train_step
 
 
-def _value(metric: Any) -> jax.Array:
-    return metric.value() if isinstance(metric, Mean) else metric
+def _as_mean(metric: Mean | jax.Array) -> Mean:
+    """An array is one of its device: summed as it is, it would grow with their number."""
+    return metric if isinstance(metric, Mean) else Mean(metric, jnp.ones_like(metric))
