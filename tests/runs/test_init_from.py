@@ -94,7 +94,7 @@ def other_networks(config):
         (
             "{tmp_path}/nowhere",
             None,
-            r"training.init_from: expected <workdir> or .*no .*nowhere/ch",
+            r"training.init_from: expected <workdir> or .*no .*nowhere/",
         ),
         ("{source}@4", None, r"training.init_from: no checkpoint of step 4 in .*there are 3, 6$"),
         ("{source}@x", None, r"training.init_from: expected <workdir>.*source@x"),

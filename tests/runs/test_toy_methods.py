@@ -98,7 +98,7 @@ def test_a_section_of_the_optimizer_for_each_group_and_no_other():
     config = adversarial()
     config.optimizer["sampler"] = config.optimizer.energy
     with pytest.raises(
-        ConfigError, match="^optimizer: expected a section for each of energy, generator, got ener"
+        ConfigError, match=r"^optimizer: expected a section for each of energy, generator, got en"
     ):
         build.build(config)
     config = adversarial()
@@ -147,7 +147,7 @@ def test_an_overflow_without_a_retry_left_says_that_it_was_earlier(tmp_path):
     with pytest.raises(
         DivergenceError,
         match="at step 8 after 1 of 1 retries: the loss, the gradient or the update of an earlier "
-        "step is not finite; the last good checkpoint is .*/checkpoints/4;",
+        r"step is not finite; the last good checkpoint is .*/checkpoints/4;",
     ):
         train(config, tmp_path)
     assert not (tmp_path / "samples").exists()

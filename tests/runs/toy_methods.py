@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from configs import default
 from flax import linen as nn
 from jax.experimental.compilation_cache import compilation_cache
 
+from configs import default
 from ebm_jax import networks, tasks
 from ebm_jax.methods import BaseDistribution, Densities, MethodState
 from ebm_jax.methods.base import mean_over_batch, zeros_like_examples
