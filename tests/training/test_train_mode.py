@@ -1,4 +1,4 @@
-"""The training loop in processes of its own: interrupted, killed, resumed, refused, diverged."""
+"""--mode=train in processes of its own: interrupted, killed, resumed, refused, diverged."""
 
 import json
 import signal
@@ -6,7 +6,7 @@ import signal
 import pytest
 from main_processes import TINY, TINY_IGEBM, run_main
 
-EVERY_FOUR = "--config.training.checkpoint_every=4"
+EVERY_FOUR = "--config.train.checkpoint_every=4"
 
 
 def train(workdir, *arguments, **options):
@@ -89,7 +89,7 @@ def test_checkpoints_differ_from_step_to_step(whole):
     sums = [
         {leaf["name"]: leaf["crc32"] for leaf in saved_leaves(whole[0], step)} for step in (8, 12)
     ]
-    for part in ("params", "ema_params", "opt_state", "objective_state"):
+    for part in ("params", "ema_params", "opt_state", "method_state"):
         assert any(
             sums[0][name] != sums[1][name] for name in sums[0] if name.startswith(f"{part}/")
         )
@@ -107,13 +107,13 @@ def test_a_finished_run_says_so_and_a_longer_one_goes_on(whole):
 def test_another_config_is_refused_with_the_fields_that_differ(whole):
     workdir, _ = whole
     before = tree(workdir)
-    changes = ("--config.optimizer.b1=0.5", "--config.model.width=8", "--config.sampling.seed=3")
+    changes = ("--config.optimizer.b1=0.5", "--config.network.width=8", "--config.sampling.seed=3")
     result = train(workdir, *to_step(12), *changes)
     assert result.code == 2
     assert result.err.count("\n") == 1
     assert "holds a run of another config" in result.err
     assert (
-        "model.width: 4 -> 8; optimizer.b1: 0.9 -> 0.5\n" in result.err
+        "network.width: 4 -> 8; optimizer.b1: 0.9 -> 0.5\n" in result.err
     )  # and the seed may change
     assert tree(workdir) == before
 
@@ -124,8 +124,8 @@ def test_divergence_has_an_exit_code_and_leaves_the_last_good_checkpoint(tmp_pat
     result = train(
         workdir,
         "--config.optimizer.learning_rate=1e38",
-        "--config.training.checkpoint_every=1",
-        "--config.training.max_retries=1",
+        "--config.train.checkpoint_every=1",
+        "--config.train.max_retries=1",
         "--config.training.num_steps=20",
     )
     assert result.code == 3, result.err
@@ -153,7 +153,7 @@ def test_igebm_killed_and_resumed_is_bit_identical_with_its_replay_buffer(tmp_pa
     assert "going on from step" in result.err
     assert saved_leaves(whole, 8) == saved_leaves(resumed, 8)
     stored = {leaf["name"]: leaf for leaf in saved_leaves(whole, 8)}
-    images = stored["objective_state/replay_buffer/storage"]
+    images = stored["method_state/sharded/storage"]
     assert images["shape"][0] == 2
     assert images["dtype"] == "uint8"
 
@@ -164,7 +164,7 @@ def test_an_igebm_that_explodes_is_caught_and_told_what_helps(tmp_path):
         *TINY_IGEBM,
         f"--workdir={workdir}",
         "--config.optimizer.learning_rate=1e6",
-        "--config.training.checkpoint_every=1",
+        "--config.train.checkpoint_every=1",
         "--config.training.num_steps=20",
     )
     assert result.code == 3, result.err
