@@ -78,6 +78,8 @@ def main(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> int:
             step = int(state.step)
             _say(f"{path} is trained already: it is at step {step} of {training.num_steps}")
             return 0
+        with one_line():
+            device_state.check_shards(state)
         describe_run(path, config, **provenance)
         session = _Session(run, settings, training, path, checkpoints, stop)
         while True:
@@ -118,8 +120,7 @@ class _Session:
     def train(self, state: TrainState) -> int:
         """Steps from a host state to the end, or to an interruption; returns the exit code."""
         first_step = int(state.step)
-        with one_line():
-            on_devices = device_state.to_devices(state)
+        on_devices = device_state.to_devices(state)
         progress = Progress(self.training.num_steps, "training", first_step)
         with MetricWriter(self.workdir) as writer, progress:
             writer.rewind(first_step)

@@ -158,6 +158,14 @@ def test_igebm_killed_and_resumed_is_bit_identical_with_its_replay_buffer(tmp_pa
     assert images["dtype"] == "uint8"
 
 
+def test_rings_that_the_devices_do_not_divide_are_refused_before_anything_is_written(tmp_path):
+    workdir = tmp_path / "run"
+    result = run_main(*TINY_IGEBM, f"--workdir={workdir}", "--config.method.buffer_shards=1")
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert "method.buffer_shards: expected a multiple of the 2 devices, got 1" in result.err
+    assert not workdir.exists()
+
+
 def test_an_igebm_that_explodes_is_caught_and_told_what_helps(tmp_path):
     workdir = tmp_path / "run"
     result = run_main(
