@@ -6,7 +6,7 @@
 Every method is the README's command with its own digits config and nothing changed but the number
 of steps: a first run of `CALIBRATION_STEPS` tells its steps per second, and that times the minutes
 is the number. Compilation, checkpoints and the pictures come on top and are reported. Then
---mode=evaluate measures samples of the EMA weights, drawn as each method's paper draws them.
+--mode=evaluate measures 1,797 samples of the EMA weights, drawn as each method's paper draws them.
 
 Writes methods_on_digits.json and .png to the workdir, and prints a table. Running it again goes on
 where it stopped.
