@@ -52,7 +52,7 @@ def main(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> int:
       The exit code: 0, or that of an interruption (the state is saved then).
     Raises:
       ConfigError: before anything is written, for what cannot be run.
-      DivergenceError: where a metric is no longer finite; the newest checkpoint is a good one.
+      DivergenceError: where anything is no longer finite; the newest checkpoint is a good one.
       CheckpointError: where no state can be read or written.
     """
     settings = read_section(config, "train", Settings)

@@ -121,9 +121,7 @@ def test_a_vector_enters_each_layer_as_it_is():
 
 
 def test_what_is_neither_a_number_nor_a_vector_is_refused():
-    with pytest.raises(
-        ValueError, match=r"^condition: expected numbers .* got the shape \[3, 1"
-    ):
+    with pytest.raises(ValueError, match=r"^condition: expected numbers .* got the shape \[3, 1"):
         MLP.init(jax.random.key(0), inputs(MLP), np.zeros((3, 1, 2)))
 
 

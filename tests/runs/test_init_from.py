@@ -109,4 +109,4 @@ def test_what_cannot_be_taken_is_refused_in_one_line(source, tmp_path, value, ch
     with pytest.raises(ConfigError, match=says) as error:
         train(config, workdir)
     assert "\n" not in str(error.value)
-    assert not workdir.exists()
+    assert not (workdir / "config.json").exists()

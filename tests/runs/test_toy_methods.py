@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from toy_methods import adversarial, config_of, logged, saved, toys, train
 
+from ebm_jax import tasks
 from ebm_jax.methods import Method
 from ebm_jax.runs import build
 from ebm_jax.runs.settings import ConfigError
@@ -123,6 +124,9 @@ def test_a_ramp_over_the_steps_goes_on_over_a_resume_bit_for_bit(tmp_path):
         assert train(config, resumed) == 0
     assert logged(resumed) == logged(whole)
     assert saved(resumed, 9) == saved(whole, 9)
+
+    assert tasks.run("sample", config, whole) == 0
+    assert np.load(whole / "sample" / "samples.npy").shape == (8, 2)
 
 
 # ---- what is not finite ----

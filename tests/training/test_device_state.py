@@ -37,7 +37,5 @@ def test_what_is_sharded_has_its_part_on_each_device(shards_per_device):
 
 
 def test_shards_that_the_devices_do_not_divide_are_refused():
-    with pytest.raises(
-        ValueError, match=r"^method.buffer_shards: .* 8 devices, got 12: run"
-    ):
+    with pytest.raises(ValueError, match=r"^method.buffer_shards: .* 8 devices, got 12: run"):
         device_state.to_devices(state(np.zeros((12, 5), np.float32)))
