@@ -22,8 +22,9 @@ import numpy as np
 from measure import machine, quartiles, table, time_in_turn
 from train_step import SHAPES, network, train_step_of
 
-from ebm_jax import command_line, parallel
+from ebm_jax import command_line
 from ebm_jax.io import files
+from ebm_jax.training import device_state
 
 DEVICES = (1, 2, 4, 8)
 BYTES = {"f32": 4, "s32": 4, "u32": 4, "bf16": 2, "pred": 1}
@@ -48,10 +49,10 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     command_line.split_cpu(args.devices)
     module = network(SHAPES["digits"], args)
     step, init = train_step_of(module)
-    state = parallel.split_state(jax.device_get(jax.jit(init)(jax.random.key(0))))
+    state = device_state.to_devices(jax.device_get(jax.jit(init)(jax.random.key(0))))
     shape = (args.devices, args.per_device, *module.input_shape)
     batch = {"image": jnp.asarray(np.random.default_rng(0).integers(0, 256, shape, np.uint8))}
-    pmapped = parallel.pmap_train_step(step)
+    pmapped = device_state.pmap_train_step(step)
     hlo = pmapped.lower(state, batch).compile().as_text()
     holder = [state]
 

@@ -21,15 +21,17 @@ import numpy as np
 from measure import machine, quartiles, spread, table
 from methods_on_digits import load_config
 
-from ebm_jax import command_line, data, experiment, parallel
+from ebm_jax import command_line, data, tasks
 from ebm_jax.io import files
-from ebm_jax.training import loop
+from ebm_jax.runs import build
+from ebm_jax.training import device_state
+from ebm_jax.training.train_step import make_train_step
 
 
 def rate_of_the_loop(config: Any) -> float:
     """Steps per second of a run in a new workdir."""
     with tempfile.TemporaryDirectory() as folder:
-        loop.train(config, f"{folder}/run")
+        tasks.run("train", config, f"{folder}/run")
         text = pathlib.Path(folder, "run", "metrics.jsonl").read_text()
     lines = [json.loads(line) for line in text.splitlines()]
     first, last = lines[0], lines[-1]
@@ -38,11 +40,15 @@ def rate_of_the_loop(config: Any) -> float:
 
 def back_to_back(config: Any) -> Any:
     """() -> steps per second of the compiled step, on one batch."""
-    parts = experiment.build(config)
-    step = parallel.pmap_train_step(experiment.train_step(config, parts))
-    holder = [parallel.split_state(experiment.init_state(config, parts))]
+    run = build.build(config)
+    train_step = make_train_step(
+        run.method, build.make_optimizer(config),
+        rng_key=run.key("train"), ema_decay=config.training.ema_decay, preprocess=run.preprocess(),
+    )  # fmt: skip
+    step = device_state.pmap_train_step(train_step)
+    holder = [device_state.to_devices(build.init_state(run))]
     batch = data.local_batch(
-        parts.dataset,
+        run.dataset,
         1,
         seed=config.seed,
         global_batch_size=config.training.batch_size,
@@ -69,7 +75,7 @@ def main() -> None:
     args = parser.parse_args()
     config = load_config("digits")
     config.training.num_steps = args.steps
-    config.training.sample_every = 0
+    config.train.sample_every = 0
     command_line.use_compilation_cache()
     command_line.split_cpu(config.cpu_devices)
 

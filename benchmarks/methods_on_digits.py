@@ -6,7 +6,7 @@
 Every method is the README's command with its own digits config and nothing changed but the number
 of steps: a first run of `CALIBRATION_STEPS` tells its steps per second, and that times the minutes
 is the number. Compilation, checkpoints and the pictures come on top and are reported. Then
---mode=evaluate judges 1,797 samples of the EMA weights, drawn as each method's paper draws them.
+--mode=evaluate measures 1,797 samples of the EMA weights, drawn as each method's paper draws them.
 
 Writes methods_on_digits.json and .png to the workdir, and prints a table. Running it again goes on
 where it stopped.
@@ -45,12 +45,12 @@ def load_config(name: str) -> Any:
 
 def gradients_per_sample(config: Any) -> int:
     """Input gradients of the energy that one sample takes."""
-    objective = config.objective
-    if objective.name == "recovery_likelihood":
-        return objective.num_pairs * objective.num_steps
-    if objective.name == "contrastive_divergence":
-        return objective.sampling_num_steps or objective.num_steps
-    return objective.num_hot + objective.num_cooling + objective.num_final + 1  # and the last jump
+    method, sampler = config.method, config.sampler
+    if method.name == "recovery_likelihood":
+        return method.num_pairs * (sampler.num_steps or method.num_steps)
+    if method.name == "contrastive_divergence":
+        return sampler.num_steps or method.num_steps
+    return sampler.num_hot + sampler.num_cooling + sampler.num_final + 1  # and the last jump
 
 
 def run_main(name: str, workdir: pathlib.Path, *flags: str) -> float:
@@ -60,7 +60,7 @@ def run_main(name: str, workdir: pathlib.Path, *flags: str) -> float:
         "main.py",
         f"--config=configs/{name}.py",
         f"--workdir={workdir.resolve()}",
-        "--config.training.sample_every=0",
+        "--config.train.sample_every=0",
         *flags,
     ]
     begin = time.perf_counter()
@@ -69,13 +69,14 @@ def run_main(name: str, workdir: pathlib.Path, *flags: str) -> float:
 
 
 def steps_per_second(workdir: pathlib.Path) -> float:
-    """The last rate that a run logged."""
+    """Mean rate of a run from its first line of metrics to its last."""
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    return json.loads(lines[-1])["steps_per_second"]
+    first, last = json.loads(lines[0]), json.loads(lines[-1])
+    return (last["step"] - first["step"]) / (last["time"] - first["time"])
 
 
 def measure(name: str, workdir: pathlib.Path, seconds: float) -> dict[str, Any]:
-    """Trains and judges one method; its figures."""
+    """Trains and evaluates one method; its metrics."""
     result_file = workdir / "result.json"
     if result_file.exists():
         return json.loads(result_file.read_text())
@@ -86,7 +87,7 @@ def measure(name: str, workdir: pathlib.Path, seconds: float) -> dict[str, Any]:
             name,
             trial,
             f"--config.training.num_steps={CALIBRATION_STEPS}",
-            f"--config.training.log_every={CALIBRATION_STEPS // 2}",
+            f"--config.train.log_every={CALIBRATION_STEPS // 2}",
             "--config.optimizer.warmup_steps=0",
         )
         rate = steps_per_second(trial)
@@ -99,7 +100,7 @@ def measure(name: str, workdir: pathlib.Path, seconds: float) -> dict[str, Any]:
         run_main(name, run, length, f"--mode={mode}")
     evaluation = json.loads((run / "evaluate" / "evaluation.json").read_text())
     distance = evaluation["frechet_distance_to_training"]["over_pixels"]
-    verdict = evaluation["classifier"]
+    classifier = evaluation["classifier"]
     result = {
         "num_steps": num_steps,
         "steps_per_second": steps_per_second(run),
@@ -108,10 +109,10 @@ def measure(name: str, workdir: pathlib.Path, seconds: float) -> dict[str, Any]:
         "frechet_distance": distance["samples"],
         "frechet_distance_of_real": distance["floor"],
         "num_samples": distance["num_samples"],
-        "median_confidence": verdict["samples"]["median_confidence"],
-        "median_confidence_of_real": verdict["held_out"]["median_confidence"],
-        "rarest_class": min(verdict["samples"]["class_share"]),
-        "rarest_class_of_real": min(verdict["held_out"]["class_share"]),
+        "median_confidence": classifier["samples"]["median_confidence"],
+        "median_confidence_of_real": classifier["held_out"]["median_confidence"],
+        "rarest_class": min(classifier["samples"]["class_share"]),
+        "rarest_class_of_real": min(classifier["held_out"]["class_share"]),
         "measured_on": evaluation["measured_on"],
     }
     files.write_json(result_file, result)

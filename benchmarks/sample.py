@@ -30,9 +30,8 @@ from train_step import (
 )
 
 from ebm_jax import command_line, parallel
-from ebm_jax.diffusion import make_schedule
 from ebm_jax.io import files, plotting
-from ebm_jax.objectives.recovery_likelihood import recovery_likelihood
+from ebm_jax.methods import RecoveryLikelihood
 
 TIMES = (1, 2, 4, 8)  # what varies, in multiples of its smallest value
 
@@ -65,10 +64,13 @@ def main() -> None:
     functions, memory = {}, {}
     for case in cases(batch_size):
         _, num_pairs, num_steps, size = case
-        objective = recovery_likelihood(module, make_schedule(num_pairs), num_steps=num_steps)
-        sampler = parallel.make_sampler(objective, size)
-        functions[case] = lambda sampler=sampler: sampler(key, params)
-        on_one = jax.jit(objective.sample, static_argnums=2).lower(key, params, size).compile()
+        method = RecoveryLikelihood(module, num_pairs=num_pairs, num_steps=num_steps)
+        index = np.arange(size, dtype=np.int32)
+        sampler = parallel.map_examples(
+            lambda params, index, method=method: {"x": method.sample(params, key, index)}, size
+        )
+        functions[case] = lambda sampler=sampler, index=index: sampler(params, index)
+        on_one = jax.jit(method.sample).lower(params, key, index).compile()
         memory[case] = on_one.memory_analysis().temp_size_in_bytes
     layers = layers_of(module)
     floors = floor_functions(layers, batch_size, jnp.dtype(args.dtype), ("chain",))

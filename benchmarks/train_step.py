@@ -27,13 +27,14 @@ from flax import linen as nn
 from jax.interpreters import partial_eval
 from measure import machine, quartiles, table, time_in_turn
 
-from ebm_jax import command_line, data, networks, parallel
-from ebm_jax.diffusion import t6_schedule
+from ebm_jax import command_line, data, networks
 from ebm_jax.io import files
+from ebm_jax.methods import RecoveryLikelihood
 from ebm_jax.networks import convolution
 from ebm_jax.networks.recovery_resnet import RecoveryResNet
-from ebm_jax.objectives.recovery_likelihood import recovery_likelihood
-from ebm_jax.training.train_step import init_train_state, make_train_step
+from ebm_jax.training import device_state
+from ebm_jax.training.state import init_train_state
+from ebm_jax.training.train_step import make_train_step
 
 
 class Shape(NamedTuple):
@@ -103,10 +104,10 @@ def network(shape: Shape, args: argparse.Namespace) -> RecoveryResNet:
 
 def train_step_of(module: RecoveryResNet) -> tuple[Callable, Callable]:
     """(train step, rng_key -> its state) of the paper's run with this network."""
-    objective = recovery_likelihood(module, t6_schedule(), num_steps=NUM_STEPS)
+    method = RecoveryLikelihood(module, num_steps=NUM_STEPS)
     optimizer = optax.adam(1e-4)
     step = make_train_step(
-        objective,
+        method,
         optimizer,
         rng_key=jax.random.key(0),
         ema_decay=0.999,
@@ -114,9 +115,8 @@ def train_step_of(module: RecoveryResNet) -> tuple[Callable, Callable]:
     )
 
     def init(rng_key):
-        x = jnp.zeros((1, *module.input_shape))
-        params = module.init(rng_key, x, jnp.zeros(1, jnp.int32))["params"]
-        return init_train_state(rng_key, params, objective, optimizer, {"image": x})
+        example_batch = {"image": jnp.zeros((1, *module.input_shape))}
+        return init_train_state(rng_key, method, optimizer, example_batch)
 
     return step, init
 
@@ -168,10 +168,9 @@ def gradients_per_step(module: RecoveryResNet, batch_size: int) -> float:
         return count_convolutions(live)
 
     def chain(num_steps):
-        objective = recovery_likelihood(module, t6_schedule(), num_steps=num_steps)
-        params = module.init(jax.random.key(0), x[:1], level[:1])["params"]
-        state = objective.init(jax.random.key(0), params, {"image": x})
-        return lambda x: objective.loss(
+        method = RecoveryLikelihood(module, num_steps=num_steps)
+        params, state = method.init(jax.random.key(0), {"image": x})
+        return lambda x: method.loss(
             params, state, {"image": x, "index": level}, jax.random.key(0)
         )[0]
 
@@ -269,12 +268,12 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
     devices = jax.device_count()
     module = network(shape, args)
     step, init = train_step_of(module)
-    state = parallel.split_state(jax.device_get(jax.jit(init)(jax.random.key(0))))
+    state = device_state.to_devices(jax.device_get(jax.jit(init)(jax.random.key(0))))
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (devices, batch_size // devices, *module.input_shape), np.uint8)
     batch = {"image": jnp.asarray(images)}
 
-    compiled_step = parallel.pmap_train_step(step)
+    compiled_step = device_state.pmap_train_step(step)
     begin = time.perf_counter()
     compiled = compiled_step.lower(state, batch).compile()
     compile_seconds = time.perf_counter() - begin

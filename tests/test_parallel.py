@@ -1,71 +1,67 @@
-"""Where a state and a set of samples lie on eight devices."""
+"""Arrays over eight devices: replicas, shards, and functions of many examples."""
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ebm_jax import parallel
-from ebm_jax.objectives.base import Objective, ObjectiveState
 from ebm_jax.samplers import random
-from ebm_jax.training.train_step import TrainState
 
 KEY = jax.random.key(0)
 
 
-def state(buffer=()):
-    params = {"w": np.arange(3.0, dtype=np.float32)}
-    zero = np.int32(0)
-    return TrainState(zero, params, params, (), ObjectiveState({"u": params["w"]}, buffer), zero)
+def test_a_tree_is_on_every_device_and_comes_back():
+    tree = {"w": np.arange(3.0, dtype=np.float32), "n": np.int32(4)}
+    spread = parallel.replicate(tree)
+    assert spread["w"].shape == (8, 3)
+    assert {shard.device for shard in spread["w"].addressable_shards} == set(jax.devices())
+    first = parallel.first_replica(spread)
+    assert first["w"].devices() == {jax.devices()[0]}
+    np.testing.assert_array_equal(first["w"], tree["w"])
+    assert (first["n"].shape, int(first["n"])) == ((), 4)
+    np.testing.assert_array_equal(parallel.local_shards(spread["w"]), np.tile(tree["w"], (8, 1)))
 
 
-def index_sampler():
-    """Sample i is normal noise of chain i, times the parameter."""
-
-    def sample(rng_key, params, num_samples, *, first_sample=0):
-        chain = first_sample + jnp.arange(num_samples)
-        return params * random.normal(rng_key, chain, jnp.zeros((num_samples, 2)))
-
-    return Objective(None, None, sample)
+def normal_samples(scale, index):
+    """Sample i is normal noise of index i, times the scale."""
+    return {"x": scale * random.normal(KEY, index, jnp.zeros((index.shape[0], 2)))}
 
 
-def test_a_state_is_on_every_device_and_comes_back_once():
-    split = parallel.split_state(state())
-    assert split.params["w"].shape == (8, 3)
-    assert len(split.params["w"].addressable_shards) == 8
-    chex.assert_trees_all_equal(parallel.join_state(split), state())
+@pytest.mark.parametrize("number", [16, 13, 1])
+def test_devices_share_one_set_of_examples(number):
+    """Fewer than a batch as well, without compiling anew; another common argument too."""
+    mapped = parallel.map_examples(normal_samples, 16)
+    index = 32 + np.arange(number)
+    for scale in (3.0, 5.0):
+        wanted = scale * random.normal(KEY, index, jnp.zeros((number, 2)))
+        np.testing.assert_allclose(mapped(jnp.float32(scale), index)["x"], wanted, rtol=1e-6)
 
 
-def test_a_replay_buffer_has_a_shard_on_each_device():
-    buffer = np.arange(40.0, dtype=np.float32).reshape(8, 5)
-    split = parallel.split_state(state(buffer))
-    shards = split.objective_state.replay_buffer.addressable_shards
-    assert {shard.device for shard in shards} == set(jax.devices())
-    np.testing.assert_array_equal(parallel.first_replica(split).objective_state.replay_buffer,
-                                  buffer[0])  # fmt: skip
-    chex.assert_trees_all_equal(parallel.join_state(split), state(buffer))
+def test_fewer_examples_than_a_batch_compile_nothing_anew(caplog):
+    mapped = parallel.map_examples(normal_samples, 16)
+    mapped(jnp.float32(1), np.arange(16))
+    with jax.log_compiles():
+        mapped(jnp.float32(1), np.arange(5))
+    assert "Finished XLA compilation" not in caplog.text
 
 
-def test_shards_start_different():
-    def init(rng_key):
-        return state(jax.random.normal(rng_key, (5,)))
-
-    started = parallel.init_shards(init, KEY)
-    buffer = started.objective_state.replay_buffer
-    assert buffer.shape == (8, 5)
-    assert len(np.unique(buffer)) == 40
-    chex.assert_trees_all_equal(parallel.init_shards(lambda _: state(), KEY), state())
+def test_numbers_are_rounded_up_to_the_devices():
+    assert [parallel.round_up(n) for n in (1, 8, 9, 16)] == [8, 8, 16, 16]
+    assert parallel.round_up(10, devices=3) == 12
 
 
-def test_a_buffer_of_another_number_of_devices_is_refused():
-    with pytest.raises(ValueError, match="has 4 shards for 8 devices: run on 4 devices, or in a"):
-        parallel.split_state(state(np.zeros((4, 5), np.float32)))
+def test_a_number_that_the_devices_do_not_divide_is_refused_with_the_nearest():
+    parallel.check_divides("training.batch_size", 24, 8)
+    for number, nearest in ((12, 16), (3, 8), (19, 16)):
+        with pytest.raises(ValueError, match=rf"^n: expected .* 8 devices, such as {nearest}, got"):
+            parallel.check_divides("n", number, 8)
 
 
-def test_devices_share_one_set_of_samples():
-    sampler = parallel.make_sampler(index_sampler(), 16)
-    wanted = 3 * random.normal(KEY, 32 + jnp.arange(16), jnp.zeros((16, 2)))
-    np.testing.assert_allclose(sampler(KEY, jnp.float32(3), 32), wanted, rtol=1e-6)
-    with pytest.raises(ValueError, match="12 samples do not divide among 8 devices"):
-        parallel.make_sampler(index_sampler(), 12)
+def test_rows_lie_on_the_devices_in_order():
+    x = np.arange(32.0).reshape(16, 2)
+    spread = parallel.spread(x)
+    np.testing.assert_array_equal(spread, x)
+    rows = {shard.device: shard.data for shard in spread.addressable_shards}
+    for i, device in enumerate(jax.devices()):
+        np.testing.assert_array_equal(rows[device], x[2 * i : 2 * i + 2])

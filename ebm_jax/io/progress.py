@@ -66,6 +66,7 @@ class Progress:
         self._shown_step = -1
         self._entered_at = 0.0
         self._started: tuple[float, int] | None = None  # clock and step at the first update
+        self._lap: tuple[float, int] | None = None  # the same at the last lap
         self._updated_at = 0.0
         self._recent: collections.deque[tuple[float, int]] = collections.deque()
 
@@ -74,12 +75,17 @@ class Progress:
         """Seconds from entering to the first update; None before it."""
         return None if self._started is None else self._started[0] - self._entered_at
 
-    @property
-    def steps_per_second(self) -> float | None:
-        """Mean speed since the first update, compilation not counted; None before the second."""
-        if self._started is None or self._step == self._started[1]:
+    def lap(self) -> float | None:
+        """Steps per second up to the last update, since that of the lap before.
+
+        The first lap is since the first update, so that compilation is not counted; None where no
+        step was done since.
+        """
+        if self._lap is None or self._step <= self._lap[1]:
             return None
-        return (self._step - self._started[1]) / max(self._updated_at - self._started[0], 1e-9)
+        then, first = self._lap
+        self._lap = (self._updated_at, self._step)
+        return (self._step - first) / max(self._updated_at - then, 1e-9)
 
     def __enter__(self) -> Self:
         self._entered_at = self._clock()
@@ -130,7 +136,7 @@ class Progress:
         if figures is not None:
             self._figures = {name: float(value) for name, value in figures.items()}
         if self._started is None:
-            self._started = (now, step)
+            self._started = self._lap = (now, step)
             if self._active and self._bar is None:
                 self._print(f"{self._description}: compiled in {self.compile_seconds:.1f} s")
                 self._shown_at = now  # the first figures come after the first interval

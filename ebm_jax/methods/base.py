@@ -56,7 +56,9 @@ class Method(Protocol):
         batch: Mapping[str, jax.Array],
         rng_key: jax.Array,
     ) -> tuple[jax.Array, tuple[MethodState, dict[str, Any]]]:
-        """(loss [], (the next state, metrics by name, each a `Mean` or an array)).
+        """(loss [], (the next state, metrics by name)).
+
+        A metric is a `Mean`, or an array of which the mean over the devices is taken.
 
         Args:
           batch: 'image' [batch, ...] in model units, 'label' int [batch], 'index' int [batch] in

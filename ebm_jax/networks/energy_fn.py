@@ -85,7 +85,9 @@ def make_energy_fn(
     Args:
       module: a network with `input_shape`, called as module(x, condition).
       params: its parameters, not normalised.
-      condition: what the network is conditioned on: level or label, int [] or [batch], or None.
+      condition: what the network is conditioned on, as it takes it: a level or a class, int [] or
+        [batch]; a number, float [] or [batch]; a vector or a class distribution, float [batch, k];
+        or None.
       power_state: vectors u of the spectral norm, iterated once; None: the converged ones.
       scale: factor of the energy, [] or [batch]; 1 / s_t^2 in recovery likelihood.
     Returns:

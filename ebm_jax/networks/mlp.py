@@ -10,7 +10,12 @@ from ebm_jax.settings import setting
 
 
 class EnergyMLP(nn.Module):
-    """E(x, t): dense layers with swish; the level's projection is added before each activation.
+    """E(x, c): dense layers with swish; the condition's projection is added before each activation.
+
+    A condition is a number or a vector, and which of the two is part of the network. A number (a
+    level t, or any real one, such as log t or a log-SNR) enters by sinusoids of periods 2 pi to
+    2e4 pi, so scale it to vary by several units; a vector (a class distribution, say) enters as it
+    is.
 
     With num_frequencies > 0 the first layer sees x, sin(W x) and cos(W x), W learned from N(0,
     frequency^2) (Tancik et al. 2020, arXiv 2006.10739): dense layers on x alone take many more
@@ -43,14 +48,25 @@ class EnergyMLP(nn.Module):
         """Energies of points.
 
         Args:
-          x: [batch, input_size]. condition: level t, int [] or [batch], or None for one density.
+          x: [batch, input_size]. condition: numbers, int or float [] or [batch]; vectors, float
+            [1 or batch, k]; None for one density.
         Returns:
           E [batch].
+        Raises:
+          ValueError: for a condition of another shape.
         """
 
         def project(layer: int) -> jax.Array:
+            if jnp.ndim(condition) == 2:
+                return nn.Dense(self.width, name=f"vector_{layer}")(condition)
             embedding = level_embedding(jnp.atleast_1d(condition), self.width)
             return nn.Dense(self.width, name=f"level_{layer}")(embedding)
+
+        if condition is not None and jnp.ndim(condition) > 2:
+            raise ValueError(
+                "condition: expected numbers [] or [batch], or vectors [batch, k], got the shape "
+                f"{list(jnp.shape(condition))}"
+            )
 
         if self.num_frequencies:
             angle = nn.Dense(

@@ -3,10 +3,8 @@
 import pathlib
 from typing import Any
 
-import jax
-
 from ebm_jax.runs.settings import ConfigError
-from ebm_jax.training.checkpoints import Checkpoints
+from ebm_jax.training.checkpoints import CheckpointError, Checkpoints
 from ebm_jax.training.state import TrainState
 
 
@@ -28,30 +26,25 @@ def parse(init_from: str) -> tuple[pathlib.Path, int | None]:
     return path, int(step) if step else None
 
 
-def load(init_from: str, state: TrainState) -> TrainState:
+def load(init_from: str, state: TrainState) -> tuple[TrainState, dict[str, Any]]:
     """The state with the parameters and the EMA of another run; everything else as it is.
 
+    Returns:
+      The state, and for the provenance the workdir and the step that the parameters are of.
     Raises:
-      ConfigError, CheckpointError: where they cannot be read, or are of other networks.
+      ConfigError: where they cannot be read, or are of other networks.
     """
     path, step = parse(init_from)
-    parts = {}
     with Checkpoints(path / "checkpoints", keep_latest=1) as checkpoints:
-        for part in ("params", "ema_params"):
-            template = getattr(state, part)
+        try:
             if step is not None:
-                parts[part] = checkpoints.restore(step, template, part=part)
-            elif (found := checkpoints.restore_latest(template, part=part)) is not None:
-                parts[part] = found[1]
+                params = checkpoints.restore(step, state.params, part="params")
+            elif (found := checkpoints.restore_latest(state.params, part="params")) is not None:
+                step, params = found
             else:
                 raise ConfigError(f"training.init_from: {path} has no checkpoint yet")
-    return state._replace(**jax.tree.map(lambda leaf: leaf, parts))
-
-
-def describe(init_from: str) -> dict[str, Any] | None:
-    """For the provenance: the workdir and the step that the parameters are of; None for none."""
-    if not init_from:
-        return None
-    path, step = parse(init_from)
-    with Checkpoints(path / "checkpoints", keep_latest=1) as checkpoints:
-        return {"workdir": str(path), "step": step or max(checkpoints.steps())}
+            ema_params = checkpoints.restore(step, state.ema_params, part="ema_params")
+        except CheckpointError as error:
+            raise ConfigError(f"training.init_from: {error}") from error
+    state = state._replace(params=params, ema_params=ema_params)
+    return state, {"workdir": str(path), "step": step}

@@ -42,7 +42,7 @@ def check_workdir(workdir: str | os.PathLike, config: ml_collections.ConfigDict)
 def describe_run(path: pathlib.Path, config: ml_collections.ConfigDict, **provenance: Any) -> None:
     """Makes the workdir if absent, and writes the resolved config and the versions to it.
 
-    provenance: what else the run was made from, by name.
+    provenance: what else the run was made from, by name; what was written before stays.
     Raises:
       ConfigError: a directory that cannot be written after all.
     """
@@ -50,9 +50,17 @@ def describe_run(path: pathlib.Path, config: ml_collections.ConfigDict, **proven
         try:
             path.mkdir(parents=True, exist_ok=True)
             files.write_json(path / "config.json", {"layout": _LAYOUT, **config.to_dict()})
-            files.write_json(path / "versions.json", {**files.versions(), **provenance})
+            before = _read_json(path / "versions.json")
+            files.write_json(path / "versions.json", {**before, **files.versions(), **provenance})
         except OSError as error:
             raise ConfigError(f"workdir {path} cannot be written: {error.strerror}") from error
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError):
+        return {}
 
 
 def saved_config(workdir: pathlib.Path) -> dict[str, Any] | None:

@@ -20,7 +20,7 @@ from ebm_jax.runs.settings import Training, one_line, read_section
 from ebm_jax.runs.workdir import check_workdir, describe_run, open_checkpoints
 from ebm_jax.settings import setting
 from ebm_jax.training import device_state, divergence, loop
-from ebm_jax.training.checkpoints import Checkpoints
+from ebm_jax.training.checkpoints import Checkpoints, NonFiniteError
 from ebm_jax.training.metric_writers import MetricWriter, flatten_metrics
 from ebm_jax.training.state import TrainState
 from ebm_jax.training.train_step import make_train_step
@@ -52,7 +52,7 @@ def main(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> int:
       The exit code: 0, or that of an interruption (the state is saved then).
     Raises:
       ConfigError: before anything is written, for what cannot be run.
-      DivergenceError: where a metric is no longer finite; the newest checkpoint is a good one.
+      DivergenceError: where anything is no longer finite; the newest checkpoint is a good one.
       CheckpointError: where no state can be read or written.
     """
     settings = read_section(config, "train", Settings)
@@ -69,16 +69,18 @@ def main(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> int:
             )
         )
         stop = stack.enter_context(Interruption())
-        state = build.init_state(run)
+        state, provenance = build.init_state(run), {}
         if (found := checkpoints.restore_latest(state)) is not None:
             state = found[1]
         elif training.init_from:
-            state = init_from.load(training.init_from, state)
+            state, provenance["init_from"] = init_from.load(training.init_from, state)
         if int(state.step) >= training.num_steps:
             step = int(state.step)
             _say(f"{path} is trained already: it is at step {step} of {training.num_steps}")
             return 0
-        describe_run(path, config, init_from=init_from.describe(training.init_from))
+        with one_line():
+            device_state.check_shards(state)
+        describe_run(path, config, **provenance)
         session = _Session(run, settings, training, path, checkpoints, stop)
         while True:
             try:
@@ -118,8 +120,7 @@ class _Session:
     def train(self, state: TrainState) -> int:
         """Steps from a host state to the end, or to an interruption; returns the exit code."""
         first_step = int(state.step)
-        with one_line():
-            on_devices = device_state.to_devices(state)
+        on_devices = device_state.to_devices(state)
         progress = Progress(self.training.num_steps, "training", first_step)
         with MetricWriter(self.workdir) as writer, progress:
             writer.rewind(first_step)
@@ -139,7 +140,7 @@ class _Session:
                 callbacks=loop.Callbacks(
                     check=lambda step, metrics: self._finite(step, metrics),
                     log=functools.partial(self._log, writer, progress),
-                    save=lambda step, s: self.checkpoints.save(step, device_state.to_host(s)),
+                    save=self._save,
                     sample=functools.partial(self._sample, writer),
                     step_done=progress.update,
                 ),
@@ -194,12 +195,22 @@ class _Session:
             raise divergence.DivergedAt(step, found)
         return values
 
+    def _save(self, step: int, state: TrainState) -> None:
+        """Saves the state. What is infinite in it alone, such as moments, is divergence too."""
+        try:
+            self.checkpoints.save(step, device_state.to_host(state))
+        except NonFiniteError as error:
+            found = divergence.Divergence(f"a value of {error.name}", None)
+            raise divergence.DivergedAt(step, found) from error
+
     def _log(self, writer: MetricWriter, progress: Progress, step: int, metrics: Any) -> None:
-        values = flatten_metrics(self._finite(step, metrics))
-        if (speed := progress.steps_per_second) is not None:
+        metrics = self._finite(step, metrics)
+        del metrics["finite_so_far"]  # true, or nothing is logged
+        values = flatten_metrics(metrics)
+        progress.update(step, {name: values[name] for name in ("loss", "grad_norm")})
+        if (speed := progress.lap()) is not None:
             values["steps_per_second"] = speed
         writer.write(step, values)
-        progress.update(step, {name: values[name] for name in ("loss", "grad_norm")})
 
     @functools.cached_property
     def _sampler(self) -> Any:

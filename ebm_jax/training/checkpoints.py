@@ -40,7 +40,11 @@ class CheckpointError(RuntimeError):
 
 
 class NonFiniteError(CheckpointError):
-    """The state holds a NaN or an infinity, so it was not saved."""
+    """The state holds a NaN or an infinity in the array called `name`, so it was not saved."""
+
+    def __init__(self, message: str, name: str):
+        super().__init__(message)
+        self.name = name
 
 
 class DamagedCheckpointError(CheckpointError):
@@ -108,7 +112,8 @@ class Checkpoints:
         if bad is not None:
             raise NonFiniteError(
                 f"the state of step {step} is not saved: {bad} has non-finite values;"
-                f" {self._describe_newest()}"
+                f" {self._describe_newest()}",
+                bad,
             )
         self._set_damaged_aside()
         writer = self._open_writer()

@@ -23,23 +23,29 @@ def pmap_train_step(train_step: Callable[..., Any]) -> Callable[..., Any]:
     return parallel.on_each_device(step, donate_argnums=0)
 
 
+def check_shards(state: TrainState) -> None:
+    """Raises ValueError unless the devices divide what is to be split over them."""
+    devices = jax.device_count()
+    for leaf in jax.tree.leaves(state.method_state.sharded):
+        if len(leaf) % devices:
+            raise ValueError(
+                f"method.buffer_shards: expected a multiple of the {devices} devices, got "
+                f"{len(leaf)}: run on a divisor of that, or use a new workdir"
+            )
+
+
 def to_devices(state: TrainState) -> TrainState:
     """A host state on this process's devices: leaves [local_devices, ...].
 
     Raises:
-      ValueError: where the devices do not divide what is to be split over them.
+      ValueError: as `check_shards`.
     """
+    check_shards(state)
     sharded = state.method_state.sharded
     replicated = parallel.replicate(_with_sharded(state, ()))
     devices, local = jax.device_count(), jax.local_device_count()
 
     def local_part(leaf: np.ndarray) -> np.ndarray:
-        if len(leaf) % devices:
-            raise ValueError(
-                f"{len(leaf)} shards of the replay buffer or persistent chains do not divide among "
-                f"{devices} devices: run on a divisor of {len(leaf)}, or set "
-                f"method.buffer_shards={devices} in a new workdir"
-            )
         split = np.asarray(leaf).reshape(devices, -1, *leaf.shape[1:])
         return split[jax.process_index() * local :][:local]
 

@@ -2,7 +2,7 @@
 
 Energy-based training fails by its energies running away from the sampler: the gap between data and
 samples grows without bound, then the loss and the gradient overflow, then every parameter is NaN.
-The loss itself is no convergence signal, so nothing here judges whether it falls.
+The loss itself is no convergence signal, so nothing here depends on whether it falls.
 
 Pure functions on the metrics of one step; the loop decides what to do with the answer.
 """
@@ -36,13 +36,18 @@ class DivergenceError(RuntimeError):
 
 
 class Divergence(NamedTuple):
-    """What went wrong: `quantity` (in words) had `value`; `bound` is None if it is non-finite."""
+    """What went wrong: `quantity` (in words) had `value`; `bound` is None if it is non-finite.
+
+    value: None where it is not known which of NaN and the infinities it was.
+    """
 
     quantity: str
-    value: float
-    bound: float | None
+    value: float | None
+    bound: float | None = None
 
     def __str__(self) -> str:
+        if self.value is None:
+            return f"{self.quantity} is not finite"
         if self.bound is None:
             return f"{self.quantity} is {self.value}"
         return f"{self.quantity} is {self.value:.4g}, beyond {self.bound:.4g}"
@@ -64,28 +69,24 @@ class Retry(NamedTuple):
     attempt: int
 
 
-def check(
-    metrics: Mapping[str, Any],
-    *,
-    max_abs_energy: float | None = None,
-    max_energy_gap: float | None = None,
-) -> Divergence | None:
+def check(metrics: Mapping[str, Any], *, max_abs_energy: float | None = None) -> Divergence | None:
     """Looks for what is non-finite or has exploded in the metrics of one step.
 
     Energies come first, as they are where divergence begins; then the loss, the gradient, the
-    update and the parameters; then the rest.
+    update and the parameters; then the rest; then what earlier steps left behind.
 
     Args:
       metrics: by name, scalars or arrays per level. `loss`, `grad_norm`, `update_norm` and
         `param_norm` must be finite; in any other a NaN stands for "nothing counted" and passes, an
-        infinity does not. Energies are the metrics called `energy_*`.
+        infinity does not. Energies are the metrics called `energy_*`. `finite_so_far` must be
+        true: a gradient that overflows once makes Adam's moments infinite and with them its later
+        updates zero, so that all numbers but these moments are finite again.
       max_abs_energy: bound on the size of every energy, in units of the energy; None for none.
-      max_energy_gap: bound on |energy_pos - energy_neg| per level, in the same units.
 
     Returns:
       The first thing wrong, or None.
     """
-    found = _check_energies(metrics, max_abs_energy, max_energy_gap)
+    found = _check_energies(metrics, max_abs_energy)
     if found is not None:
         return found
     for name in _ALWAYS_DEFINED:
@@ -99,6 +100,8 @@ def check(
         found = _first(name, values, np.isinf(values), None)
         if found is not None:
             return found
+    if not np.all(metrics.get("finite_so_far", True)):
+        return Divergence("the loss, the gradient or the update of an earlier step", None)
     return None
 
 
@@ -148,9 +151,7 @@ def retry_key(rng_key: jax.Array, attempt: int | jax.Array) -> jax.Array:
     )
 
 
-def _check_energies(
-    metrics: Mapping[str, Any], max_abs_energy: float | None, max_energy_gap: float | None
-) -> Divergence | None:
+def _check_energies(metrics: Mapping[str, Any], max_abs_energy: float | None) -> Divergence | None:
     energies = {
         name: np.asarray(value, np.float64)
         for name, value in metrics.items()
@@ -162,9 +163,6 @@ def _check_energies(
             found = _first(name, values, np.abs(values) > max_abs_energy, max_abs_energy)
         if found is not None:
             return found
-    if max_energy_gap is not None and {"energy_pos", "energy_neg"} <= set(energies):
-        gap = energies["energy_pos"] - energies["energy_neg"]
-        return _first("energy gap", gap, np.abs(gap) > max_energy_gap, max_energy_gap)
     return None
 
 

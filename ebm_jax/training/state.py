@@ -16,6 +16,7 @@ class TrainState(NamedTuple):
     step: updates done, int32. params, ema_params: of the method, float32.
     opt_state: optax's. method_state: spectral-norm vectors, replay buffer.
     attempt: how often the run went back to a checkpoint after diverging, int32; part of the key.
+    finite_so_far: whether every step was finite, bool; see `divergence.check`.
     """
 
     step: jax.Array
@@ -24,6 +25,7 @@ class TrainState(NamedTuple):
     opt_state: Any
     method_state: MethodState
     attempt: jax.Array
+    finite_so_far: jax.Array
 
 
 def init_train_state(
@@ -41,4 +43,5 @@ def init_train_state(
         opt_state=optimizer.init(params),
         method_state=method_state,
         attempt=jnp.zeros((), jnp.int32),
+        finite_so_far=jnp.ones((), bool),
     )

@@ -1,7 +1,6 @@
 """One training step of any method, as a pure function of (state, batch)."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +34,8 @@ def make_train_step(
     Returns:
       train_step. Under pmap or shard_map give it the axis that shares the batch: device i holds the
       i-th block of it. Metrics are means over the global batch, and the global norms 'grad_norm',
-      'update_norm' and 'param_norm'; all float32 scalars or arrays per level.
+      'update_norm' and 'param_norm', all float32 scalars or arrays per level; and 'finite_so_far',
+      bool, as metrics are not read at every step.
     """
 
     def train_step(state: TrainState, batch: dict[str, jax.Array], *, axis_name=None):
@@ -52,6 +52,7 @@ def make_train_step(
         (loss, (method_state, metrics)), grads = loss_and_grad(
             state.params, state.method_state, batch, loss_key
         )
+        metrics = {name: _as_mean(metric) for name, metric in metrics.items()}
         if axis_name is not None:  # one sum over devices, of everything that needs one
             shares = jax.tree.map(lambda g: g / jax.lax.axis_size(axis_name), (loss, grads))
             (loss, grads), metrics = jax.lax.psum((shares, metrics), axis_name)
@@ -59,19 +60,22 @@ def make_train_step(
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema_params = optax.incremental_update(params, state.ema_params, 1 - ema_decay)
-        metrics = {name: _value(metric) for name, metric in metrics.items()} | {
+        sizes = {
             "loss": loss,
             "grad_norm": optax.tree.norm(grads),
             "update_norm": optax.tree.norm(updates),
             "param_norm": optax.tree.norm(params),
         }
+        finite = state.finite_so_far & jnp.all(jnp.isfinite(jnp.stack([*sizes.values()])))
+        metrics = {name: metric.value() for name, metric in metrics.items()}
         state = TrainState(
-            state.step + 1, params, ema_params, opt_state, method_state, state.attempt
+            state.step + 1, params, ema_params, opt_state, method_state, state.attempt, finite
         )
-        return state, metrics
+        return state, metrics | sizes | {"finite_so_far": finite}
 
     return train_step
 
 
-def _value(metric: Any) -> jax.Array:
-    return metric.value() if isinstance(metric, Mean) else metric
+def _as_mean(metric: Mean | jax.Array) -> Mean:
+    """An array is one of its device: summed as it is, it would grow with their number."""
+    return metric if isinstance(metric, Mean) else Mean(metric, jnp.ones_like(metric))

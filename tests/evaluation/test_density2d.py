@@ -115,6 +115,20 @@ def test_exact_draws_are_at_the_distance_that_chance_makes():
     assert abs(found - wanted) < 4 * spread
 
 
+def test_an_infinite_energy_is_a_density_of_zero():
+    """Uniform on the box [-1, 1]^2, of area 4."""
+    inside = np.abs(GRID.points).max(-1) < 1
+    found = learned_density(
+        lambda y: jnp.where(jnp.all(jnp.abs(y) < 1, axis=-1), 7.0, jnp.inf), GRID
+    )
+    area = inside.sum() * GRID.cell_area
+    np.testing.assert_allclose(np.exp(found.log_density), inside / area, rtol=1e-6)
+    assert found.log_z == pytest.approx(np.log(area) - 7)
+    for everywhere in (jnp.inf, -jnp.inf):
+        with pytest.raises(ValueError, match="57600 of 57600 energies"):
+            learned_density(lambda y, e=everywhere: jnp.full(y.shape[0], e), GRID)
+
+
 def test_refusals():
     with pytest.raises(ValueError, match=r"factor is 0\.0: write one above 0"):
         learned_density(lambda y: y[:, 0], GRID, factor=0.0)

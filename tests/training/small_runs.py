@@ -1,5 +1,7 @@
 """Train steps that compile fast: least squares, recovery likelihood with a tiny network."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,17 +9,18 @@ import optax
 import recovery_in_numpy as plain
 from flax import linen as nn
 
-from ebm_jax.diffusion import make_schedule
+from ebm_jax.methods import MethodState, RecoveryLikelihood
+from ebm_jax.methods.base import mean_over_batch, mean_per_level
 from ebm_jax.networks.prepared import prepared
-from ebm_jax.objectives.base import Objective, ObjectiveState, mean_over_batch, mean_per_level
-from ebm_jax.objectives.recovery_likelihood import recovery_likelihood
 from ebm_jax.samplers import random
-from ebm_jax.training.train_step import init_train_state, make_train_step
+from ebm_jax.training.state import init_train_state
+from ebm_jax.training.train_step import make_train_step
 
 BATCH, NUM_UPDATES, EMA_DECAY, RATE = 16, 3, 0.9, 0.1
 KEY = jax.random.key(0)
 OPTIMIZERS = {
     "sgd": optax.sgd(RATE),
+    "adam": optax.adam(0.01),
     "clipped adam": optax.chain(optax.clip_by_global_norm(0.05), optax.adam(0.01)),
 }
 
@@ -27,20 +30,21 @@ def batches(num_updates=NUM_UPDATES):
     return [{"image": rng.normal(size=(BATCH, 3)).astype(np.float32)} for _ in range(num_updates)]
 
 
-def noisy_least_squares(noise: float) -> Objective:
+@dataclasses.dataclass(frozen=True)
+class NoisyLeastSquares:
     """loss = mean_i |w - x_i - noise xi_i|^2 / 2; its gradient is w - mean(x + noise xi)."""
 
-    def init(rng_key, params, example_batch):
-        return ObjectiveState()
+    noise: float
 
-    def loss(params, objective_state, batch, rng_key):
-        x = batch["image"] + noise * random.normal(rng_key, batch["index"], batch["image"])
+    def init(self, rng_key, example_batch):
+        return {"w": jnp.array([1.0, -2.0, 3.0])}, MethodState()
+
+    def loss(self, params, method_state, batch, rng_key):
+        x = batch["image"] + self.noise * random.normal(rng_key, batch["index"], batch["image"])
         losses = 0.5 * jnp.sum((params["w"] - x) ** 2, axis=1)
         group = (x[:, 0] > 0).astype(jnp.int32)
         metrics = {"all": mean_over_batch(losses), "group": mean_per_level(losses, group, 3)}
-        return jnp.mean(losses), (objective_state, metrics)
-
-    return Objective(init, loss, lambda *_: None)
+        return jnp.mean(losses), (method_state, metrics)
 
 
 def mirror(keys, x):
@@ -50,12 +54,12 @@ def mirror(keys, x):
 
 def toy(optimizer="sgd", noise=0.1, preprocess=mirror):
     """(step, state before the first step) of the least squares."""
-    objective, params = noisy_least_squares(noise), {"w": jnp.array([1.0, -2.0, 3.0])}
+    method = NoisyLeastSquares(noise)
     step = make_train_step(
-        objective, OPTIMIZERS[optimizer],
+        method, OPTIMIZERS[optimizer],
         rng_key=KEY, ema_decay=EMA_DECAY, preprocess=preprocess,
     )  # fmt: skip
-    return step, init_train_state(KEY, params, objective, OPTIMIZERS[optimizer], batches()[0])
+    return step, init_train_state(KEY, method, OPTIMIZERS[optimizer], batches()[0])
 
 
 class TinyEnergy(nn.Module):
@@ -77,9 +81,10 @@ class TinyEnergy(nn.Module):
 
 def recovery(optimizer="sgd"):
     """(step, state before the first step) of recovery likelihood with spectral norm."""
-    objective = recovery_likelihood(TinyEnergy(), make_schedule(3), num_steps=3, step_scale=1e-2)
+    method = RecoveryLikelihood(TinyEnergy(), num_pairs=3, num_steps=3, step_scale=1e-2)
     params = jax.tree.map(jnp.asarray, plain.as_tree(plain.random_weights(TinyEnergy())))
     step = make_train_step(
-        objective, OPTIMIZERS[optimizer], rng_key=KEY, ema_decay=EMA_DECAY, preprocess=mirror
+        method, OPTIMIZERS[optimizer], rng_key=KEY, ema_decay=EMA_DECAY, preprocess=mirror
     )
-    return step, init_train_state(KEY, params, objective, OPTIMIZERS[optimizer], batches()[0])
+    state = init_train_state(KEY, method, OPTIMIZERS[optimizer], batches()[0])
+    return step, state._replace(params=params, ema_params=jax.tree.map(jnp.copy, params))

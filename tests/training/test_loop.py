@@ -1,174 +1,198 @@
-"""The training loop in processes of its own: interrupted, killed, resumed, refused, diverged."""
+"""`loop.fit` with a counter in place of a network: what is called when, and with which state."""
 
-import json
-import signal
+import itertools
 
+import jax
 import pytest
-from main_processes import TINY, TINY_IGEBM, run_main
 
-EVERY_FOUR = "--config.training.checkpoint_every=4"
-
-
-def train(workdir, *arguments, **options):
-    return run_main(*TINY, f"--workdir={workdir}", *arguments, **options)
+from ebm_jax.training import loop
 
 
-def to_step(num_steps):
-    return f"--config.training.num_steps={num_steps}", EVERY_FOUR
+class Stop:
+    """Asks for an end after a step; 0 never does."""
+
+    def __init__(self, step=0):
+        self.step, self.asked = step, []
+
+    def requested(self, step):
+        self.asked.append(step)
+        return step == self.step
 
 
-def saved_leaves(workdir, step):
-    """[{name, shape, dtype, crc32}] of a checkpoint."""
-    manifest = workdir / "checkpoints" / str(step) / "manifest" / "metadata"
-    return json.loads(manifest.read_text())["leaves"]
+class Diverged(Exception):
+    pass
 
 
-def logged(workdir):
-    """The lines of metrics.jsonl without what the clock decides."""
-    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    timed = ("steps_per_second", "time", "seconds")
-    return [{name: v for name, v in line.items() if name not in timed} for line in lines]
+def run(schedule, *, first_step=0, stop_after=0, wrong_after=(), max_in_flight=1, stop=None):
+    """(what happened, in order; outcome). The state counts the steps, batches count from 0."""
+    said = []
 
+    def step_fn(state, batch):
+        assert batch == state  # the batch of this step, after a resume as well
+        said.append(("step", state + 1))
+        return state + 1, {"n": state + 1}
 
-def tree(folder):
-    """{path: (size, time of change)} of everything below a folder."""
-    return {
-        path.relative_to(folder): (path.stat().st_size, path.stat().st_mtime_ns)
-        for path in sorted(folder.rglob("*"))
-    }
+    def check(step, metrics):
+        assert metrics == {"n": step}
+        said.append(("check", step))
+        if step in wrong_after:
+            raise Diverged(step)
 
+    def log(step, metrics):  # checks what it reads, as the product's does
+        assert metrics == {"n": step}
+        said.append(("log", step))
+        if step in wrong_after:
+            raise Diverged(step)
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """A run of twelve steps in one go."""
-    workdir = tmp_path_factory.mktemp("whole") / "run"
-    result = train(workdir, *to_step(12))
-    assert result.code == 0, result.err
-    return workdir, result
+    def on_state(name):
+        def call(step, state):
+            assert state == step
+            said.append((name, step))
 
+        return call
 
-def test_a_run_says_where_everything_is(whole):
-    workdir, result = whole
-    assert "trained to step 12" in result.out
-    assert "--mode=sample" in result.out
-    for name in ("samples/step_0000012.png", "metrics.jsonl", "config.json", "versions.json"):
-        assert (workdir / name).is_file()
-    assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["12", "4", "8"]
-    assert [line["step"] for line in logged(workdir)] == list(range(1, 13))
-
-
-def test_killed_and_interrupted_and_resumed_is_bit_identical_to_one_go(whole, tmp_path):
-    """kill -9, then SIGTERM, then Ctrl-C, each time resumed in a new process."""
-    workdir = tmp_path / "run"
-    killed = train(workdir, *to_step(12), signal_after=(10, signal.SIGKILL))
-    assert killed.code == -signal.SIGKILL
-
-    terminated = train(workdir, *to_step(12), signal_after=(1, signal.SIGTERM))
-    assert terminated.code == 143, terminated.err
-    assert "SIGTERM: saving after this step" in terminated.err
-    first = int(terminated.err.partition("going on from step ")[2].split()[0])
-    assert first in (4, 8)  # 8 where its checkpoint was complete when the kill came
-    assert f"step {first + 1} is saved" in terminated.out
-
-    interrupted = train(workdir, *to_step(12), signal_after=(2, signal.SIGINT))
-    assert interrupted.code == 130, interrupted.err
-    assert f"going on from step {first + 1}" in interrupted.err
-    assert f"step {first + 3} is saved" in interrupted.out
-
-    resumed = train(workdir, *to_step(12))
-    assert resumed.code == 0, resumed.err
-    assert f"going on from step {first + 3}" in resumed.err
-    assert saved_leaves(workdir, 12) == saved_leaves(whole[0], 12)
-    assert logged(workdir) == logged(whole[0])
-    picture = "samples/step_0000012.png"
-    assert (workdir / picture).read_bytes() == (whole[0] / picture).read_bytes()
-
-
-def test_checkpoints_differ_from_step_to_step(whole):
-    """What the comparison of two runs above relies on."""
-    sums = [
-        {leaf["name"]: leaf["crc32"] for leaf in saved_leaves(whole[0], step)} for step in (8, 12)
-    ]
-    for part in ("params", "ema_params", "opt_state", "objective_state"):
-        assert any(
-            sums[0][name] != sums[1][name] for name in sums[0] if name.startswith(f"{part}/")
-        )
-
-
-def test_a_finished_run_says_so_and_a_longer_one_goes_on(whole):
-    workdir, _ = whole
-    before = tree(workdir)
-    again = train(workdir, *to_step(12))
-    assert (again.code, again.err) == (0, "")
-    assert "is trained already: it is at step 12 of 12" in again.out
-    assert tree(workdir) == before
-
-
-def test_another_config_is_refused_with_the_fields_that_differ(whole):
-    workdir, _ = whole
-    before = tree(workdir)
-    changes = ("--config.optimizer.b1=0.5", "--config.model.width=8", "--config.sampling.seed=3")
-    result = train(workdir, *to_step(12), *changes)
-    assert result.code == 2
-    assert result.err.count("\n") == 1
-    assert "holds a run of another config" in result.err
-    assert (
-        "model.width: 4 -> 8; optimizer.b1: 0.9 -> 0.5\n" in result.err
-    )  # and the seed may change
-    assert tree(workdir) == before
-
-
-def test_divergence_has_an_exit_code_and_leaves_the_last_good_checkpoint(tmp_path):
-    """The warm-up's first update has rate 0, so that step 1 is good; the second overflows."""
-    workdir = tmp_path / "run"
-    result = train(
-        workdir,
-        "--config.optimizer.learning_rate=1e38",
-        "--config.training.checkpoint_every=1",
-        "--config.training.max_retries=1",
-        "--config.training.num_steps=20",
+    callbacks = loop.Callbacks(
+        check, log, on_state("save"), on_state("sample"), lambda step: said.append(("done", step))
     )
-    assert result.code == 3, result.err
-    assert "going back to step 1" in result.out  # which reads it and checks every byte
-    message = result.err.splitlines()[-1]
-    assert message.startswith("main.py: training diverged at step ")
-    assert "after 1 of 1 retries" in message
-    assert f"the last good checkpoint is {workdir}/checkpoints/1;" in message
-    assert "a lower learning rate" in message
-    assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["1"]
-    assert not (workdir / "samples").exists()
-
-
-def test_igebm_killed_and_resumed_is_bit_identical_with_its_replay_buffer(tmp_path):
-    """The shards of both devices are part of what is compared; eight steps fill them twice."""
-    flags = (*TINY_IGEBM, *to_step(8))
-    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
-    assert run_main(*flags, f"--workdir={whole}").code == 0
-    stopped = run_main(*flags, f"--workdir={resumed}", signal_after=(2, signal.SIGTERM))
-    assert stopped.code == 143
-    killed = run_main(*flags, f"--workdir={resumed}", signal_after=(3, signal.SIGKILL))
-    assert killed.code == -signal.SIGKILL
-    result = run_main(*flags, f"--workdir={resumed}")
-    assert result.code == 0, result.err
-    assert "going on from step" in result.err
-    assert saved_leaves(whole, 8) == saved_leaves(resumed, 8)
-    stored = {leaf["name"]: leaf for leaf in saved_leaves(whole, 8)}
-    images = stored["objective_state/replay_buffer/storage"]
-    assert images["shape"][0] == 2
-    assert images["dtype"] == "uint8"
-
-
-def test_an_igebm_that_explodes_is_caught_and_told_what_helps(tmp_path):
-    workdir = tmp_path / "run"
-    result = run_main(
-        *TINY_IGEBM,
-        f"--workdir={workdir}",
-        "--config.optimizer.learning_rate=1e6",
-        "--config.training.checkpoint_every=1",
-        "--config.training.num_steps=20",
+    run.said = said
+    outcome = loop.fit(
+        first_step,
+        step_fn,
+        itertools.count(first_step),
+        first_step=first_step,
+        schedule=loop.Schedule(*schedule),
+        callbacks=callbacks,
+        stop=stop or Stop(stop_after),
+        max_in_flight=max_in_flight,
     )
-    assert result.code == 3, result.err
-    message = result.err.splitlines()[-1]
-    assert message.startswith("main.py: training diverged at step ")
-    for knob in ("more sampler steps", "a lower learning rate", "a larger L2 penalty"):
-        assert knob in message
+    return said, outcome
+
+
+def steps_of(said, name):
+    return [step for what, step in said if what == name]
+
+
+def test_one_run_in_full():
+    """Metrics of a logged step are read once the next step is on its way; the last ones at once."""
+    said, outcome = run((5, 2, 4, 3))
+    assert said == [
+        ("step", 1), ("done", 1),
+        ("step", 2), ("done", 2),
+        ("step", 3), ("log", 2), ("check", 3), ("save", 3), ("done", 3),
+        ("step", 4), ("check", 4), ("sample", 4), ("done", 4),
+        ("step", 5), ("log", 4), ("check", 5), ("log", 5), ("save", 5), ("sample", 5), ("done", 5),
+    ]  # fmt: skip
+    assert outcome == loop.Outcome(5, 5, True)
+
+
+SCHEDULES = [
+    (num_steps, log_every, sample_every, checkpoint_every)
+    for num_steps in (1, 2, 7, 12)
+    for log_every in (1, 3, 50)
+    for sample_every in (0, 1, 4)
+    for checkpoint_every in (1, 5, 100)
+]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("first_step", [0, 1, 6])
+def test_every_schedule(schedule, first_step):
+    num_steps, log_every, sample_every, checkpoint_every = schedule
+    said, outcome = run(schedule, first_step=first_step)
+    steps = range(first_step + 1, num_steps + 1)
+
+    def due(every):
+        return [n for n in steps if n == num_steps or (every and n % every == 0)]
+
+    assert steps_of(said, "step") == steps_of(said, "done") == list(steps)
+    assert steps_of(said, "log") == due(log_every)
+    assert steps_of(said, "save") == due(checkpoint_every)
+    assert steps_of(said, "sample") == due(sample_every)
+    assert steps_of(said, "check") == sorted({*due(checkpoint_every), *due(sample_every)})
+    at = {event: i for i, event in enumerate(said)}
+    assert len(at) == len(said)  # nothing twice
+    for name, step in said:
+        assert at["step", step] <= at[name, step] <= at["done", step] or name == "log"
+        if name in ("save", "sample"):  # nothing is kept of a step that was not looked at
+            assert at["check", step] < at[name, step]
+        if name == "log" and step < num_steps:
+            assert at["step", step + 1] < at["log", step] < at["done", step + 1]
+    assert outcome == loop.Outcome(max(first_step, num_steps), max(first_step, num_steps), True)
+
+
+@pytest.mark.parametrize("schedule", [(12, 1, 1, 1), (12, 3, 0, 5), (12, 4, 4, 4), (12, 50, 5, 50)])
+@pytest.mark.parametrize("step", [1, 4, 11])
+def test_an_interruption_saves_and_leaves(schedule, step):
+    said, outcome = run(schedule, stop_after=step)
+    assert steps_of(said, "step") == list(range(1, step + 1))
+    assert steps_of(said, "save")[-1] == step
+    assert said[-1] == ("done", step)
+    assert said.index(("check", step)) < said.index(("save", step))
+    logged = [n for n in range(1, step + 1) if n % schedule[1] == 0]
+    assert steps_of(said, "log") == logged  # that of the last step too, before it is saved
+    assert outcome == loop.Outcome(step, step, False)
+
+
+def test_an_interruption_after_the_last_step_is_none():
+    said, outcome = run((4, 2, 0, 9), stop_after=4)
+    assert outcome == loop.Outcome(4, 4, True)
+    assert steps_of(said, "save") == [4]
+
+
+def test_every_step_is_asked_for_on_every_process():
+    stop = Stop()
+    run((5, 2, 0, 9), stop=stop, first_step=1)
+    assert stop.asked == [2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("schedule", [(12, 1, 1, 1), (12, 3, 2, 3), (12, 50, 3, 6)])
+def test_nothing_is_kept_of_a_step_that_went_wrong(schedule):
+    wrong = 6
+    with pytest.raises(Diverged, match="6"):
+        run(schedule, wrong_after=(wrong,))
+    said = run.said
+    for name in ("save", "sample", "done"):
+        assert all(step < wrong for step in steps_of(said, name))
+    assert said[-1] == ("check", wrong)
+
+
+def test_what_a_log_finds_wrong_stops_before_the_next_state_is_kept():
+    """Step 6 is logged, step 7 saved: the log comes before the save."""
+    with pytest.raises(Diverged, match="6"):
+        run((12, 6, 0, 7), wrong_after=(6,))
+    assert run.said[-2:] == [("step", 7), ("log", 6)]
+    assert steps_of(run.said, "save") == []
+
+
+@pytest.mark.parametrize("max_in_flight", [1, 2, 3])
+def test_no_more_steps_are_on_their_way_than_allowed(max_in_flight, monkeypatch):
+    """A step is dispatched once the one max_in_flight before it is done."""
+    waited, at_dispatch = [], []
+    monkeypatch.setattr(jax, "block_until_ready", lambda metrics: waited.append(metrics["n"]))
+
+    class Batches:
+        def __init__(self):
+            self.n = -1
+
+        def __next__(self):
+            self.n += 1
+            return self.n
+
+    def step_fn(state, batch):
+        at_dispatch.append(max(waited, default=0))
+        return state + 1, {"n": state + 1}
+
+    nothing = loop.Callbacks(*[lambda *_: None] * 5)
+    loop.fit(
+        0, step_fn, Batches(), first_step=0, schedule=loop.Schedule(6, 50, 0, 50),
+        callbacks=nothing, stop=Stop(), max_in_flight=max_in_flight,
+    )  # fmt: skip
+    # The first step is waited for in any case: its time is that of the compilation.
+    wanted = [0] + [max(1, n - max_in_flight) for n in range(2, 7)]
+    assert at_dispatch == wanted
+
+
+def test_a_finished_run_does_nothing():
+    said, outcome = run((5, 1, 1, 1), first_step=5)
+    assert said == []
+    assert outcome == loop.Outcome(5, 5, True)

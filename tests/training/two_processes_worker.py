@@ -17,22 +17,23 @@ def main(process: int, num_processes: int, port: str, result: str) -> None:
     from small_runs import batches, toy
 
     from ebm_jax import parallel
-    from ebm_jax.objectives.base import ObjectiveState
+    from ebm_jax.methods import MethodState
+    from ebm_jax.training.device_state import pmap_train_step, to_devices, to_host
 
     step, state = toy()
-    step, state = parallel.pmap_train_step(step), parallel.split_state(jax.device_get(state))
+    step, state = pmap_train_step(step), to_devices(jax.device_get(state))
     local = slice(process * jax.local_device_count(), (process + 1) * jax.local_device_count())
     for batch in batches():
         shards = batch["image"].reshape(jax.device_count(), -1, 3)
         state, metrics = step(state, {"image": shards[local]})
 
-    # A replay buffer has a shard per device of all processes.
-    whole = np.arange(3.0 * jax.device_count()).reshape(jax.device_count(), 3)
-    buffer = parallel.join_state(state)._replace(objective_state=ObjectiveState((), whole))
-    joined = parallel.join_state(parallel.split_state(buffer)).objective_state.replay_buffer
+    # A replay buffer has its shards on the devices of all processes, two each.
+    whole = np.arange(6.0 * jax.device_count(), dtype=np.float32).reshape(-1, 3)
+    buffered = to_host(state)._replace(method_state=MethodState((), whole))
+    joined = to_host(to_devices(buffered)).method_state.sharded
     np.testing.assert_array_equal(joined, whole)
 
-    final = parallel.join_state(state), jax.device_get(parallel.first_replica(metrics))
+    final = to_host(state), jax.device_get(parallel.first_replica(metrics))
     np.savez(result, *jax.tree.leaves(final))
 
 

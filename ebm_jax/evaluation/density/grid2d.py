@@ -73,19 +73,21 @@ def learned_density(
     """The density of x that an energy of y = offset + factor * x defines, normalised on a grid.
 
     Args:
-      energy_fn: E(y), [batch, 2] -> [batch]. grid: cells of x. It should reach well beyond the
-        data: mass outside is not counted.
+      energy_fn: E(y), [batch, 2] -> [batch]; +inf where the density is 0.
+      grid: cells of x. It should reach well beyond the data: mass outside is not counted.
       factor: above 0. offset: of both coordinates.
     Raises:
-      ValueError: for a factor that is not positive, or energies that are not finite.
+      ValueError: for a factor that is not positive, or energies that are not finite: a NaN, -inf,
+        or +inf everywhere.
     """
     if not factor > 0:
         raise ValueError(f"factor is {factor}: write one above 0")
     y = jnp.asarray(offset + factor * grid.points, jnp.float32)
     energy = np.asarray(jax.jit(lambda y: jax.lax.map(energy_fn, y))(y), np.float64)
-    if not np.all(np.isfinite(energy)):
+    is_wrong = ~np.isfinite(energy) & ~(np.isposinf(energy) & np.any(np.isfinite(energy)))
+    if np.any(is_wrong):
         raise ValueError(
-            f"{np.sum(~np.isfinite(energy))} of {energy.size} energies on the grid are not finite: "
+            f"{np.sum(is_wrong)} of {energy.size} energies on the grid are not finite: "
             "train on, or with a smaller learning rate, before measuring the density"
         )
     log_mass = float(logsumexp(-energy)) + np.log(grid.cell_area)  # of exp(-E), over x

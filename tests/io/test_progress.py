@@ -34,7 +34,7 @@ def test_a_log_gets_a_line_every_ten_seconds():
             progress.update(step, {"loss": 0.5 / step, "gap": 1234567.0})
             clock.now += 0.01
         assert progress.compile_seconds == pytest.approx(12.0)
-        assert progress.steps_per_second == pytest.approx(100.0)
+        assert progress.lap() == pytest.approx(100.0)
     said = lines(stream)
     assert said[0] == "training: compiling ..."
     assert said[1] == "training: compiled in 12.0 s"
@@ -60,6 +60,26 @@ def test_the_speed_is_that_of_the_last_half_minute_and_leaves_out_compilation():
             progress.update(step)
     # 8499 steps to go at 10 per second
     assert lines(stream)[-1] == "sampling: 1501/10000  10 steps/s  14:10 left"
+
+
+def test_a_lap_is_the_speed_since_the_one_before():
+    clock, laps = Clock(), []
+    with Progress(100, "training", stream=io.StringIO(), clock=clock) as progress:
+        clock.now += 60.0  # compilation
+        progress.update(1)
+        laps.append(progress.lap())
+        for step in range(2, 22):  # 20 steps at 10 per second, then 30 at 2
+            clock.now += 0.1
+            progress.update(step)
+        laps.append(progress.lap())
+        clock.now += 1.0
+        laps.append(progress.lap())  # no step was done since
+        clock.now -= 1.0
+        for step in range(22, 52):
+            clock.now += 0.5
+            progress.update(step)
+        laps.append(progress.lap())
+    assert laps == [None, pytest.approx(10.0), None, pytest.approx(2.0)]
 
 
 def test_going_back_to_a_checkpoint_starts_the_speed_anew():
@@ -92,7 +112,7 @@ def test_nothing_done_says_nothing_of_speed():
     stream = io.StringIO()
     with Progress(10, "training", stream=stream) as progress:
         assert progress.compile_seconds is None
-        assert progress.steps_per_second is None
+        assert progress.lap() is None
     assert lines(stream) == ["training: compiling ..."]
 
 

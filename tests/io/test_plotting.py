@@ -166,7 +166,8 @@ def test_histograms_leave_out_what_is_far_and_what_is_not_finite():
 
 def test_importing_brings_in_neither_matplotlib_nor_pillow():
     code = (
-        "import sys, ebm_jax.pictures;print([m for m in ('matplotlib', 'PIL') if m in sys.modules])"
+        "import sys, ebm_jax.io.plotting;"
+        "print([m for m in ('matplotlib', 'PIL') if m in sys.modules])"
     )
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

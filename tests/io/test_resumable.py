@@ -17,9 +17,10 @@ def square(common, x, index):
     return {"square": common * x**2, "index": index}
 
 
-def run(folder, made_from, fn=square):
-    with resumable.ResumableWork(folder, made_from, "squaring", len(X)) as parts:
-        found = parts.map_batches("x", fn, jnp.asarray(2.0), (X, np.arange(21)), batch_size=8)
+def run(folder, fingerprint, fn=square):
+    with resumable.ResumableWork(folder, fingerprint) as work:
+        work.begin("squaring", len(X))
+        found = work.map_batches("x", fn, jnp.asarray(2.0), (X, np.arange(21)), batch_size=8)
         assert folder.exists()
     return found
 
@@ -45,7 +46,7 @@ def calls(monkeypatch):
 
 
 def test_an_interrupted_run_goes_on_after_its_last_batch(tmp_path, calls):
-    folder = tmp_path / "parts"
+    folder = tmp_path / "partial"
     with pytest.raises(SystemExit) as stopped:
         run(folder, {"step": 1})
     assert stopped.value.code == 143
@@ -57,8 +58,8 @@ def test_an_interrupted_run_goes_on_after_its_last_batch(tmp_path, calls):
     assert not folder.exists()
 
 
-def test_parts_made_from_something_else_are_thrown_away(tmp_path, calls):
-    folder = tmp_path / "parts"
+def test_what_has_another_fingerprint_is_thrown_away(tmp_path, calls):
+    folder = tmp_path / "partial"
     with pytest.raises(SystemExit):
         run(folder, {"step": 1})
     run(folder, {"step": 2})

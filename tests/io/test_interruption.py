@@ -64,8 +64,8 @@ import jax, numpy as np
 from absl import logging
 address, index, directory = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 jax.distributed.initialize(address, 2, index)
-from ebm_jax.training.checkpoints import Checkpoints, CheckpointError
-from ebm_jax.training.interruption import Interruption
+from ebm_jax.io.interruption import Interruption
+from ebm_jax.training.checkpoints import Checkpoints
 
 def state(step):
     return {"step": np.asarray(step), "x": np.full((3, 4), step, np.float32)}

@@ -1,0 +1,41 @@
+"""Where a training state lies on eight devices, and one run on any number of them."""
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from ebm_jax import parallel
+from ebm_jax.methods import MethodState
+from ebm_jax.training import device_state
+from ebm_jax.training.state import TrainState
+
+
+def state(buffer=()):
+    params = {"w": np.arange(3.0, dtype=np.float32)}
+    zero, finite = np.int32(0), np.bool_(True)
+    method_state = MethodState({"u": params["w"]}, buffer)
+    return TrainState(zero, params, params, (), method_state, zero, finite)
+
+
+def test_a_state_is_on_every_device_and_comes_back_once():
+    on_devices = device_state.to_devices(state())
+    assert on_devices.params["w"].shape == (8, 3)
+    assert len(on_devices.params["w"].addressable_shards) == 8
+    chex.assert_trees_all_equal(device_state.to_host(on_devices), state())
+
+
+@pytest.mark.parametrize("shards_per_device", [1, 3])
+def test_what_is_sharded_has_its_part_on_each_device(shards_per_device):
+    buffer = np.arange(40.0 * shards_per_device, dtype=np.float32).reshape(-1, 5)
+    on_devices = device_state.to_devices(state({"ring": buffer}))
+    ring = on_devices.method_state.sharded["ring"]
+    assert {shard.device for shard in ring.addressable_shards} == set(jax.devices())
+    first = parallel.first_replica(on_devices).method_state.sharded["ring"]
+    np.testing.assert_array_equal(first, buffer[:shards_per_device])
+    chex.assert_trees_all_equal(device_state.to_host(on_devices), state({"ring": buffer}))
+
+
+def test_shards_that_the_devices_do_not_divide_are_refused():
+    with pytest.raises(ValueError, match=r"^method.buffer_shards: .* 8 devices, got 12: run"):
+        device_state.to_devices(state(np.zeros((12, 5), np.float32)))
