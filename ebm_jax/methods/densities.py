@@ -12,9 +12,7 @@ import numpy as np
 
 from ebm_jax import samplers
 from ebm_jax.energy import EnergyFn
-from ebm_jax.samplers import random
-from ebm_jax.samplers.base import energy_and_grad
-from ebm_jax.samplers.positions import norm
+from ebm_jax.samplers import energy_and_grad, norm, random
 
 _LOG_2PI = float(np.log(2 * np.pi))
 

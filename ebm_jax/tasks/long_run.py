@@ -17,7 +17,7 @@ from ebm_jax.methods.densities import Densities
 from ebm_jax.runs.build import Run
 from ebm_jax.runs.results import Result
 from ebm_jax.runs.trained import TrainedRun
-from ebm_jax.samplers.base import energy_and_grad
+from ebm_jax.samplers import energy_and_grad
 from ebm_jax.settings import setting
 from ebm_jax.tasks import _long_run
 

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from ebm_jax.experiment import ConfigError
 from main_processes import TINY, run_main
 from PIL import Image
 
@@ -12,7 +13,6 @@ from ebm_jax import data, experiment
 from ebm_jax.evaluation.fidelity.frechet import fit_gaussian, frechet_distance
 from ebm_jax.evaluation.images import corruption
 from ebm_jax.evaluation.images.errors import image_error
-from ebm_jax.experiment import ConfigError
 from ebm_jax.tasks import fid
 
 

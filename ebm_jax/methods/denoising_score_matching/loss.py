@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ebm_jax.energy import EnergyFn
-from ebm_jax.samplers.base import energy_and_grad
+from ebm_jax.samplers import energy_and_grad
 
 
 def noise_ladder(

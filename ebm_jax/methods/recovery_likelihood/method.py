@@ -18,9 +18,7 @@ from ebm_jax.methods.recovery_likelihood import sampling, transitions
 from ebm_jax.methods.recovery_likelihood.densities import gaussian_densities, langevin_densities
 from ebm_jax.methods.recovery_likelihood.loss import Pairs, recovery_losses, sample_pairs
 from ebm_jax.methods.recovery_likelihood.transitions import LevelEnergy, Transition
-from ebm_jax.samplers import random
-from ebm_jax.samplers.base import energy_and_grad
-from ebm_jax.samplers.positions import norm
+from ebm_jax.samplers import energy_and_grad, norm, random
 from ebm_jax.settings import check, setting
 
 
