@@ -19,7 +19,9 @@ from ebm_jax.command_line import (
     parse_flags,
     split_cpu,
     use_compilation_cache,
+    use_float32,
 )
+from ebm_jax.runs.settings import read_general
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, `path.py` or `path.py:variant`; override with --config.a.b=v."
@@ -35,8 +37,10 @@ def main(argv: list[str]) -> None:
     config = _CONFIG.value
     with one_line_errors():
         use_compilation_cache()
-        split_cpu(config.cpu_devices)
-        if config.distributed:
+        use_float32()
+        general = read_general(config)
+        split_cpu(general.cpu_devices)
+        if general.distributed:
             join_processes()
         sys.exit(tasks.run(_MODE.value, config, _WORKDIR.value))
 

@@ -20,8 +20,7 @@ VARIANTS = ("checkerboard", "eight_gaussians", "two_moons", "rings")
 
 def get_config(variant: str = "checkerboard") -> ml_collections.ConfigDict:
     """One density of `ebm_jax.data.toy2d`, by name."""
-    if variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}: write one of {', '.join(VARIANTS)}")
+    default.check_variant(variant, VARIANTS)
     config = default.get_config()
     config.data.name = variant
     # Wide data make the first noise step (sigma_1 = .32) small beside what is to be resolved.

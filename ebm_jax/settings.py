@@ -17,7 +17,8 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-_LARGEST = 2**31 - 1  # of whole numbers, unless a field says otherwise: they become int32
+_LARGEST = 2**31 - 1  # of whole numbers: they become int32
+_SMALLEST_FLOAT, _LARGEST_FLOAT = 2.0**-126, 3.4e38  # of others but 0: they become float32
 
 
 class Bounds(typing.NamedTuple):
@@ -118,11 +119,15 @@ def _check_value(name: str, value: Any, kind: Any, metadata: Mapping[str, Any]) 
         return
     if not _is_a(value, kind):
         raise ValueError(f"{name}: expected {_words(kind)}{_within(bounds)}, got {value!r}")
-    if isinstance(value, numbers.Real) and not isinstance(value, bool):
-        largest = _LARGEST if isinstance(value, numbers.Integral) else math.inf
-        if not bounds.allow(float(value)) or math.isinf(value) or abs(value) > largest:
-            within = str(bounds) or f"between {-_LARGEST} and {_LARGEST}"
-            raise ValueError(f"{name}: expected {_words(kind)} {within}, got {value!r}")
+    if kind in (int, float):
+        smallest, largest = (0, _LARGEST) if kind is int else (_SMALLEST_FLOAT, _LARGEST_FLOAT)
+        if math.isnan(value) or not bounds.allow(value):
+            raise ValueError(f"{name}: expected {_words(kind)}{_within(bounds)}, got {value!r}")
+        if abs(value) > largest or 0 < abs(value) < smallest:
+            raise ValueError(
+                f"{name}: expected {_words(kind)}{_within(bounds)} of a size from {smallest:.6g} "
+                f"to {largest:.9g}, got {value!r}"
+            )
     if one_of and value not in one_of:
         close = difflib.get_close_matches(str(value), one_of, n=1, cutoff=0)[0]
         raise ValueError(

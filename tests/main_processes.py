@@ -24,13 +24,13 @@ DIGITS = "--config=configs/digits.py"
 TINY = (
     DIGITS,
     "--config.cpu_devices=1",
-    "--config.model.width=4",
-    "--config.model.multipliers=(1,)",
-    "--config.objective.num_steps=2",
+    "--config.network.width=4",
+    "--config.network.multipliers=(1,)",
+    "--config.method.num_steps=2",
     "--config.optimizer.schedule=constant",
     "--config.training.batch_size=8",
-    "--config.training.log_every=1",
-    "--config.training.sample_every=0",
+    "--config.train.log_every=1",
+    "--config.train.sample_every=0",
     "--config.sampling.num_samples=16",
     "--config.sampling.batch_size=16",
 )
@@ -39,11 +39,11 @@ TINY = (
 TINY_IGEBM = (
     "--config=configs/digits_igebm.py",
     "--config.cpu_devices=2",
-    "--config.model.width=4",
-    "--config.model.multipliers=(1,)",
-    "--config.model.num_blocks=(1,)",
-    "--config.objective.num_steps=2",
-    "--config.objective.buffer_size=32",
+    "--config.network.width=4",
+    "--config.network.multipliers=(1,)",
+    "--config.network.num_blocks=(1,)",
+    "--config.method.num_steps=2",
+    "--config.method.buffer_size=32",
     "--config.optimizer.schedule=constant",
     *TINY[-6:],
 )
@@ -110,9 +110,9 @@ def _next_run():
 
 def _send_after(num_updates: int, number: int) -> None:
     """Has this process send itself a signal once its training has made so many updates."""
-    from ebm_jax import parallel
+    from ebm_jax.training import device_state
 
-    compile_train_step = parallel.pmap_train_step
+    compile_train_step = device_state.pmap_train_step
 
     def pmap_train_step(train_step):
         compiled, count = compile_train_step(train_step), itertools.count(1)
@@ -125,7 +125,7 @@ def _send_after(num_updates: int, number: int) -> None:
 
         return step
 
-    parallel.pmap_train_step = pmap_train_step
+    device_state.pmap_train_step = pmap_train_step
 
 
 if __name__ == "__main__":

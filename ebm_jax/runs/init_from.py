@@ -6,6 +6,7 @@ from typing import Any
 import jax
 
 from ebm_jax.runs.settings import ConfigError
+from ebm_jax.runs.workdir import resolve
 from ebm_jax.training.checkpoints import Checkpoints
 from ebm_jax.training.state import TrainState
 
@@ -19,7 +20,7 @@ def parse(init_from: str) -> tuple[pathlib.Path, int | None]:
     name, separator, step = init_from.rpartition("@")
     if not separator or not step.isdigit():
         name, step = init_from, ""
-    path = pathlib.Path(name)
+    path = resolve(name, "training.init_from")
     if not (path / "checkpoints").is_dir():
         raise ConfigError(
             f"training.init_from: expected <workdir> or <workdir>@<step> of a trained run, got "

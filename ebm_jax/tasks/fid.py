@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -66,10 +67,12 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
         total += number + (0 if statistics else split.num_examples)
     work.begin("sampling, features", total)
     images = run.to_pixels(trained.samples(work, number))
-    map_batches = functools.partial(work.map_batches, batch_size=settings.batch_size)
-    found, real = extractor.extract("features", images, map_batches), None
+    of_samples = trained.fingerprint(extractor=extractor.details, num_samples=number)
+    found, real = _features(extractor, "features", images, settings, work, of_samples), None
     if statistics is None:
-        real = extractor.extract("reference", split.images, map_batches)["features"]
+        real = _features(extractor, "reference", split.images, settings, work, described)[
+            "features"
+        ]
         statistics = Statistics(frechet.fit_gaussian(real), described)
     metrics = _metrics(settings, extractor, found, statistics, real, images, split)
     return Result(
@@ -78,6 +81,20 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
         summary=_lines(metrics, number, split),
         figures={"samples": plotting.image_grid(images[:_SHOWN])},
     )
+
+
+def _features(
+    extractor: Extractor,
+    name: str,
+    images: np.ndarray,
+    settings: Settings,
+    work: ResumableWork,
+    depend_on: Mapping[str, Any],
+) -> dict[str, np.ndarray]:
+    """Features and logits; kept whatever is measured with them."""
+    piece = work.piece(name, depend_on)
+    map_batches = functools.partial(piece.map_batches, batch_size=settings.batch_size)
+    return extractor.extract(name, images, map_batches)
 
 
 def _metrics(

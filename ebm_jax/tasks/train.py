@@ -16,8 +16,9 @@ from ebm_jax.io.interruption import Interruption
 from ebm_jax.io.progress import Progress
 from ebm_jax.runs import build, init_from, preview
 from ebm_jax.runs.build import Run
+from ebm_jax.runs.lock import Lock
 from ebm_jax.runs.settings import Training, one_line, read_section
-from ebm_jax.runs.workdir import check_workdir, describe_run, open_checkpoints
+from ebm_jax.runs.workdir import check_workdir, describe_run, make_folder, open_checkpoints
 from ebm_jax.settings import setting
 from ebm_jax.training import device_state, divergence, loop
 from ebm_jax.training.checkpoints import Checkpoints
@@ -57,9 +58,14 @@ def main(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> int:
     """
     settings = read_section(config, "train", Settings)
     training = read_section(config, "training", Training)
-    run = build.build(config)
     path = check_workdir(workdir, config)
+    if training.init_from:
+        init_from.parse(training.init_from)
+    run = build.build(config)
     with contextlib.ExitStack() as stack:
+        if jax.process_index() == 0:
+            make_folder(path)
+        lock = stack.enter_context(Lock(path))
         checkpoints = stack.enter_context(
             open_checkpoints(
                 config,
@@ -79,7 +85,7 @@ def main(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> int:
             _say(f"{path} is trained already: it is at step {step} of {training.num_steps}")
             return 0
         describe_run(path, config, init_from=init_from.describe(training.init_from))
-        session = _Session(run, settings, training, path, checkpoints, stop)
+        session = _Session(run, settings, training, path, checkpoints, stop, lock)
         while True:
             try:
                 return session.train(state)
@@ -98,6 +104,7 @@ class _Session:
         workdir: pathlib.Path,
         checkpoints: Checkpoints,
         stop: Interruption,
+        lock: Lock,
     ):
         self.run = run
         self.settings = settings
@@ -105,6 +112,8 @@ class _Session:
         self.workdir = workdir
         self.checkpoints = checkpoints
         self.stop = stop
+        self.lock = lock
+        self.is_saved = bool(checkpoints.steps())
         self.step_fn = device_state.pmap_train_step(
             make_train_step(
                 run.method,
@@ -139,7 +148,7 @@ class _Session:
                 callbacks=loop.Callbacks(
                     check=lambda step, metrics: self._finite(step, metrics),
                     log=functools.partial(self._log, writer, progress),
-                    save=lambda step, s: self.checkpoints.save(step, device_state.to_host(s)),
+                    save=self._save,
                     sample=functools.partial(self._sample, writer),
                     step_done=progress.update,
                 ),
@@ -200,6 +209,14 @@ class _Session:
             values["steps_per_second"] = speed
         writer.write(step, values)
         progress.update(step, {name: values[name] for name in ("loss", "grad_norm")})
+
+    def _save(self, step: int, state: TrainState) -> None:
+        self.lock.check()
+        on_host = device_state.to_host(state)
+        self.checkpoints.save(step, on_host)
+        if not self.is_saved:  # what cannot be read back is known now, and not after days
+            self.checkpoints.restore(step, on_host)
+            self.is_saved = True
 
     @functools.cached_property
     def _sampler(self) -> Any:
