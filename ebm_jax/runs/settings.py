@@ -207,14 +207,17 @@ def plain(section: Any) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def one_line() -> Iterator[None]:
-    """Turns what is wrong with values, files or optional packages into a ConfigError."""
+def one_line(name: str = "") -> Iterator[None]:
+    """Turns what is wrong with values, files or optional packages into a ConfigError.
+
+    name: of the field that it is the fault of, where the error's message does not name it.
+    """
     try:
         yield
     except ConfigError:
         raise
     except (ValueError, TypeError, OSError, ImportError, OverflowError) as error:
-        raise ConfigError(str(error)) from error
+        raise ConfigError(f"{name}: {error}" if name else str(error)) from error
 
 
 def get_section(config: ml_collections.ConfigDict, name: str) -> Any:

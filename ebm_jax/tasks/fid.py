@@ -19,6 +19,7 @@ from ebm_jax.evaluation.fidelity.settings import check_fid_settings, subset_size
 from ebm_jax.io import plotting
 from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.runs.results import Result
+from ebm_jax.runs.settings import one_line
 from ebm_jax.runs.trained import TrainedRun
 from ebm_jax.settings import setting
 from ebm_jax.tasks._features import describe_reference, make_extractor
@@ -53,15 +54,17 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
     extractor = make_extractor(run, settings.weights)
     described, statistics = describe_reference(split, extractor), None
     if settings.stats:
-        statistics = read_statistics(settings.stats, described, extractor.num_features)
-    check_fid_settings(
-        num_samples=number,
-        num_features=extractor.num_features,
-        num_splits=settings.num_splits,
-        num_reference=None if statistics else split.num_examples,
-        kid_subsets=settings.kid_subsets,
-        kid_subset_size=settings.kid_subset_size,
-    )
+        with one_line("fid.stats"):
+            statistics = read_statistics(settings.stats, described, extractor.num_features)
+    with one_line("fid"):
+        check_fid_settings(
+            num_samples=number,
+            num_features=extractor.num_features,
+            num_splits=settings.num_splits,
+            num_reference=None if statistics else split.num_examples,
+            kid_subsets=settings.kid_subsets,
+            kid_subset_size=settings.kid_subset_size,
+        )
     total = number
     if extractor.in_batches:
         total += number + (0 if statistics else split.num_examples)
