@@ -102,7 +102,8 @@ def test_restore(run_dir):
         assert picture.width == 7 * 84
     result = run_mode(run_dir, "restore", "--config.restore.corruptions=('rain',)")
     assert result.code == 2
-    assert "restore.corruptions: expected one of salt_and_pepper, noise, blur, got 'rain'" in result.err
+    says = "restore.corruptions: expected one of salt_and_pepper, noise, blur, got 'rain'"
+    assert says in result.err
 
 
 def test_nothing_is_trained(tmp_path):

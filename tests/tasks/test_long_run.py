@@ -115,8 +115,8 @@ def test_hmc_through_fine_levels_keeps_to_their_widths(tmp_path, monkeypatch, ca
 
 def test_levels_start_at_the_transition(tmp_path, monkeypatch):
     """With a step that is always refused nothing else moves the chains, and they still arrive."""
-    config = small(exact.install(monkeypatch, densities_of_gaussian_transitions()), level=-1, start="noise", num_steps=201)
-    config.long_run.update(sampler="hmc", step_size=1e4)
+    config = small(exact.install(monkeypatch, densities_of_gaussian_transitions()), num_steps=201)
+    config.long_run.update(level=-1, start="noise", sampler="hmc", step_size=1e4)
     assert exact.run_mode("long_run", config, str(tmp_path)) == 0
     records = result_of(tmp_path)["records"]
     assert max(r["acceptance"] for r in records if r["step"] > 0) == 0
@@ -199,7 +199,7 @@ def test_levels_that_tune_their_step():
         ({"sampler": "nuts"}, "long_run.sampler: expected one of langevin, mala, hmc, got 'nuts'"),
         ({"start": "zero"}, "long_run.start: expected one of data, noise, got 'zero'"),
         ({"level": 6}, "expected one of the levels 0 to 5, or -1 for all of them, got 6"),
-        ({"level": -1, "num_steps": 5}, "num_steps: expected at least 6, one for each level, got 5"),
+        ({"level": -1, "num_steps": 5}, "num_steps: expected at least 6, one for each level, "),
         ({"num_steps": 0}, "long_run.num_steps: expected a whole number >= 1, got 0"),
         ({"step_size": -1.0}, r"long_run.step_size: expected a number >= 0, got -1\.0"),
         ({"step_size": float("nan")}, "long_run.step_size: expected a number >= 0, got nan"),
@@ -214,5 +214,5 @@ def test_bad_settings_are_one_line(fields, says, tmp_path, monkeypatch):
 
 def test_a_method_without_chains_asks_for_a_sampler(tmp_path, monkeypatch):
     config = small(exact.install(monkeypatch, exact.DENSITIES._replace(native_kernel=None)))
-    with pytest.raises(ConfigError, match="expected hmc or mala, or a long_run.step_size, as this method has "):
+    with pytest.raises(ConfigError, match=r"expected hmc or mala, or a long_run\.step_size"):
         exact.run_mode("long_run", config, str(tmp_path))
