@@ -120,10 +120,9 @@ def _check_value(name: str, value: Any, kind: Any, metadata: Mapping[str, Any]) 
         raise ValueError(f"{name}: expected {_words(kind)}{_within(bounds)}, got {_repr(value)}")
     if kind in (int, float):
         smallest, largest = (0, _LARGEST) if kind is int else (_SMALLEST_FLOAT, _LARGEST_FLOAT)
+        expected = f"{name}: expected {_words(kind)}{_within(bounds)}"
         if not bounds.allow(value):
-            raise ValueError(
-                f"{name}: expected {_words(kind)}{_within(bounds)}, got {_repr(value)}"
-            )
+            raise ValueError(f"{expected}, got {_repr(value)}")
         if abs(value) > largest or 0 < abs(value) < smallest:
             raise ValueError(
                 f"{expected} of a size from {smallest:.6g} to {largest:.9g}, got {_repr(value)}"
