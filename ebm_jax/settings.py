@@ -125,7 +125,7 @@ def _check_value(name: str, value: Any, kind: Any, metadata: Mapping[str, Any]) 
             raise ValueError(f"{expected}, got {_repr(value)}")
         if abs(value) > largest or 0 < abs(value) < smallest:
             raise ValueError(
-                f"{expected} of a size from {smallest:.6g} to {largest:.9g}, got {_repr(value)}"
+                f"{expected} of a size from {smallest:.6g} to {largest:.10g}, got {_repr(value)}"
             )
     if one_of and value not in one_of:
         close = difflib.get_close_matches(str(value), one_of, n=1, cutoff=0)[0]

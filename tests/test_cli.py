@@ -303,7 +303,7 @@ def test_sampling_from_two_checkpoints_together(trained):
         result = run_main(*TINY, f"--workdir={trained}", "--mode=sample", *flags)
         assert result.code == 0, result.err
         made_by = json.loads((trained / "sample" / "samples.json").read_text())
-        return np.load(trained / "sample" / "samples.npy"), made_by["ensemble"]
+        return np.load(trained / "sample" / "samples.npy"), made_by["measured_on"]["ensemble"]
 
     alone, nothing = samples()
     same, described = samples("--config.ensemble.checkpoints=(2,2)")

@@ -112,12 +112,7 @@ class Lock:
 
     def _read(self) -> dict[str, Any] | None:
         """The holder; None where there is none."""
-        try:
-            return json.loads(self._path.read_text())
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError):
-            return {}  # being written, or damaged: its heartbeat decides
+        return _holder(self._path)
 
     def _is_left_behind(self, holder: dict[str, Any]) -> bool:
         here = _process()
@@ -145,9 +140,9 @@ class Lock:
         except OSError:
             return
         try:
-            if json.loads(aside.read_text() or "{}") != (holder or {}):
+            if _holder(aside) != (holder or {}):
                 os.link(aside, self._path)  # somebody was faster, and is put back
-        except (OSError, ValueError):
+        except OSError:
             pass
         finally:
             with contextlib.suppress(OSError):
@@ -159,6 +154,18 @@ class Lock:
                 return
             with contextlib.suppress(OSError):
                 os.utime(self._path)
+
+
+def _holder(path: pathlib.Path) -> dict[str, Any] | None:
+    """What a lock's file says; None: there is none; {}: it is damaged, and its age decides."""
+    try:
+        found = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        return {}
+    fields = {"host", "namespace", "pid", "started", "since"}
+    return found if isinstance(found, dict) and fields <= set(found) else {}
 
 
 def _process() -> dict[str, Any]:
