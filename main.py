@@ -14,6 +14,7 @@ from ml_collections import config_flags
 
 from ebm_jax import tasks
 from ebm_jax.command_line import (
+    collect_background_errors,
     join_processes,
     one_line_errors,
     parse_flags,
@@ -35,6 +36,7 @@ def main(argv: list[str]) -> None:
     """Runs one mode. argv: the program alone; `parse_flags` lets nothing else through."""
     del argv
     config = _CONFIG.value
+    collect_background_errors()
     with one_line_errors():
         use_compilation_cache()
         use_float32()

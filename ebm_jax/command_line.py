@@ -2,12 +2,14 @@
 
 import contextlib
 import difflib
+import logging as python_logging
 import os
 import pathlib
 import re
 import signal
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Iterator
 from typing import NoReturn
@@ -21,6 +23,8 @@ from ebm_jax.training.checkpoints import CheckpointError
 from ebm_jax.training.divergence import DIVERGED_EXIT_CODE, DivergenceError
 
 USAGE_EXIT_CODE = 2
+
+_background: list[str] = []  # tracebacks of other threads
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -57,6 +61,26 @@ def one_line_errors() -> Iterator[None]:
     except Exception as error:  # the last resort: what should have been found before
         expected = isinstance(error, (OSError, ValueError, ArithmeticError, MemoryError))
         _leave(_unexpected(error), USAGE_EXIT_CODE if expected else 1)
+
+
+def collect_background_errors() -> None:
+    """Keeps errors of libraries' threads off the terminal, for the file that `_unexpected` writes.
+
+    Where a full disk stops Orbax and TensorStore, each of their threads has a traceback to tell,
+    and what matters of it is raised in this thread too.
+    """
+
+    def collect(kind, error, trace) -> None:
+        _background.append("".join(traceback.format_exception(kind, error, trace)))
+
+    def is_ours(record: python_logging.LogRecord) -> bool:
+        return record.levelno < python_logging.ERROR or "orbax" not in record.pathname
+
+    sys.excepthook = collect  # of this thread too, whose errors end in `one_line_errors`
+    sys.unraisablehook = threading.excepthook = lambda found: collect(
+        found.exc_type, found.exc_value, found.exc_traceback
+    )
+    logging.get_absl_logger().addFilter(is_ours)
 
 
 def use_float32() -> None:
@@ -114,7 +138,7 @@ def _unexpected(error: BaseException) -> str:
     try:
         descriptor, path = tempfile.mkstemp(prefix="ebm_jax_traceback_", suffix=".txt")
         with os.fdopen(descriptor, "w") as file:
-            file.write("".join(traceback.format_exception(error)))
+            file.write("".join([*traceback.format_exception(error), *_background]))
     except OSError:
         return name
     return f"{name} (traceback in {path})"

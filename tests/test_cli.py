@@ -4,12 +4,18 @@ Each run is a process of its own. What is wrong with a run that begins is in tra
 """
 
 import json
+import pathlib
+import re
 import shutil
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from main_processes import DIGITS, TINY, TINY_IGEBM, run_main
 from PIL import Image
+
+from ebm_jax import command_line
 
 CIFAR10 = "--config=configs/cifar10.py"
 
@@ -196,6 +202,71 @@ def test_nothing_trained(mode, tmp_path):
     says = f"nothing is trained in {tmp_path}/run: run the same command with --mode=train"
     assert line == says
     assert not (tmp_path / "run").exists()
+
+
+UNEXPECTED = {
+    OSError(28, "No space left on device"): 2,
+    ValueError("a sampler's\nsecond line"): 2,
+    OverflowError("too large"): 2,
+    MemoryError(): 2,
+    TypeError("a fault of this code"): 1,
+}
+
+
+@pytest.mark.parametrize(("error", "code"), UNEXPECTED.items(), ids=str)
+def test_what_slips_through_is_one_line_too(error, code, capsys):
+    with pytest.raises(SystemExit) as left, command_line.one_line_errors():
+        raise error
+    assert left.value.code == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"main.py: {type(error).__name__}: ")
+    (path,) = re.findall(r"\(traceback in (.+)\)$", line)
+    text = pathlib.Path(path).read_text()
+    pathlib.Path(path).unlink()
+    assert text.startswith("Traceback (most recent call last):")
+    assert "raise error" in text
+
+
+def test_ctrl_c_before_there_is_anything_to_save(capsys):
+    with pytest.raises(SystemExit) as left, command_line.one_line_errors():
+        raise KeyboardInterrupt
+    assert left.value.code == 130
+    assert capsys.readouterr().err == "main.py: interrupted\n"
+
+
+def test_float32_whatever_the_environment_says():
+    usual = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", True)
+    try:
+        command_line.use_float32()
+        assert jnp.zeros(1, float).dtype == jnp.float32
+    finally:
+        jax.config.update("jax_enable_x64", usual)
+
+
+def test_processes_of_the_environment(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **given: asked.update(given))
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "")
+    monkeypatch.setenv("JAX_PROCESS_ID", "3")
+    command_line.join_processes()
+    assert asked == {"num_processes": None, "process_id": 3}
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "two")
+    with pytest.raises(command_line.ConfigError, match=r"config\.distributed: .*'two'"):
+        command_line.join_processes()
+
+
+def test_a_run_that_diverged_at_once_goes_on_with_a_lower_rate(tmp_path):
+    flags = (*TINY, f"--workdir={tmp_path}/run", "--config.training.num_steps=4")
+    result = run_main(*flags, "--config.train.max_abs_energy=1e-30")
+    assert result.code == 3, result.err
+    assert "there was no checkpoint yet" in result.err
+    assert not (tmp_path / "run" / ".lock").exists()
+    result = run_main(*flags, "--config.optimizer.learning_rate=1e-3")
+    assert result.code == 0, result.err
+    assert "optimizer.learning_rate: 0.001 -> 0.5" in refusal(
+        *flags, "--config.optimizer.learning_rate=0.5"
+    )
 
 
 def train(workdir, num_steps):

@@ -20,6 +20,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from ebm_jax.runs.settings import ConfigError
+from ebm_jax.runs.workdir import make_folder
 
 _NAME = ".lock"
 _HEARTBEAT = 10.0  # seconds
@@ -27,12 +28,12 @@ _STALE = 12 * _HEARTBEAT  # without a heartbeat: the holder is gone, or has lost
 
 
 class Lock:
-    """The right to write in a directory, which must exist; a context manager.
+    """The right to write in a directory, made if absent; a context manager.
 
     Process 0 of several takes it for all.
 
     Raises:
-      ConfigError: on every process, where another command has it.
+      ConfigError: on every process, where another command has it, or nothing can be written there.
     """
 
     def __init__(self, directory: pathlib.Path):
@@ -46,6 +47,7 @@ class Lock:
         failure = None
         if jax.process_index() == 0:
             try:
+                make_folder(self._directory)
                 self._take()
             except ConfigError as error:
                 failure = error

@@ -12,7 +12,6 @@ from ebm_jax.runs.lock import Lock
 from ebm_jax.runs.results import Result, write_result
 from ebm_jax.runs.settings import ConfigError, one_line, plain, read_section
 from ebm_jax.runs.trained import TrainedRun, check_trained, load_trained
-from ebm_jax.runs.workdir import make_folder
 
 
 class Task(Protocol):
@@ -46,7 +45,6 @@ def run_task(
     """
     settings = read_section(config, mode, task.Settings)
     folder = check_trained(config, workdir) / mode
-    make_folder(folder)
     with Lock(folder):
         trained = load_trained(config, workdir)
         if task.IMAGES_ONLY and not trained.run.has_images:

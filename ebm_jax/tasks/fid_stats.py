@@ -13,7 +13,7 @@ from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.runs import build
 from ebm_jax.runs.lock import Lock
 from ebm_jax.runs.settings import one_line, read_section
-from ebm_jax.runs.workdir import check_workdir, make_folder
+from ebm_jax.runs.workdir import check_workdir
 from ebm_jax.tasks import fid
 from ebm_jax.tasks._features import describe_reference, make_extractor
 
@@ -30,7 +30,6 @@ def main(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> int:
         if reason is not None:
             raise ValueError(f"--mode=fid_stats: {split.name}, {split.split}: {reason}")
     described = describe_reference(split, extractor)
-    make_folder(out)
     with Lock(out), one_line(), ResumableWork(out / "partial", described) as work:
         work.begin("features", split.num_examples)
         map_batches = functools.partial(work.map_batches, batch_size=settings.batch_size)

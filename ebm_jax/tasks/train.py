@@ -18,7 +18,12 @@ from ebm_jax.runs import build, init_from, preview
 from ebm_jax.runs.build import Run
 from ebm_jax.runs.lock import Lock
 from ebm_jax.runs.settings import Training, one_line, read_section
-from ebm_jax.runs.workdir import check_workdir, describe_run, make_folder, open_checkpoints
+from ebm_jax.runs.workdir import (
+    check_config,
+    check_workdir,
+    describe_run,
+    open_checkpoints,
+)
 from ebm_jax.settings import setting
 from ebm_jax.training import device_state, divergence, loop
 from ebm_jax.training.checkpoints import Checkpoints
@@ -63,9 +68,8 @@ def main(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> int:
         init_from.parse(training.init_from)
     run = build.build(config)
     with contextlib.ExitStack() as stack:
-        if jax.process_index() == 0:
-            make_folder(path)
         lock = stack.enter_context(Lock(path))
+        check_config(path, config, "resume")  # again: another command may have ended just now
         checkpoints = stack.enter_context(
             open_checkpoints(
                 config,
