@@ -14,12 +14,15 @@ from ml_collections import config_flags
 
 from ebm_jax import tasks
 from ebm_jax.command_line import (
+    collect_background_errors,
     join_processes,
     one_line_errors,
     parse_flags,
     split_cpu,
     use_compilation_cache,
+    use_float32,
 )
+from ebm_jax.runs.settings import read_general
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, `path.py` or `path.py:variant`; override with --config.a.b=v."
@@ -33,10 +36,13 @@ def main(argv: list[str]) -> None:
     """Runs one mode. argv: the program alone; `parse_flags` lets nothing else through."""
     del argv
     config = _CONFIG.value
+    collect_background_errors()
     with one_line_errors():
         use_compilation_cache()
-        split_cpu(config.cpu_devices)
-        if config.distributed:
+        use_float32()
+        general = read_general(config)
+        split_cpu(general.cpu_devices)
+        if general.distributed:
             join_processes()
         sys.exit(tasks.run(_MODE.value, config, _WORKDIR.value))
 

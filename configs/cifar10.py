@@ -16,22 +16,20 @@ import ml_collections
 
 from configs import default
 
+VARIANTS = ("", "small", "t1k")
+
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
     """The paper's run, or `small`, or `t1k`."""
+    default.check_variant(variant, VARIANTS)
     config = default.get_config()
-    match variant:
-        case "":
-            pass
-        case "small":
-            config.network.width = 32
-            config.network.num_blocks = 1
-            config.training.batch_size = 16
-        case "t1k":
-            config.method.num_pairs = 1_000
-            config.method.transition = "gaussian"
-            config.sampler.noise_scale = 1.0
-            config.method.transition_variance = "step"  # sigma_{t+1}^2; or posterior, as digits
-        case _:
-            raise ValueError(f"unknown variant {variant!r}: write one of small, t1k")
+    if variant == "small":
+        config.network.width = 32
+        config.network.num_blocks = 1
+        config.training.batch_size = 16
+    if variant == "t1k":
+        config.method.num_pairs = 1_000
+        config.method.transition = "gaussian"
+        config.sampler.noise_scale = 1.0
+        config.method.transition_variance = "step"  # sigma_{t+1}^2; or posterior, as digits
     return config

@@ -14,9 +14,12 @@ import ml_collections
 
 from configs import default
 
+VARIANTS = ("", "conditional")
+
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
     """The unconditional run, or `conditional`."""
+    default.check_variant(variant, VARIANTS)
     config = default.get_config()
     config.data.low, config.data.high = 0.0, 1.0
     config.data.random_flip = False
@@ -31,13 +34,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
 
     config.training.batch_size = 128
     config.training.ema_decay = 0.999
-    match variant:
-        case "":
-            pass
-        case "conditional":
-            config.network.multipliers = (1, 2, 2)
-            config.network.num_blocks = (2, 2, 2)
-            config.network.num_classes = 10
-        case _:
-            raise ValueError(f"unknown variant {variant!r}: write one of conditional")
+    if variant == "conditional":
+        config.network.multipliers = (1, 2, 2)
+        config.network.num_blocks = (2, 2, 2)
+        config.network.num_classes = 10
     return config

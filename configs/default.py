@@ -16,6 +16,9 @@ run of Gao et al. 2020 where it has one. What the fields mean, their units and b
 | one per mode: train, sample, .. | `Settings` in `ebm_jax/tasks/<mode>.py` | no |
 """
 
+import difflib
+from collections.abc import Sequence
+
 import ml_collections
 
 from ebm_jax import tasks
@@ -38,6 +41,16 @@ def get_config() -> ml_collections.ConfigDict:
         if hasattr(task := tasks.load(name), "Settings"):
             config[name] = to_config(task.Settings)
     return config
+
+
+def check_variant(variant: str, known: Sequence[str]) -> None:
+    """Raises ValueError, one line with the nearest, for a variant that a config does not have."""
+    if variant not in known:
+        names = [name for name in known if name]
+        close = difflib.get_close_matches(variant, names, n=1, cutoff=0)[0]
+        raise ValueError(
+            f"expected a variant of {', '.join(names)}, got {variant!r}; did you mean {close!r}?"
+        )
 
 
 def network(name: str, **values) -> ml_collections.ConfigDict:

@@ -3,7 +3,7 @@
     python main.py --config=configs/digits.py --workdir=runs/digits
     python main.py --config=configs/digits.py:t1k --workdir=runs/digits_t1k
 
-Trains on one half of the 1,797 images, judges with the other (--mode=evaluate).
+Trains on one half of the 1,797 images, evaluates with the other (--mode=evaluate).
 Variant `t1k`: 1,000 noise levels and no chain, one Gaussian transition per level. The corners
 of these images never vary, so it has the variance that fits that (see `gaussian_transition`).
 Hardware: two CPU cores.
@@ -13,11 +13,12 @@ import ml_collections
 
 from configs import default
 
+VARIANTS = ("", "t1k")
+
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
     """A small network, a larger step, and a short schedule; or `t1k`."""
-    if variant not in ("", "t1k"):
-        raise ValueError(f"unknown variant {variant!r}: write one of t1k")
+    default.check_variant(variant, VARIANTS)
     config = default.get_config()
     config.data.name = "digits"
     config.data.random_flip = False

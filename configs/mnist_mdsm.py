@@ -10,13 +10,14 @@ Hardware: one accelerator; this code has not run it to its end. The paper gives 
 
 import ml_collections
 
-from configs import cifar10_mdsm
+from configs import cifar10_mdsm, default
+
+VARIANTS = ("", "fashion")
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
     """MNIST, or `fashion`."""
-    if variant not in ("", "fashion"):
-        raise ValueError(f"unknown variant {variant!r}: write one of fashion")
+    default.check_variant(variant, VARIANTS)
     config = cifar10_mdsm.get_config()
     config.data.name = "fashion_mnist" if variant else "mnist"
     config.data.pad_to = 32

@@ -28,8 +28,7 @@ VARIANTS = (*DENSITIES, *(name + _SUFFIX for name in DENSITIES))
 
 def get_config(variant: str = "checkerboard") -> ml_collections.ConfigDict:
     """One density of `ebm_jax.data.toy_density`, by name; with the suffix, the other method."""
-    if variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}: expected one of {', '.join(VARIANTS)}")
+    default.check_variant(variant, VARIANTS)
     config = default.get_config()
     config.data.name = variant.removesuffix(_SUFFIX)
     # Wide data make the first noise step (sigma_1 = .32) small beside what is to be resolved.

@@ -2,21 +2,29 @@
 
 import contextlib
 import difflib
+import logging as python_logging
 import os
 import pathlib
 import re
+import signal
 import sys
+import tempfile
+import threading
+import traceback
 from collections.abc import Iterator
 from typing import NoReturn
 
 import jax
 from absl import flags, logging
 
+from ebm_jax import tasks
 from ebm_jax.runs.settings import ConfigError
 from ebm_jax.training.checkpoints import CheckpointError
 from ebm_jax.training.divergence import DIVERGED_EXIT_CODE, DivergenceError
 
 USAGE_EXIT_CODE = 2
+
+_background: list[str] = []  # tracebacks of other threads
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -33,7 +41,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     except SyntaxError as error:
         return _leave(f"{error.filename}, line {error.lineno}: {error.msg}")
     except (flags.Error, ValueError, TypeError, ImportError) as error:
-        return _leave(_cause(error))
+        return _leave(_unknown_mode(error) or _cause(error))
     if len(rest) > 1:
         return _leave(f"unexpected argument {rest[1]!r}: write flags as --name=value")
     return rest
@@ -48,6 +56,36 @@ def one_line_errors() -> Iterator[None]:
         _leave(_text(error), DIVERGED_EXIT_CODE)
     except (ConfigError, CheckpointError) as error:
         _leave(_text(error))
+    except KeyboardInterrupt:
+        _leave("interrupted", 128 + signal.SIGINT)
+    except Exception as error:  # the last resort: what should have been found before
+        expected = isinstance(error, (OSError, ValueError, ArithmeticError, MemoryError))
+        _leave(_unexpected(error), USAGE_EXIT_CODE if expected else 1)
+
+
+def collect_background_errors() -> None:
+    """Keeps errors of libraries' threads off the terminal, for the file that `_unexpected` writes.
+
+    Where a full disk stops Orbax and TensorStore, each of their threads has a traceback to tell,
+    and what matters of it is raised in this thread too.
+    """
+
+    def collect(kind, error, trace) -> None:
+        _background.append("".join(traceback.format_exception(kind, error, trace)))
+
+    def is_ours(record: python_logging.LogRecord) -> bool:
+        return record.levelno < python_logging.ERROR or "orbax" not in record.pathname
+
+    sys.excepthook = collect  # of this thread too, whose errors end in `one_line_errors`
+    sys.unraisablehook = threading.excepthook = lambda found: collect(
+        found.exc_type, found.exc_value, found.exc_traceback
+    )
+    logging.get_absl_logger().addFilter(is_ours)
+
+
+def use_float32() -> None:
+    """Computes in float32 whatever JAX_ENABLE_X64 says: parameters and checkpoints are float32."""
+    jax.config.update("jax_enable_x64", False)
 
 
 def split_cpu(num_devices: int) -> None:
@@ -69,8 +107,8 @@ def join_processes() -> None:
       ConfigError: where neither is the case.
     """
     names = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-    numbers = [int(os.environ[name]) if name in os.environ else None for name in names]
     try:
+        numbers = [int(text) if (text := os.environ.get(name)) else None for name in names]
         jax.distributed.initialize(num_processes=numbers[0], process_id=numbers[1])
     except (ValueError, RuntimeError) as error:
         raise ConfigError(
@@ -83,6 +121,27 @@ def use_compilation_cache() -> None:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
         jax.config.update("jax_compilation_cache_dir", str(cache / "ebm_jax" / "xla"))
+
+
+def _unknown_mode(error: BaseException) -> str | None:
+    found = re.search(r"flag --mode=(.*?): value should be one of", str(error))
+    if found is None:
+        return None
+    close = difflib.get_close_matches(found[1], tasks.names(), n=1, cutoff=0)[0]
+    modes = ", ".join(tasks.names())
+    return f"--mode: expected one of {modes}, got {found[1]!r}; did you mean {close!r}?"
+
+
+def _unexpected(error: BaseException) -> str:
+    """One line, which names the file with the traceback."""
+    name = f"{type(error).__name__}: {_text(error)}"
+    try:
+        descriptor, path = tempfile.mkstemp(prefix="ebm_jax_traceback_", suffix=".txt")
+        with os.fdopen(descriptor, "w") as file:
+            file.write("".join([*traceback.format_exception(error), *_background]))
+    except OSError:
+        return name
+    return f"{name} (traceback in {path})"
 
 
 def _unknown_field(error: BaseException) -> str:

@@ -10,14 +10,14 @@ comes from a config is checked by `check` alone.
 
 import dataclasses
 import difflib
-import math
 import numbers
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-_LARGEST = 2**31 - 1  # of whole numbers, unless a field says otherwise: they become int32
+_LARGEST = 2**31 - 1  # of whole numbers: they become int32
+_SMALLEST_FLOAT, _LARGEST_FLOAT = 2.0**-126, 3.4e38  # of others but 0: they become float32
 
 
 class Bounds(typing.NamedTuple):
@@ -36,7 +36,7 @@ class Bounds(typing.NamedTuple):
     def allow(self, value: float) -> bool:
         """Whether a value lies within the bounds; a NaN does not."""
         return (
-            not math.isnan(value)
+            value == value  # math.isnan takes no integer beyond 1e308
             and (self.at_least is None or value >= self.at_least)
             and (self.above is None or value > self.above)
             and (self.at_most is None or value <= self.at_most)
@@ -112,22 +112,36 @@ def _check_value(name: str, value: Any, kind: Any, metadata: Mapping[str, Any]) 
     if typing.get_origin(kind) is tuple:
         (item, *_) = typing.get_args(kind)
         if isinstance(value, str) or not isinstance(value, Sequence):
-            raise ValueError(f"{name}: expected a tuple of {_words(item)}, got {value!r}")
+            raise ValueError(f"{name}: expected a tuple of {_words(item)}, got {_repr(value)}")
         for entry in value:
             _check_value(name, entry, item, metadata)
         return
     if not _is_a(value, kind):
-        raise ValueError(f"{name}: expected {_words(kind)}{_within(bounds)}, got {value!r}")
-    if isinstance(value, numbers.Real) and not isinstance(value, bool):
-        largest = _LARGEST if isinstance(value, numbers.Integral) else math.inf
-        if not bounds.allow(float(value)) or math.isinf(value) or abs(value) > largest:
-            within = str(bounds) or f"between {-_LARGEST} and {_LARGEST}"
-            raise ValueError(f"{name}: expected {_words(kind)} {within}, got {value!r}")
+        raise ValueError(f"{name}: expected {_words(kind)}{_within(bounds)}, got {_repr(value)}")
+    if kind in (int, float):
+        smallest, largest = (0, _LARGEST) if kind is int else (_SMALLEST_FLOAT, _LARGEST_FLOAT)
+        expected = f"{name}: expected {_words(kind)}{_within(bounds)}"
+        if not bounds.allow(value):
+            raise ValueError(f"{expected}, got {_repr(value)}")
+        if abs(value) > largest or 0 < abs(value) < smallest:
+            raise ValueError(
+                f"{expected} of a size from {smallest:.6g} to {largest:.10g}, got {_repr(value)}"
+            )
     if one_of and value not in one_of:
         close = difflib.get_close_matches(str(value), one_of, n=1, cutoff=0)[0]
         raise ValueError(
-            f"{name}: expected one of {', '.join(one_of)}, got {value!r}; did you mean {close!r}?"
+            f"{name}: expected one of {', '.join(one_of)}, got {_repr(value)}; "
+            f"did you mean {close!r}?"
         )
+
+
+def _repr(value: Any) -> str:
+    """repr(value), or the beginning of it."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return f"an integer of {value.bit_length()} bits"
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _is_a(value: Any, kind: Any) -> bool:

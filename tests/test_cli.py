@@ -4,12 +4,18 @@ Each run is a process of its own. What is wrong with a run that begins is in tra
 """
 
 import json
+import pathlib
+import re
 import shutil
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from main_processes import DIGITS, TINY, TINY_IGEBM, run_main
 from PIL import Image
+
+from ebm_jax import command_line
 
 CIFAR10 = "--config=configs/cifar10.py"
 
@@ -36,8 +42,8 @@ BAD_FLAGS = {
     ),
     "unknown variant": (
         [f"{CIFAR10}:smal"],
-        "flag --config=configs/cifar10.py:smal: ValueError: unknown variant 'smal': "
-        "write one of small, t1k",
+        "flag --config=configs/cifar10.py:smal: ValueError: expected a variant of small, t1k, got "
+        "'smal'; did you mean 'small'?",
     ),
     "a variant where there are none": (
         ["--config=configs/svhn.py:small"],
@@ -61,36 +67,51 @@ BAD_FLAGS = {
     ),
     "negative batch": (
         [DIGITS, "--config.training.batch_size=-64"],
-        "training.batch_size is -64: write a positive number",
+        "training.batch_size: expected a whole number >= 1, got -64",
     ),
     "rate that is no number": (
         [DIGITS, "--config.optimizer.learning_rate=nan"],
-        "optimizer.learning_rate is nan: write a positive number",
+        "optimizer.learning_rate: expected a number > 0, got nan",
     ),
-    "negative seed": ([DIGITS, "--config.seed=-1"], "seed is -1: write 0 or more"),
+    "infinite gradient norm": (
+        [DIGITS, "--config.optimizer.max_grad_norm=inf"],
+        "optimizer.max_grad_norm: expected a number >= 0 of a size from 1.17549e-38 to 3.4e+38, "
+        "got inf",
+    ),
+    "negative seed": ([DIGITS, "--config.seed=-1"], "seed: expected a whole number >= 0, got -1"),
+    "seed of 33 bits": (
+        [DIGITS, "--config.seed=4294967296"],
+        "seed: expected a whole number >= 0 of a size from 0 to 2147483647, got 4294967296",
+    ),
+    "no devices": (
+        [DIGITS, "--config.cpu_devices=0"],
+        "cpu_devices: expected a whole number >= 1 and <= 1024, got 0",
+    ),
     "batch that does not divide": (
         [DIGITS, "--config.cpu_devices=8", "--config.training.batch_size=60"],
-        "training.batch_size 60 does not divide among 8 devices: write 64, the nearest that does",
+        "training.batch_size: expected a multiple of the 8 devices, such as 64, got 60",
     ),
     "batch smaller than the devices": (
         [DIGITS, "--config.cpu_devices=8", "--config.training.batch_size=3"],
-        "training.batch_size 3 does not divide among 8 devices: write 8, the nearest that does",
+        "training.batch_size: expected a multiple of the 8 devices, such as 8, got 3",
     ),
     "image that cannot be halved": (
-        [DIGITS, "--config.model.multipliers=(1,1,1,1,1)"],
-        "image_size 8 cannot be halved 4 times: write 16, or fewer multipliers",
+        [DIGITS, "--config.network.multipliers=(1,1,1,1,1)"],
+        "image_size 8 cannot be halved 4 times: ",
     ),
-    "odd width": (
-        [DIGITS, "--config.model.width=5"],
-        "width is 5: write an even number of at least 4",
-    ),
+    "odd width": ([DIGITS, "--config.network.width=5"], "width is 5: "),
     "unknown network": (
-        [DIGITS, "--config.model.name=recovery_resent"],
-        "model.name is 'recovery_resent': did you mean 'recovery_resnet'? known are ",
+        [DIGITS, "--config.network.name=recovery_resent"],
+        "network.name: expected one of recovery_resnet, igebm_resnet, igebm_conv, mdsm_resnet, "
+        "mlp, got 'recovery_resent'; did you mean 'recovery_resnet'?",
+    ),
+    "unknown method": (
+        [DIGITS, "--config.method.name=contrastive"],
+        "method.name: expected one of ",
     ),
     "unknown number type": (
-        [DIGITS, "--config.model.dtype=float31"],
-        "model.dtype is 'float31': write float32 or bfloat16",
+        [DIGITS, "--config.compute.dtype=int8"],
+        "compute.dtype: expected one of float32, bfloat16, got 'int8'; did you mean ",
     ),
     "unknown data set": (
         [DIGITS, "--config.data.name=digit"],
@@ -100,9 +121,27 @@ BAD_FLAGS = {
         [DIGITS, "--config.data.split=trian"],
         "digits has no split 'trian'; it has test, train",
     ),
+    "sampling that would fail after training": (
+        [DIGITS, "--config.sampler.num_steps=-1"],
+        "sampler.num_steps: expected a whole number >= 0, got -1",
+    ),
+    "a level that there is not": (
+        [DIGITS, "--config.sampler.restore_level=99"],
+        "sampler.restore_level: expected one of the levels 1 to 2, got 99",
+    ),
+    "a value of another mode": (
+        [DIGITS, "--config.fid.kid_subsets=0"],
+        "fid.kid_subsets: expected a whole number >= 1, got 0",
+    ),
+    "a step of another mode": (
+        [DIGITS, "--config.long_run.step_size=nan"],
+        "long_run.step_size: expected a number >= 0, got nan",
+    ),
     "unknown mode": (
         [DIGITS, "--mode=sampl"],
-        "flag --mode=sampl: value should be one of <",
+        "--mode: expected one of evaluate, fid, fid_stats, inpaint, interpolate, likelihood, "
+        "long_run, neighbours, ood, report, restore, sample, train, got 'sampl'; did you mean "
+        "'sample'?",
     ),
     "unknown flag": (
         [DIGITS, "--wrokdir=x"],
@@ -120,7 +159,7 @@ BAD_FLAGS = {
 def test_bad_flags(flags, says, tmp_path):
     workdir = tmp_path / "run"
     line = refusal(f"--workdir={workdir}", *flags)
-    assert line.startswith(says) if says.endswith((" ", "<")) else line == says
+    assert line.startswith(says) if says.endswith(" ") else line == says
     assert not workdir.exists()
 
 
@@ -135,17 +174,20 @@ def test_config_file_with_an_error_in_it(tmp_path):
 def test_workdir_that_cannot_be_one(tmp_path):
     file = tmp_path / "file"
     file.write_text("mine")
-    assert refusal(DIGITS, f"--workdir={file}") == f"workdir {file} is a file: write a directory"
+    assert (
+        refusal(DIGITS, f"--workdir={file}")
+        == f"workdir: expected a directory, got the file {file}"
+    )
     below = refusal(*TINY, f"--workdir={file}/run")
     assert below == f"workdir {file}/run cannot be made: {file} is a file"
     nowhere = refusal(*TINY, "--workdir=/proc/run")  # where root cannot write either
     assert nowhere.startswith("workdir /proc/run cannot be written: ")
-    assert refusal(DIGITS, "--workdir=") == "workdir is empty: write a directory"
+    assert refusal(DIGITS, "--workdir=") == "workdir: expected a directory, got ''"
     assert tree(tmp_path) == {file: b"mine"}
 
 
 def test_data_set_that_is_not_there(tmp_path):
-    flags = ("--config.data.name=celeba", f"--config.data.data_dir={tmp_path}/data")
+    flags = ("--config.data.name=celeba", f"--config.data_dir={tmp_path}/data")
     line = refusal(CIFAR10, f"--workdir={tmp_path}/run", *flags)
     folder = tmp_path / "data" / "downloads" / "manual" / "celeba"
     assert line.startswith("celeba: found no list_eval_partition.txt in ")
@@ -162,8 +204,73 @@ def test_nothing_trained(mode, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+UNEXPECTED = {
+    OSError(28, "No space left on device"): 2,
+    ValueError("a sampler's\nsecond line"): 2,
+    OverflowError("too large"): 2,
+    MemoryError(): 2,
+    TypeError("a fault of this code"): 1,
+}
+
+
+@pytest.mark.parametrize(("error", "code"), UNEXPECTED.items(), ids=str)
+def test_what_slips_through_is_one_line_too(error, code, capsys):
+    with pytest.raises(SystemExit) as left, command_line.one_line_errors():
+        raise error
+    assert left.value.code == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"main.py: {type(error).__name__}: ")
+    (path,) = re.findall(r"\(traceback in (.+)\)$", line)
+    text = pathlib.Path(path).read_text()
+    pathlib.Path(path).unlink()
+    assert text.startswith("Traceback (most recent call last):")
+    assert "raise error" in text
+
+
+def test_ctrl_c_before_there_is_anything_to_save(capsys):
+    with pytest.raises(SystemExit) as left, command_line.one_line_errors():
+        raise KeyboardInterrupt
+    assert left.value.code == 130
+    assert capsys.readouterr().err == "main.py: interrupted\n"
+
+
+def test_float32_whatever_the_environment_says():
+    usual = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", True)
+    try:
+        command_line.use_float32()
+        assert jnp.zeros(1, float).dtype == jnp.float32
+    finally:
+        jax.config.update("jax_enable_x64", usual)
+
+
+def test_processes_of_the_environment(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **given: asked.update(given))
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "")
+    monkeypatch.setenv("JAX_PROCESS_ID", "3")
+    command_line.join_processes()
+    assert asked == {"num_processes": None, "process_id": 3}
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "two")
+    with pytest.raises(command_line.ConfigError, match=r"config\.distributed: .*'two'"):
+        command_line.join_processes()
+
+
+def test_a_run_that_diverged_at_once_goes_on_with_a_lower_rate(tmp_path):
+    flags = (*TINY, f"--workdir={tmp_path}/run", "--config.training.num_steps=4")
+    result = run_main(*flags, "--config.train.max_abs_energy=1e-30")
+    assert result.code == 3, result.err
+    assert "there was no checkpoint yet" in result.err
+    assert not (tmp_path / "run" / ".lock").exists()
+    result = run_main(*flags, "--config.optimizer.learning_rate=1e-3")
+    assert result.code == 0, result.err
+    assert "optimizer.learning_rate: 0.001 -> 0.5" in refusal(
+        *flags, "--config.optimizer.learning_rate=0.5"
+    )
+
+
 def train(workdir, num_steps):
-    flags = (f"--config.training.num_steps={num_steps}", "--config.training.checkpoint_every=1")
+    flags = (f"--config.training.num_steps={num_steps}", "--config.train.checkpoint_every=1")
     return run_main(*TINY, f"--workdir={workdir}", *flags)
 
 
@@ -180,7 +287,9 @@ def test_sampling(trained):
     result = run_main(*TINY, f"--workdir={trained}", "--mode=sample")
     assert result.code == 0, result.err
     out = trained / "sample"
-    assert result.out == f"16 samples: {out}/samples.png and samples.npy\n"
+    assert result.out == (
+        f"16 samples from the EMA weights of step 2\n{out}/samples.json; samples.png, samples.npy\n"
+    )
     samples = np.load(out / "samples.npy")
     assert samples.shape == (16, 8, 8, 1)
     assert np.isfinite(samples).all()
@@ -189,14 +298,14 @@ def test_sampling(trained):
         assert picture.width > 400
 
 
-def test_judging_does_not_ask_how_it_was_trained(trained):
-    """Fields of training alone may differ, but not when training goes on, nor the EMA's decay."""
+def test_evaluation_does_not_ask_how_it_was_trained(trained):
+    """Fields of training alone may differ, but not when training goes on."""
     other = ("--config.training.batch_size=4", "--config.optimizer.learning_rate=1.0")
-    judging = (*TINY, *other, f"--workdir={trained}", "--mode=sample")
-    assert run_main(*judging).code == 0
+    evaluation = (*TINY, *other, f"--workdir={trained}", "--mode=sample")
+    assert run_main(*evaluation).code == 0
     assert "training.batch_size: 8 -> 4" in refusal(*TINY, *other, f"--workdir={trained}")
-    line = refusal(*judging, "--config.training.ema_decay=0.5")
-    assert line.endswith("or these as they were: training.ema_decay: 0.995 -> 0.5")
+    line = refusal(*evaluation, "--config.method.step_scale=0.5")
+    assert line.endswith("or these as they were: method.step_scale: 0.007 -> 0.5")
 
 
 def test_trained_on_two_devices_sampled_on_one(tmp_path):
@@ -217,7 +326,7 @@ def test_checkpoint_of_another_architecture(trained, tmp_path):
     (workdir / "config.json").unlink()  # else the config's difference is told
     before = tree(workdir)
     for mode, prefix in (("train", ""), ("sample", "ema_")):
-        flags = ("--config.model.width=6", f"--mode={mode}")
+        flags = ("--config.network.width=6", f"--mode={mode}")
         line = refusal(*TINY, f"--workdir={workdir}", *flags)
         assert line.startswith(f"{workdir}/checkpoints/2 was made by another architecture: ")
         assert f"{prefix}params/conv_in/bias is float32[4] in it and float32[6] is wanted" in line
@@ -265,7 +374,7 @@ def test_sampling_from_two_checkpoints_together(trained):
         result = run_main(*TINY, f"--workdir={trained}", "--mode=sample", *flags)
         assert result.code == 0, result.err
         made_by = json.loads((trained / "sample" / "samples.json").read_text())
-        return np.load(trained / "sample" / "samples.npy"), made_by["ensemble"]
+        return np.load(trained / "sample" / "samples.npy"), made_by["measured_on"]["ensemble"]
 
     alone, nothing = samples()
     same, described = samples("--config.ensemble.checkpoints=(2,2)")
@@ -278,7 +387,7 @@ def test_sampling_from_two_checkpoints_together(trained):
 
 BAD_ENSEMBLES = {
     "(7,)": "no checkpoint of step 7 in ",
-    "(1,2)|median": "ensemble.combine is 'median': write one of mean, sum, mixture",
+    "(1,2)|median": "ensemble.combine: expected one of mean, sum, mixture, got 'median'",
     "(1,2)|mixture": "ensemble.combine 'mixture' at temperature 1 wants energies in nats",
 }
 

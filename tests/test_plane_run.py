@@ -13,17 +13,18 @@ from flax import linen as nn
 from PIL import Image
 
 from configs import toy2d
-from ebm_jax import experiment, tasks
+from ebm_jax import tasks
 from ebm_jax.data import Dataset
 from ebm_jax.diffusion import make_schedule
 from ebm_jax.evaluation.density.grid2d import Grid, learned_density
-from ebm_jax.training import loop
+from ebm_jax.methods.recovery_likelihood import RecoveryLikelihood
+from ebm_jax.runs import build, preview
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 class ExactEnergy(nn.Module):
-    """s_0^2 |y - mean|^2 / 2 variance at level 0, where the objective divides by s_0^2."""
+    """s_0^2 |y - mean|^2 / 2 variance at level 0, where the method divides by s_0^2."""
 
     mean: float
     variance: float
@@ -37,13 +38,11 @@ class ExactEnergy(nn.Module):
         return jnp.where(condition == 0, energy, jnp.inf)
 
 
-def test_model_of_a_normal_law_is_that_law_with_its_noise():
+def test_model_of_a_gaussian_is_that_gaussian_with_its_noise():
     """Data N(1, 0.5 I) on [-5, 7], in model units on [-1, 3]: y_0 = a_1 (abar_0 u + sbar_0 eps)."""
     levels = (0.02, 0.3, 0.7)
     config = toy2d.get_config()
     config.data.low, config.data.high = -1.0, 3.0
-    config.objective.update(num_pairs=3, step_scale=0.05, step_growth=0.5, energy_in_nats=False)
-    config.objective.noise_levels = levels
     schedule = make_schedule(3, levels)
     a, a_bar, sigma_bar = (
         float(v) for v in (schedule.a[1], schedule.a_bar[0], schedule.sigma_bar[0])
@@ -54,9 +53,13 @@ def test_model_of_a_normal_law_is_that_law_with_its_noise():
         scale=0.05 * float(schedule.sigma[1]) ** 2,
     )
     dataset = Dataset("made", "train", np.zeros((1, 2), np.float32), np.zeros(1), 1, (-5.0, 7.0))
-    parts = experiment.Experiment(dataset, exact, None, None, None)
+    method = RecoveryLikelihood(
+        exact, num_pairs=3, noise_levels=levels, step_scale=0.05, step_growth=0.5
+    )
+    general, sections = build.check_sections(config)
+    run = build.Run(config, dataset, method, general, sections["data"], sections["sampling"])
 
-    model = experiment.plane_model(config, parts, {})
+    model = preview.plane_model(run, {})
     assert model.noise_std == pytest.approx(3 * 0.02 / a_bar, rel=1e-4)
     grid = Grid(7.0, 280)
     found = learned_density(model.energy_fn, grid, factor=model.factor, offset=model.offset)
@@ -65,21 +68,22 @@ def test_model_of_a_normal_law_is_that_law_with_its_noise():
     variance = (mass[..., None] * (grid.points - mean) ** 2).sum((0, 1))
     np.testing.assert_allclose(mean, 1.0, atol=1e-4)
     np.testing.assert_allclose(variance, 0.5 + model.noise_std**2, rtol=1e-4)
-    points = experiment.in_data_units(config, parts, np.array([[-1.0, 3.0], [0.0, 1.0]]))
+    points = run.to_data_units(np.array([[-1.0, 3.0], [0.0, 1.0]]))
     np.testing.assert_allclose(points, [[-5.0, 7.0], [-2.0, 1.0]], atol=1e-12)
 
 
-def test_a_short_run_draws_densities_and_is_judged(tmp_path, capsys):
+def test_a_short_run_shows_densities_and_is_evaluated(tmp_path, capsys):
     config = toy2d.get_config("checkerboard")
-    config.model.update(width=8, depth=1, num_frequencies=4)
-    config.objective.update(num_pairs=2, num_steps=2)
-    config.training.update(batch_size=8, num_steps=2, log_every=1)
+    config.network.update(width=8, depth=1, num_frequencies=4)
+    config.method.update(num_pairs=2, num_steps=2)
+    config.training.update(batch_size=8, num_steps=2)
+    config.train.log_every = 1
     config.optimizer.warmup_steps = 0
     config.sampling.update(num_samples=24, batch_size=24)
-    config.evaluation.num_samples = 24
-    assert loop.train(config, tmp_path) == 0
+    config.evaluate.num_samples = 24
+    assert tasks.run("train", config, tmp_path) == 0
     capsys.readouterr()
-    assert tasks.load("evaluate").run(config, str(tmp_path)) == 0
+    assert tasks.run("evaluate", config, tmp_path) == 0
     for drawn in ("samples/step_0000002.png", "evaluate/evaluation.png"):
         width, height = Image.open(tmp_path / drawn).size
         assert 2.5 < width / height < 3.5  # three square panels beside each other
@@ -96,7 +100,7 @@ def test_a_short_run_draws_densities_and_is_judged(tmp_path, capsys):
 
 def test_variants_are_the_densities_there_are():
     assert [toy2d.get_config(name).data.name for name in toy2d.VARIANTS] == list(toy2d.VARIANTS)
-    with pytest.raises(ValueError, match="unknown variant 'spiral': write one of checkerboard"):
+    with pytest.raises(ValueError, match=r"expected a variant of checkerboard, .*, got 'spiral'"):
         toy2d.get_config("spiral")
 
 

@@ -46,7 +46,8 @@ class Reader(html.parser.HTMLParser):
 def workdir(tmp_path):
     config = default.get_config()
     path = tmp_path / "run"
-    files.write_json(path / "config.json", config.to_dict())
+    files.write_json(path / "config.json", {"layout": 2, **config.to_dict()})
+    (path / "checkpoints" / "30").mkdir(parents=True)
     lines = [
         {"step": step, "time": 0.0, "loss": 1 / step, "gap/level_0": step, "gap/level_1": "NaN"}
         for step in (10, 20, 30)
@@ -84,6 +85,15 @@ def test_everything_is_there_once(workdir):
     assert any('"checkpoint_step": 30' in text for text in read.text["pre"])
 
 
+@pytest.mark.parametrize("section", ["data", "method", "network", "seed"])
+def test_a_config_without_some_section(workdir, section):
+    config = json.loads((workdir / "config.json").read_text())
+    del config[section]
+    (workdir / "config.json").write_text(json.dumps(config))
+    read = Reader(report.page(workdir))
+    assert ("unknown" in read.text["h1"][0] + read.text["p"][0]) == (section != "seed")
+
+
 def test_it_needs_nothing_else(workdir):
     text = report.page(workdir)
     urls = Reader(text).urls
@@ -115,18 +125,18 @@ def test_lists():
 
 
 def test_from_the_mode(workdir, tmp_path, capsys):
-    assert task.run(default.get_config(), str(workdir)) == 0
+    assert task.main(default.get_config(), str(workdir)) == 0
     assert "report.html" in capsys.readouterr().out
     assert (workdir / "report.html").read_text() == report.page(workdir)
-    with pytest.raises(task.ConfigError, match=r"there is no .*nowhere"):
-        task.run(default.get_config(), str(tmp_path / "nowhere"))
+    with pytest.raises(task.ConfigError, match=r"expected the directory of a run, got .*nowhere"):
+        task.main(default.get_config(), str(tmp_path / "nowhere"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(task.ConfigError, match="holds no metrics and no results"):
-        task.run(default.get_config(), str(tmp_path / "empty"))
+        task.main(default.get_config(), str(tmp_path / "empty"))
     other = default.get_config()
-    other.model.width = 7
+    other.network.width = 7
     with pytest.raises(task.ConfigError, match="holds a run of another config"):
-        task.run(other, str(workdir))
+        task.main(other, str(workdir))
 
 
 def test_in_a_browser(workdir, tmp_path):

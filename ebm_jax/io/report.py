@@ -1,7 +1,7 @@
 """One HTML page of all that a workdir holds; it needs no network and no other file.
 
 Every mode writes `<mode>/<name>.json` and PNG files beside it; what is in such a folder becomes a
-section: the figures as tables, the pictures in the page, what they were measured on folded away.
+section: the metrics as tables, the figures in the page, what they were measured on folded away.
 """
 
 import base64
@@ -26,7 +26,7 @@ _TITLES = {
     "inpaint": "Inpainting",
     "restore": "Restoration",
     "ood": "Out-of-distribution detection",
-    "neighbours": "Memorisation and neighbours",
+    "neighbours": "Memorization and nearest neighbors",
     "fid": "Frechet and kernel distances",
     "fid_stats": "Reference statistics",
 }
@@ -157,11 +157,21 @@ def _list(name: str, items: Sequence[Any]) -> str:
 def _heading(config: Mapping[str, Any], workdir: pathlib.Path) -> tuple[str, str]:
     if not config:
         return f"Run {workdir.name}", "config.json is not there"
-    objective, model = config["objective"]["name"], config["model"]["name"]
+    data, method, network = (_name(config, section) for section in ("data", "method", "network"))
     steps = sorted(int(p.name) for p in (workdir / "checkpoints").glob("*") if p.name.isdigit())
     trained = f"newest checkpoint: step {steps[-1]:,}" if steps else "no checkpoint yet"
-    heading = f"{config['data']['name']}: {_words(objective)}"
-    return heading, f"network {model}; {trained}; seed {config['seed']}"
+    return f"{data}: {_words(method)}", f"network {network}; {trained}; seed {config.get('seed')}"
+
+
+def _name(config: Mapping[str, Any], section: str) -> str:
+    """What a section names: one thing, or one for each of its groups."""
+    found = config.get(section)
+    if not isinstance(found, Mapping):
+        return f"unknown {section}"
+    names = [found, *(group for group in found.values() if isinstance(group, Mapping))]
+    return ", ".join(str(named["name"]) for named in names if "name" in named) or (
+        f"unknown {section}"
+    )
 
 
 def _training(workdir: pathlib.Path) -> str:

@@ -7,6 +7,8 @@ with ResumableWork(out / "partial", fingerprint, "annealing", total) as work:
     work.advance(1)
 
     found = work.map_batches("train", fn, params, (x, index), batch_size=100)   # examples
+
+    samples = work.piece("samples", what_samples_depend_on).map_batches(...)
     ...  # write the results
 """
 
@@ -37,41 +39,43 @@ class ResumableWork:
     Args:
       folder: of this work alone; made when the first arrays are saved.
       fingerprint: what the results depend on (checkpoint step, seed, settings), for JSON. What was
-        saved with another one is thrown away.
+        saved with another one is thrown away. What depends on less is a `piece`.
     """
 
     def __init__(self, folder: pathlib.Path, fingerprint: Mapping[str, Any]):
         self._folder = folder
         self._fingerprint = files.json_safe(fingerprint)
-        self._progress: Progress | None = None
+        self._bar = _Bar()
         self._stop = Interruption()
-        self._done = self._advances = 0
 
     def __enter__(self) -> Self:
-        if jax.process_index() == 0 and not self._fits():
-            shutil.rmtree(self._folder, ignore_errors=True)
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices("what is saved is of this command")
+        self._throw_away_what_does_not_fit()
         self._stop.__enter__()
         return self
 
+    def piece(self, name: str, fingerprint: Mapping[str, Any]) -> "ResumableWork":
+        """A part of this work that depends on other things, in a folder of its own inside.
+
+        It shares the bar, and is kept while its own fingerprint is the same, whatever that of the
+        whole. Enter the whole alone; call it on every process.
+        """
+        piece = ResumableWork(self._folder / name, fingerprint)
+        piece._bar, piece._stop = self._bar, self._stop
+        piece._throw_away_what_does_not_fit()
+        return piece
+
     def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
         self._stop.__exit__(kind, *error)
-        self._close_progress()
+        self._bar.close()
         if kind is None and jax.process_index() == 0:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def begin(self, description: str, total: int) -> None:
         """Shows a progress bar: one or two words, and the total that `advance` adds up to."""
-        self._close_progress()
-        self._done = 0
-        self._progress = Progress(total, description)
-        self._progress.__enter__()
-
-    def _close_progress(self) -> None:
-        if self._progress is not None:
-            self._progress.__exit__(None, None, None)
-            self._progress = None
+        self._bar.close()
+        self._bar.done = 0
+        self._bar.progress = Progress(total, description)
+        self._bar.progress.__enter__()
 
     def load(self, name: str) -> dict[str, np.ndarray] | None:
         """The arrays saved under a name, or None."""
@@ -94,17 +98,18 @@ class ResumableWork:
 
     def skip(self, amount: int) -> None:
         """Counts work that was found done."""
-        self._done += amount
+        self._bar.done += amount
 
     def advance(self, amount: int, metrics: Mapping[str, float] | None = None) -> None:
         """Counts work done; call it after `save`, with the numbers to show beside the bar.
 
         After Ctrl-C or SIGTERM it ends the process, with exit code 130 or 143.
         """
-        self._done, self._advances = self._done + amount, self._advances + 1
-        if self._progress is not None:
-            self._progress.update(self._done, metrics)
-        if self._stop.requested(self._advances):
+        bar = self._bar
+        bar.done, bar.advances = bar.done + amount, bar.advances + 1
+        if bar.progress is not None:
+            bar.progress.update(bar.done, metrics)
+        if self._stop.requested(bar.advances):
             if jax.process_index() == 0:
                 print(f"the same command goes on from what is in {self._folder}", flush=True)
             sys.exit(self._stop.exit_code)
@@ -140,8 +145,8 @@ class ResumableWork:
             done = min(batch_size * processes, number - round_start)
             first = min(round_start + rank * batch_size, number - 1)  # some have none in the last
             part = f"{name}_{first:07d}"
-            values = self.load(part)
-            if values is None:
+            values, here = self.load(part), arrays[0][first : first + batch_size]
+            if values is None or any(len(value) != len(here) for value in values.values()):
                 values = mapped(common, *(a[first : first + batch_size] for a in arrays))
                 self.save(part, values, on_every_process=True)
                 self.advance(done)
@@ -152,11 +157,34 @@ class ResumableWork:
             found = _gathered(found, batch_size)
         return {key: np.concatenate([part[key] for part in found])[:number] for key in found[0]}
 
+    def _throw_away_what_does_not_fit(self) -> None:
+        """Removes the arrays that were saved with another fingerprint; those of pieces stay."""
+        if jax.process_index() == 0 and self._folder.is_dir() and not self._fits():
+            for path in self._folder.iterdir():
+                if not path.is_dir():
+                    path.unlink()
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("what is saved is of this command")
+
     def _fits(self) -> bool:
         try:
             return json.loads((self._folder / "fingerprint.json").read_text()) == self._fingerprint
         except (OSError, ValueError):
             return False
+
+
+class _Bar:
+    """The progress bar, and what was counted; a work and its pieces share it."""
+
+    def __init__(self) -> None:
+        self.progress: Progress | None = None
+        self.done = self.advances = 0
+
+    def close(self) -> None:
+        """Ends the line."""
+        if self.progress is not None:
+            self.progress.__exit__(None, None, None)
+            self.progress = None
 
 
 def _gathered(found: list[dict[str, np.ndarray]], batch_size: int) -> list[dict[str, np.ndarray]]:

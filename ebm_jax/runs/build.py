@@ -129,13 +129,8 @@ def build(config: ml_collections.ConfigDict) -> Run:
     Raises:
       ConfigError: with one line for whatever the config asks that cannot be had.
     """
-    general = settings.read_general(config)
-    sections = {name: read_section(config, name, cls) for name, cls in settings.SECTIONS.items()}
+    general, sections = check_sections(config)
     described, training = sections["data"], sections["training"]
-    if not described.low < described.high:
-        raise ConfigError(
-            f"data.low: expected less than data.high, {described.high}, got {described.low}"
-        )
     with one_line():
         parallel.check_divides("training.batch_size", training.batch_size, jax.device_count())
         dataset = load_split(config, described.split)
@@ -145,6 +140,35 @@ def build(config: ml_collections.ConfigDict) -> Run:
         make_optimizer(config)
         jax.eval_shape(_init(run), jax.random.key(0))  # what does not fit says so
     return run
+
+
+def check_sections(
+    config: ml_collections.ConfigDict,
+) -> tuple[settings.General, dict[str, Any]]:
+    """(the fields outside of every section, the sections by name), after a check of all values.
+
+    Of every section but those of the modes, and without data: what a value may be beside others of
+    other sections, or beside the data, is found by `build`.
+
+    Raises:
+      ConfigError: with one line, for the first value that is none.
+    """
+    general = settings.read_general(config)
+    sections = {name: read_section(config, name, cls) for name, cls in settings.SECTIONS.items()}
+    described = sections["data"]
+    if not described.low < described.high:
+        raise ConfigError(
+            f"data.low: expected less than data.high, {described.high}, got {described.low}"
+        )
+    with one_line():
+        for one in _named_sections(config, "network"):
+            network, values = read_named(one, "network", NETWORKS)
+            check_values(network, values, "network.")
+        method, values = read_named(config, "method", METHODS)
+        check_values(method, values, "method.")
+        read_section(config, "sampler", settings.sampler_settings(method))
+        make_optimizer(config)
+    return general, sections
 
 
 def load_split(config: ml_collections.ConfigDict, split: str) -> data.Dataset:
@@ -171,13 +195,10 @@ def make_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransform
     A section of `optimizer` is named after a top-level key of the method's parameters.
     """
     num_steps = config.training.num_steps
+    made = [_one_optimizer(one, num_steps) for one in _named_sections(config, "optimizer")]
     if "name" in config.optimizer:
-        return _one_optimizer(config, num_steps)
-    groups = {
-        name: _one_optimizer(ml_collections.ConfigDict({"optimizer": section}), num_steps)
-        for name, section in config.optimizer.items()
-    }
-    return optimizers.partition(groups)
+        return made[0]
+    return optimizers.partition(dict(zip(config.optimizer, made, strict=True)))
 
 
 def init_state(run: Run) -> TrainState:
@@ -215,6 +236,18 @@ def make_ensemble(run: Run, num_members: int) -> Run:
     with one_line():
         method = dataclasses.replace(run.method, network=network)
     return dataclasses.replace(run, method=method)
+
+
+def _named_sections(
+    config: ml_collections.ConfigDict, section: str
+) -> list[ml_collections.ConfigDict]:
+    """Configs with one section `section` each: the config's own, or every group that is in it."""
+    groups = settings.get_section(config, section)
+    if "name" in groups:
+        return [config]
+    if not all(isinstance(group, ml_collections.ConfigDict) for group in groups.values()):
+        raise ConfigError(f"{section}.name: expected a name, or sections that have one; got none")
+    return [ml_collections.ConfigDict({section: group}) for group in groups.values()]
 
 
 def _one_optimizer(

@@ -4,6 +4,7 @@ import pathlib
 from typing import Any
 
 from ebm_jax.runs.settings import ConfigError
+from ebm_jax.runs.workdir import resolve
 from ebm_jax.training.checkpoints import CheckpointError, Checkpoints
 from ebm_jax.training.state import TrainState
 
@@ -17,7 +18,7 @@ def parse(init_from: str) -> tuple[pathlib.Path, int | None]:
     name, separator, step = init_from.rpartition("@")
     if not separator or not step.isdigit():
         name, step = init_from, ""
-    path = pathlib.Path(name)
+    path = resolve(name, "training.init_from")
     if not (path / "checkpoints").is_dir():
         raise ConfigError(
             f"training.init_from: expected <workdir> or <workdir>@<step> of a trained run, got "

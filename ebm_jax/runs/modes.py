@@ -1,7 +1,6 @@
 """The harness of modes that read a trained model: it loads, resumes, writes and prints."""
 
 import os
-import pathlib
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -9,9 +8,10 @@ import ml_collections
 
 from ebm_jax.io import files
 from ebm_jax.io.resumable import ResumableWork
+from ebm_jax.runs.lock import Lock
 from ebm_jax.runs.results import Result, write_result
 from ebm_jax.runs.settings import ConfigError, one_line, plain, read_section
-from ebm_jax.runs.trained import TrainedRun, load_trained
+from ebm_jax.runs.trained import TrainedRun, check_trained, load_trained
 
 
 class Task(Protocol):
@@ -44,24 +44,26 @@ def run_task(
       ConfigError: with one line, for what cannot be run.
     """
     settings = read_section(config, mode, task.Settings)
-    trained = load_trained(config, workdir)
-    if task.IMAGES_ONLY and not trained.run.has_images:
-        raise ConfigError(
-            f"--mode={mode} is for images and {trained.run.dataset.name} has points: use "
-            "--mode=evaluate, which measures their density"
-        )
-    folder = pathlib.Path(workdir) / mode
-    with ResumableWork(folder / "partial", fingerprint(config, trained, mode, other_modes)) as work:
-        with one_line():
-            result = task.run(trained, settings, work)
-        write_result(result, trained, mode, plain(config[mode]), folder)
+    folder = check_trained(config, workdir) / mode
+    with Lock(folder):
+        trained = load_trained(config, workdir)
+        if task.IMAGES_ONLY and not trained.run.has_images:
+            raise ConfigError(
+                f"--mode={mode} is for images and {trained.run.dataset.name} has points: use "
+                "--mode=evaluate, which measures their density"
+            )
+        depends_on = fingerprint(config, trained, mode, other_modes)
+        with ResumableWork(folder / "partial", depends_on) as work:
+            with one_line():
+                result = task.run(trained, settings, work)
+                write_result(result, trained, mode, plain(config[mode]), folder)
     return 0
 
 
 def fingerprint(
     config: ml_collections.ConfigDict, trained: TrainedRun, mode: str, other_modes: Sequence[str]
 ) -> dict[str, Any]:
-    """What partial results of a mode depend on: those with another fingerprint are of no use.
+    """What partial results of a mode depend on, unless they are a piece that depends on less.
 
     Every section but those of training and of the other modes, so that a new one is never left out.
     """

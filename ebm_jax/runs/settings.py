@@ -6,7 +6,7 @@ A section's name says how long its settings bind a workdir: see `BINDS`.
 import contextlib
 import dataclasses
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import ml_collections
@@ -17,12 +17,17 @@ from ebm_jax.settings import check_values, defaults, setting
 
 T = TypeVar("T")
 
-# Sections that a run cannot be resumed or evaluated with other values of. Every other section is
-# free: how to generate, what to measure, what to write how often, and where.
+# Sections that a run cannot be resumed or evaluated with other values of.
 BINDS = {
     "resume": ("seed", "data", "network", "method", "optimizer", "training"),
     "evaluate": ("data", "network", "method"),
 }
+# Sections that bind nothing, and neither do those of the modes: how to generate, what to measure,
+# what to write how often, and where.
+FREE = (
+    *("held_out_split", "data_dir", "distributed", "cpu_devices"),
+    *("sampler", "sampling", "ensemble", "compute"),
+)
 
 
 class ConfigError(ValueError):
@@ -147,7 +152,7 @@ def read_section(config: ml_collections.ConfigDict, name: str, cls: type[T]) -> 
       ConfigError: for a setting that it does not have or a value that it cannot have.
     """
     with one_line():
-        values = plain(config[name])
+        values = plain(get_section(config, name))
         check_values(cls, values, f"{name}.")
         return cls(**values)
 
@@ -170,7 +175,7 @@ def read_named(
     Raises:
       ConfigError: for another name, with the nearest.
     """
-    settings = plain(config[section])
+    settings = plain(get_section(config, section))
     name = settings.pop("name", None)
     if name not in known:
         close = difflib.get_close_matches(str(name), known, n=1, cutoff=0)[0]
@@ -181,24 +186,46 @@ def read_named(
     return known[name], settings
 
 
+def check_names(config: ml_collections.ConfigDict, modes: Sequence[str]) -> None:
+    """Raises ConfigError for a section that no room reads. modes: those with a section."""
+    fields = defaults(General)
+    known = (*SECTIONS, "network", "method", "sampler", "optimizer", *modes)
+    for name, value in config.items():
+        if name not in known and isinstance(value, ml_collections.ConfigDict):
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
+            raise ConfigError(f"config has a section {name!r}; did you mean {close!r}?")
+        if name in known and not isinstance(value, ml_collections.ConfigDict):
+            raise ConfigError(f"config.{name}: expected a section, got {value!r}")
+    for name in fields:
+        if name not in config:
+            raise ConfigError(f"config has no field {name!r}: start from configs/default.py")
+
+
 def plain(section: Any) -> dict[str, Any]:
     """A section as a dict; a value that is given by reference is resolved."""
     return section.to_dict() if hasattr(section, "to_dict") else dict(section)
 
 
-def get_field(config: Mapping[str, Any], name: str) -> Any:
-    """The value of a dotted field name."""
-    for part in name.split("."):
-        config = config[part]
-    return config
-
-
 @contextlib.contextmanager
-def one_line() -> Iterator[None]:
-    """Turns what is wrong with values, files or optional packages into a ConfigError."""
+def one_line(name: str = "") -> Iterator[None]:
+    """Turns what is wrong with values, files or optional packages into a ConfigError.
+
+    name: of the field that it is the fault of, where the error's message does not name it.
+    """
     try:
         yield
     except ConfigError:
         raise
     except (ValueError, TypeError, OSError, ImportError, OverflowError) as error:
-        raise ConfigError(str(error)) from error
+        raise ConfigError(f"{name}: {error}" if name else str(error)) from error
+
+
+def get_section(config: ml_collections.ConfigDict, name: str) -> Any:
+    """config[name].
+
+    Raises:
+      ConfigError: where it is missing.
+    """
+    if name not in config:
+        raise ConfigError(f"config has no section {name!r}: start from configs/default.py")
+    return config[name]

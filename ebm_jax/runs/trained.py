@@ -17,7 +17,7 @@ from ebm_jax.methods.base import Params
 from ebm_jax.runs import build
 from ebm_jax.runs.build import Run
 from ebm_jax.runs.settings import ConfigError
-from ebm_jax.runs.workdir import check_config, open_checkpoints, saved_config
+from ebm_jax.runs.workdir import check_config, open_checkpoints, resolve, saved_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,9 +41,24 @@ class TrainedRun:
             return {"x": run.method.sample(params, key, index)}
 
         index = np.arange(first, first + number, dtype=np.int32)
-        return work.map_batches(
+        return work.piece("samples", self.fingerprint(first=first)).map_batches(
             "samples", sample, self.params, (index,), batch_size=run.sampling.batch_size
         )["x"]
+
+    def fingerprint(self, **others: Any) -> dict[str, Any]:
+        """What samples and energies of this model depend on, for a piece of `ResumableWork`.
+
+        others: what that piece depends on beside it.
+        """
+        config = self.run.config.to_dict()
+        sections = ("data", "network", "method", "sampler", "ensemble", "compute")
+        return {
+            "checkpoint_step": self.step,
+            "config": {name: config[name] for name in sections},
+            "sampling_seed": self.run.sampling.seed,
+            "versions": files.versions(),
+            **others,
+        }
 
     def energies(self, rng_key: jax.Array, level: int, x: np.ndarray) -> np.ndarray:
         """Energies [n] of examples x [n, ...] brought to a level's noise, on all local devices.
@@ -79,6 +94,19 @@ class TrainedRun:
         }
 
 
+def check_trained(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> pathlib.Path:
+    """The path of a workdir in which a run of this config is trained.
+
+    Raises:
+      ConfigError: where nothing is trained there, or with another config.
+    """
+    path = resolve(workdir)
+    if not (path / "checkpoints").is_dir():
+        raise ConfigError(f"nothing is trained in {path}: run the same command with --mode=train")
+    check_config(path, config, "evaluate")
+    return path
+
+
 def load_trained(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> TrainedRun:
     """The newest intact checkpoint of a workdir, or those of `ensemble.checkpoints` as one.
 
@@ -87,18 +115,15 @@ def load_trained(config: ml_collections.ConfigDict, workdir: str | os.PathLike) 
     Raises:
       ConfigError: where nothing is trained there, or with another config, or not at these steps.
     """
-    path = pathlib.Path(workdir)
-    if not (path / "checkpoints").is_dir():
-        raise ConfigError(f"nothing is trained in {path}: run the same command with --mode=train")
-    check_config(path, config, "evaluate")
+    path = check_trained(config, workdir)
     saved = saved_config(path) or {}
     ema_decay = saved.get("training", {}).get("ema_decay", config.training.ema_decay)
     run = build.build(config)
     template = build.params_template(run)
     with open_checkpoints(config, path) as checkpoints:
         if steps := tuple(config.ensemble.checkpoints):
+            run = build.make_ensemble(run, len(steps))
             members = [checkpoints.restore(step, template, part="ema_params") for step in steps]
-            run = build.make_ensemble(run, len(members))
             together = {f"member_{i}": params for i, params in enumerate(members)}
             return TrainedRun(run, max(steps), together, ema_decay)
         found = checkpoints.restore_latest(template, part="ema_params")

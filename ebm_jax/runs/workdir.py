@@ -3,6 +3,8 @@
 import json
 import os
 import pathlib
+import tempfile
+import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,29 +16,84 @@ from ebm_jax.runs.settings import BINDS, ConfigError
 from ebm_jax.training.checkpoints import Checkpoints
 
 _LAYOUT = 2  # of the config's sections; another one is refused
+_INSIDE = 200  # bytes that the paths of files in a workdir may add to its own
 
 
-def check_workdir(workdir: str | os.PathLike, config: ml_collections.ConfigDict) -> pathlib.Path:
+def resolve(workdir: str | os.PathLike, name: str = "workdir") -> pathlib.Path:
+    """The path that a workdir's name stands for: `~` is expanded, file:// is an address of a path.
+
+    name: of the flag or field, for messages.
+    Raises:
+      ConfigError: for a name that no directory here can have, or an address elsewhere.
+    """
+    text = os.fspath(workdir)
+    if not text:
+        raise ConfigError(f"{name}: expected a directory, got ''")
+    if "://" in text:
+        address = urllib.parse.urlsplit(text)
+        if address.scheme != "file" or address.netloc not in ("", "localhost"):
+            raise ConfigError(
+                f"{name}: expected a directory of this machine (mount a bucket as one), got {text}"
+            )
+        text = urllib.parse.unquote(address.path)
+    try:
+        text.encode()  # as JSON files and Orbax write it
+        path = pathlib.Path(text).expanduser()
+    except (UnicodeEncodeError, RuntimeError) as error:  # no UTF-8; no user of that name
+        raise ConfigError(f"{name}: expected a directory, got {text!a}: {error}") from error
+    existing = _existing(path)
+    longest_name = max(map(_num_bytes, path.absolute().parts))
+    for what, length, at_most in (
+        ("names", longest_name, os.pathconf(existing, "PC_NAME_MAX")),
+        ("a path", _num_bytes(path.absolute()), os.pathconf(existing, "PC_PATH_MAX") - _INSIDE),
+    ):
+        if length > at_most:
+            raise ConfigError(f"{name}: expected {what} of at most {at_most} bytes, got {length}")
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"{name}: expected a directory, got the file {path}")
+    return path
+
+
+def check_workdir(
+    workdir: str | os.PathLike, config: ml_collections.ConfigDict, purpose: str = "resume"
+) -> pathlib.Path:
     """The path of a workdir that a run of this config may use; nothing is written yet.
 
+    purpose: see `check_config`.
     Raises:
       ConfigError: a file of that name, a directory that cannot be written, or a run of another
         config in it (with the fields that differ).
     """
-    if not os.fspath(workdir):
-        raise ConfigError("workdir: expected a directory, got ''")
-    path = pathlib.Path(workdir)
-    if path.exists() and not path.is_dir():
-        raise ConfigError(f"workdir: expected a directory, got the file {path}")
-    existing = path
-    while not existing.exists():
-        existing = existing.parent
-    if not existing.is_dir():
+    path = resolve(workdir)
+    if not (existing := _existing(path)).is_dir():
         raise ConfigError(f"workdir {path} cannot be made: {existing} is a file")
     if not os.access(existing, os.W_OK):
         raise ConfigError(f"workdir {path} cannot be written: {existing} is not yours to write in")
-    check_config(path, config, "resume")
+    check_config(path, config, purpose)
     return path
+
+
+def make_folder(path: pathlib.Path) -> None:
+    """Makes a folder if absent and writes a byte there, so that no work is done for nothing.
+
+    Raises:
+      ConfigError: where that cannot be done.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path) as file:
+            file.write(b"x")
+            file.flush()
+    except OSError as error:
+        raise ConfigError(f"workdir {path} cannot be written: {error.strerror}") from error
+
+
+def has_checkpoints(path: pathlib.Path) -> bool:
+    """Whether something is trained in a workdir, be it damaged."""
+    folder = path / "checkpoints"
+    return folder.is_dir() and any(
+        entry.name.isdigit() or entry.name.startswith("damaged-") for entry in folder.iterdir()
+    )
 
 
 def describe_run(path: pathlib.Path, config: ml_collections.ConfigDict, **provenance: Any) -> None:
@@ -86,8 +143,12 @@ def saved_config(workdir: pathlib.Path) -> dict[str, Any] | None:
 def check_config(workdir: pathlib.Path, config: ml_collections.ConfigDict, purpose: str) -> None:
     """Raises ConfigError where the workdir holds a run of a config that differs and matters.
 
+    A run that made no checkpoint, as it diverged before, binds nothing.
+
     purpose: 'resume' or 'evaluate', see `settings.BINDS`.
     """
+    if not has_checkpoints(workdir):
+        return
     saved = saved_config(workdir)
     if saved is not None and (fields := differences(saved, config, purpose)):
         raise ConfigError(
@@ -130,6 +191,18 @@ def open_checkpoints(
         pin_every=pin_every,
         config=config.to_dict(),
     )
+
+
+def _existing(path: pathlib.Path) -> pathlib.Path:
+    """The path, or what exists of it."""
+    path = path.absolute()
+    while not os.path.exists(path):  # False for names that are too long, where pathlib raises
+        path = path.parent
+    return path
+
+
+def _num_bytes(name: str | os.PathLike) -> int:
+    return len(os.fsencode(name))
 
 
 def _is_learning_rate_schedule(name: str) -> bool:

@@ -11,7 +11,9 @@ from types import ModuleType
 
 import ml_collections
 
+from ebm_jax.runs.build import check_sections
 from ebm_jax.runs.modes import run_task
+from ebm_jax.runs.settings import check_names, read_section
 
 
 def names() -> list[str]:
@@ -24,12 +26,22 @@ def load(name: str) -> ModuleType:
     return importlib.import_module(f"{__name__}.{name}")
 
 
+def check(config: ml_collections.ConfigDict) -> None:
+    """Raises ConfigError for a value that a section of a config cannot have, whatever the mode."""
+    settings = {mode: task.Settings for mode in names() if hasattr(task := load(mode), "Settings")}
+    check_names(config, tuple(settings))
+    check_sections(config)
+    for mode, cls in settings.items():
+        read_section(config, mode, cls)
+
+
 def run(mode: str, config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> int:
-    """Runs one mode; returns the exit code.
+    """Runs one mode, after a check of all sections; returns the exit code.
 
     Raises:
       ConfigError: with one line, for what cannot be run.
     """
+    check(config)
     task = load(mode)
     if hasattr(task, "main"):
         return task.main(config, workdir)

@@ -10,6 +10,7 @@ from ebm_jax.evaluation.fidelity.features import (
     inception_extractor,
 )
 from ebm_jax.runs.build import Run
+from ebm_jax.runs.settings import one_line
 
 
 def make_extractor(run: Run, weights: str) -> Extractor:
@@ -19,7 +20,8 @@ def make_extractor(run: Run, weights: str) -> Extractor:
       ValueError: for a file that holds no such weights, and for large images without one.
     """
     if weights:
-        return inception_extractor(weights)
+        with one_line("fid.weights"):
+            return inception_extractor(weights)
     if supports(run.dataset.num_classes, run.dataset.example_shape):
         return classifier_extractor(run.dataset)
     raise ValueError(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from ebm_jax.evaluation.fidelity.settings import check_fid_settings, subset_size
 from ebm_jax.io import plotting
 from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.runs.results import Result
+from ebm_jax.runs.settings import one_line
 from ebm_jax.runs.trained import TrainedRun
 from ebm_jax.settings import setting
 from ebm_jax.tasks._features import describe_reference, make_extractor
@@ -52,24 +54,28 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
     extractor = make_extractor(run, settings.weights)
     described, statistics = describe_reference(split, extractor), None
     if settings.stats:
-        statistics = read_statistics(settings.stats, described, extractor.num_features)
-    check_fid_settings(
-        num_samples=number,
-        num_features=extractor.num_features,
-        num_splits=settings.num_splits,
-        num_reference=None if statistics else split.num_examples,
-        kid_subsets=settings.kid_subsets,
-        kid_subset_size=settings.kid_subset_size,
-    )
+        with one_line("fid.stats"):
+            statistics = read_statistics(settings.stats, described, extractor.num_features)
+    with one_line("fid"):
+        check_fid_settings(
+            num_samples=number,
+            num_features=extractor.num_features,
+            num_splits=settings.num_splits,
+            num_reference=None if statistics else split.num_examples,
+            kid_subsets=settings.kid_subsets,
+            kid_subset_size=settings.kid_subset_size,
+        )
     total = number
     if extractor.in_batches:
         total += number + (0 if statistics else split.num_examples)
     work.begin("sampling, features", total)
     images = run.to_pixels(trained.samples(work, number))
-    map_batches = functools.partial(work.map_batches, batch_size=settings.batch_size)
-    found, real = extractor.extract("features", images, map_batches), None
+    of_samples = trained.fingerprint(extractor=extractor.details, num_samples=number)
+    found, real = _features(extractor, "features", images, settings, work, of_samples), None
     if statistics is None:
-        real = extractor.extract("reference", split.images, map_batches)["features"]
+        real = _features(extractor, "reference", split.images, settings, work, described)[
+            "features"
+        ]
         statistics = Statistics(frechet.fit_gaussian(real), described)
     metrics = _metrics(settings, extractor, found, statistics, real, images, split)
     return Result(
@@ -78,6 +84,20 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
         summary=_lines(metrics, number, split),
         figures={"samples": plotting.image_grid(images[:_SHOWN])},
     )
+
+
+def _features(
+    extractor: Extractor,
+    name: str,
+    images: np.ndarray,
+    settings: Settings,
+    work: ResumableWork,
+    depend_on: Mapping[str, Any],
+) -> dict[str, np.ndarray]:
+    """Features and logits; kept whatever is measured with them."""
+    piece = work.piece(name, depend_on)
+    map_batches = functools.partial(piece.map_batches, batch_size=settings.batch_size)
+    return extractor.extract(name, images, map_batches)
 
 
 def _metrics(

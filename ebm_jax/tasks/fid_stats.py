@@ -11,6 +11,7 @@ from ebm_jax.evaluation.fidelity.reference_statistics import Statistics, write_s
 from ebm_jax.io import files
 from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.runs import build
+from ebm_jax.runs.lock import Lock
 from ebm_jax.runs.settings import one_line, read_section
 from ebm_jax.runs.workdir import check_workdir
 from ebm_jax.tasks import fid
@@ -20,7 +21,7 @@ from ebm_jax.tasks._features import describe_reference, make_extractor
 def main(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> int:
     """Writes `fid_stats/`: stats.npz and fid_stats.json. Needs no checkpoint."""
     settings = read_section(config, "fid", fid.Settings)
-    out = check_workdir(workdir, config) / "fid_stats"
+    out = check_workdir(workdir, config, "evaluate") / "fid_stats"
     run = build.build(config)
     split = run.load_split(settings.split)
     with one_line():
@@ -29,7 +30,7 @@ def main(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> int:
         if reason is not None:
             raise ValueError(f"--mode=fid_stats: {split.name}, {split.split}: {reason}")
     described = describe_reference(split, extractor)
-    with ResumableWork(out / "partial", described) as work:
+    with Lock(out), one_line(), ResumableWork(out / "partial", described) as work:
         work.begin("features", split.num_examples)
         map_batches = functools.partial(work.map_batches, batch_size=settings.batch_size)
         features = extractor.extract("reference", split.images, map_batches)["features"]

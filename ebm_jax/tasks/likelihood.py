@@ -115,6 +115,18 @@ class _Annealing:
         self.params = trained.params
         self.settings = settings
         self.work = work
+        # More temperatures go on from what is tuned and from the brackets that are there.
+        forward = ("num_chains", "num_leapfrog_steps", "target_acceptance", "tuning_steps")
+        reverse = (*forward, "num_images", "reverse_steps")
+        self.forward, self.reverse = (
+            work.piece(
+                name,
+                trained.fingerprint(
+                    levels=levels, **{field: getattr(settings, field) for field in fields}
+                ),
+            )
+            for name, fields in (("forward", forward), ("reverse", reverse))
+        )
         self.levels = levels
         self.key = trained.run.key("likelihood")
         self.base = self.path(trained.params).densities.base
@@ -175,7 +187,7 @@ class _Annealing:
                 target_acceptance=settings.target_acceptance,
             )  # fmt: skip
 
-        if (saved := work.load("tuned")) is None:
+        if (saved := self.forward.load("tuned")) is None:
             index = np.arange(settings.num_chains, dtype=np.int32)
             u_earlier, u = (
                 self.base.sample(jax.random.fold_in(key, n), index, self.shape) for n in (0, 1)
@@ -205,7 +217,7 @@ class _Annealing:
                 raise ValueError(_no_end(tuned, segment))
             tuned.append(point)
             columns = dict(zip(AdaptedTemperature._fields, zip(*tuned, strict=True), strict=True))
-            work.save("tuned", {**columns, "u_earlier": u_earlier, "u": u})
+            self.forward.save("tuned", {**columns, "u_earlier": u_earlier, "u": u})
             done = self._share(point, amount)
             shown_metrics = {"beta": segment + point.beta, "acceptance": point.acceptance}
             work.advance(done - shown, shown_metrics)
@@ -218,7 +230,7 @@ class _Annealing:
     def _reverse_starts(self, images: np.ndarray, step_size: float) -> np.ndarray:
         """Noised training images, moved by HMC at the lowest level."""
         settings, key = self.settings, jax.random.fold_in(self.key, 2)
-        if (saved := self.work.load("starts")) is not None:
+        if (saved := self.reverse.load("starts")) is not None:
             return saved["x"]
 
         @jax.jit
@@ -236,7 +248,7 @@ class _Annealing:
         # Where images are few, some start more than one chain.
         x = images[np.arange(settings.num_chains) % len(images)]
         x = np.asarray(settle(self.params, parallel.spread(x)))
-        self.work.save("starts", {"x": x})
+        self.reverse.save("starts", {"x": x})
         return x
 
     def _log_weights(
@@ -249,9 +261,9 @@ class _Annealing:
         reverse: bool,
     ) -> np.ndarray:
         """Log weights [chains] of one direction with so many temperatures."""
-        work = self.work
+        work = self.reverse if reverse else self.forward
         key = jax.random.fold_in(jax.random.fold_in(self.key, 4 + reverse), number)
-        name = f"{'reverse' if reverse else 'forward'}_{number}"
+        name = str(number)
         first, log_weights = 0, np.zeros(len(u), np.float64)
         if (saved := work.load(name)) is not None:
             first, u, log_weights = int(saved["next"]), saved["u"], saved["log_weights"]

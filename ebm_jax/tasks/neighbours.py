@@ -98,8 +98,11 @@ def _scores(
     def energies(params, x, index):
         return level_energies(run.method.densities(params), key, levels, x, index)
 
+    energies_work = work.piece(
+        "energies", trained.fingerprint(num_images=settings.num_images, levels=levels)
+    )
     found = {
-        name: work.map_batches(
+        name: energies_work.map_batches(
             name.replace(" ", "_"),
             energies,
             trained.params,

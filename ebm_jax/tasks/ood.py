@@ -45,8 +45,11 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
         return level_energies(run.method.densities(params), key, levels, x, index)
 
     work.begin("energies", sum(len(x) for x in sets.values()))
+    kept = work.piece(
+        "energies", trained.fingerprint(sets=list(sets), number=settings.num_images, levels=levels)
+    )
     found = {
-        name: work.map_batches(
+        name: kept.map_batches(
             f"set_{i}",
             energies,
             trained.params,

@@ -16,8 +16,14 @@ from ebm_jax.io.interruption import Interruption
 from ebm_jax.io.progress import Progress
 from ebm_jax.runs import build, init_from, preview
 from ebm_jax.runs.build import Run
+from ebm_jax.runs.lock import Lock
 from ebm_jax.runs.settings import Training, one_line, read_section
-from ebm_jax.runs.workdir import check_workdir, describe_run, open_checkpoints
+from ebm_jax.runs.workdir import (
+    check_config,
+    check_workdir,
+    describe_run,
+    open_checkpoints,
+)
 from ebm_jax.settings import setting
 from ebm_jax.training import device_state, divergence, loop
 from ebm_jax.training.checkpoints import Checkpoints, NonFiniteError
@@ -57,9 +63,13 @@ def main(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> int:
     """
     settings = read_section(config, "train", Settings)
     training = read_section(config, "training", Training)
-    run = build.build(config)
     path = check_workdir(workdir, config)
+    if training.init_from and not (path / "checkpoints").is_dir():
+        init_from.parse(training.init_from)
+    run = build.build(config)
     with contextlib.ExitStack() as stack:
+        lock = stack.enter_context(Lock(path))
+        check_config(path, config, "resume")  # again: another command may have ended just now
         checkpoints = stack.enter_context(
             open_checkpoints(
                 config,
@@ -81,7 +91,7 @@ def main(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> int:
         with one_line():
             device_state.check_shards(state)
         describe_run(path, config, **provenance)
-        session = _Session(run, settings, training, path, checkpoints, stop)
+        session = _Session(run, settings, training, path, checkpoints, stop, lock)
         while True:
             try:
                 return session.train(state)
@@ -100,6 +110,7 @@ class _Session:
         workdir: pathlib.Path,
         checkpoints: Checkpoints,
         stop: Interruption,
+        lock: Lock,
     ):
         self.run = run
         self.settings = settings
@@ -107,6 +118,8 @@ class _Session:
         self.workdir = workdir
         self.checkpoints = checkpoints
         self.stop = stop
+        self.lock = lock
+        self.is_saved = bool(checkpoints.steps())
         self.step_fn = device_state.pmap_train_step(
             make_train_step(
                 run.method,
@@ -197,11 +210,16 @@ class _Session:
 
     def _save(self, step: int, state: TrainState) -> None:
         """Saves the state. What is infinite in it alone, such as moments, is divergence too."""
+        self.lock.check()
+        on_host = device_state.to_host(state)
         try:
-            self.checkpoints.save(step, device_state.to_host(state))
+            self.checkpoints.save(step, on_host)
         except NonFiniteError as error:
             found = divergence.Divergence(f"a value of {error.name}", None)
             raise divergence.DivergedAt(step, found) from error
+        if not self.is_saved:  # what cannot be read back is known now, and not after days
+            self.checkpoints.restore(step, on_host)
+            self.is_saved = True
 
     def _log(self, writer: MetricWriter, progress: Progress, step: int, metrics: Any) -> None:
         metrics = self._finite(step, metrics)

@@ -16,7 +16,9 @@ every method; process 0 alone writes. The directory must be one that all process
 """
 
 import contextlib
+import hashlib
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -32,6 +34,7 @@ from jax.experimental import multihost_utils
 from ebm_jax.io.files import json_safe
 from ebm_jax.training import manifest as manifests
 
+_PATTERN_CHARACTERS = "[]*?\\"
 _STEP_NAMES = ocp.path.step.standard_name_format()
 
 
@@ -81,6 +84,7 @@ class Checkpoints:
             raise ValueError(f"pin_every is {pin_every}; give a number of steps, or None")
         path = os.fspath(directory)
         self.directory = epath.Path(path if "://" in path else os.path.abspath(path))
+        self._address = _without_patterns(self.directory)
         self._keep_latest = keep_latest
         self._pin_every = pin_every
         self._async_save = async_save
@@ -270,7 +274,9 @@ class Checkpoints:
                 save_root_metadata=False,
             )
             with _writing(f"checkpoints in {self.directory}"):
-                self._writer = ocp.CheckpointManager(self.directory, options=options)
+                if self._address != self.directory:
+                    self.directory.mkdir(parents=True, exist_ok=True)
+                self._writer = ocp.CheckpointManager(self._address, options=options)
         return self._writer
 
     def _set_damaged_aside(self) -> None:
@@ -332,7 +338,7 @@ class Checkpoints:
         names = [name for name in stored if name not in arrays]
         if names:
             with _reading(folder):
-                arrays |= _read_arrays(folder / "state", names)
+                arrays |= _read_arrays(self._address / str(step) / "state", names)
         damaged = manifests.first_damaged(manifest, arrays)
         if damaged is not None:
             raise DamagedCheckpointError(
@@ -343,7 +349,7 @@ class Checkpoints:
 
     def _read_manifest(self, step: int) -> dict[str, Any]:
         with _reading(self.directory / str(step)):
-            found = ocp.JsonCheckpointHandler().restore(self.directory / str(step) / "manifest")
+            found = ocp.JsonCheckpointHandler().restore(self._address / str(step) / "manifest")
         if not manifests.intact(found) or found["step"] != step:
             raise DamagedCheckpointError(
                 f"{self.directory / str(step)} is damaged: its manifest is not what was saved"
@@ -361,6 +367,37 @@ class _LatestAndPinned(ocp.checkpoint_managers.PreservationPolicy):
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         newest = {info.step for info in checkpoints[-self._keep_latest :]}
         return [info.step in newest | self._pinned for info in checkpoints]
+
+
+def _without_patterns(directory: epath.Path) -> epath.Path:
+    """The directory, or a link to it where its name has what Orbax and TensorStore do not take.
+
+    Orbax looks for the files that it wrote by a pattern that begins with the directory's name, and
+    TensorStore reads a backslash as a slash. Either way a checkpoint would be left incomplete.
+
+    Raises:
+      CheckpointError: where no link can be made.
+    """
+    path = os.fspath(directory)
+    if "://" in path or not set(path) & set(_PATTERN_CHARACTERS):
+        return directory
+    # The same for all commands, as several may read one run; and on every process.
+    name = f"ebm_jax_{os.getuid()}_{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}"
+    folder = os.path.join(tempfile.gettempdir(), name)
+    link = os.path.join(folder, "checkpoints")
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.symlink(path, link)
+        is_ours = os.lstat(link).st_uid == os.getuid() and os.readlink(link) == path
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be linked to: {_first_line(error)}") from error
+    if not is_ours or set(link) & set(_PATTERN_CHARACTERS):
+        raise CheckpointError(
+            f"{path}: expected a name without {' '.join(_PATTERN_CHARACTERS)}, or a directory for "
+            f"temporary files that can hold a link to it, got {link}"
+        )
+    return epath.Path(link)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import pytest
 
 from ebm_jax.diffusion import t6_schedule
 from ebm_jax.evaluation.density import annealing, log_likelihood
-from ebm_jax.evaluation.marginals import Base, Marginals
+from ebm_jax.methods.densities import BaseDistribution, Densities
 
 KEY = jax.random.key(0)
 SCHEDULE = t6_schedule()
@@ -31,26 +31,27 @@ def anneal(path, shape, exact, *, num_chains, num_temperatures, length=50):
             annealing.tune_step, path=path, num_steps=20, target_acceptance=0.8, **fixed
         )
     )
-    base = path.marginals.base
-    start = base.draw(KEY, jnp.arange(num_chains), shape)
+    base = path.densities.base
+    start = base.sample(KEY, jnp.arange(num_chains), shape)
     u, tuned, segment, beta, size = start[:64], [], 0, 0.0, 0.1
-    earlier = base.draw(jax.random.key(4), jnp.arange(64), shape)
+    earlier = base.sample(jax.random.key(4), jnp.arange(64), shape)
     while segment < path.num_segments:
         key, place = jax.random.fold_in(KEY, len(tuned)), {"segment": segment, "beta": beta}
         beta, moved, *found = step(key, u_earlier=earlier, u=u, step_size=size, **place)
         earlier, u = u, moved
-        tuned.append(annealing.Tuned(segment, float(beta), *(float(value) for value in found)))
+        found = [float(value) for value in found]
+        tuned.append(annealing.AdaptedTemperature(segment, float(beta), *found))
         size = found[0]
         if beta >= 1:
             segment, beta = segment + 1, 0.0
     ladder = annealing.allocate(tuned, num_temperatures, length)
-    walk = jax.jit(lambda key, row, u: annealing.walk(key, path, row, u, **fixed))
+    segment_fn = jax.jit(lambda key, row, u: annealing.anneal(key, path, row, u, **fixed))
 
     def directed(ladder, u, key):
         total = 0.0
         for n in range(len(ladder.segment)):
             row = annealing.Ladder(*(field[n] for field in ladder))
-            found = walk(jax.random.fold_in(key, n), row, u)
+            found = segment_fn(jax.random.fold_in(key, n), row, u)
             u, total = found.x, total + found.log_weights
         return total
 
@@ -73,7 +74,7 @@ def test_log_likelihood_of_gaussian_levels():
         return lambda x: jnp.sum((x - 0.3 * a_bar) ** 2, 1) / (2 * variance[level])
 
     path = annealing.Path(
-        Marginals(energy, A_BAR, SIGMA_BAR, Base()), annealing.passed_levels(SIGMA_BAR, 6)
+        Densities(energy, A_BAR, SIGMA_BAR, BaseDistribution()), annealing.path_levels(SIGMA_BAR, 6)
     )
     x = 0.3 * A_BAR[0] + jnp.sqrt(variance[0]) * jax.random.normal(jax.random.key(3), (256, 4))
     found = anneal(path, (4,), x, num_chains=256, num_temperatures=300)
@@ -107,19 +108,19 @@ def test_the_plane_against_a_grid():
 
         return energy_fn
 
-    marginals = Marginals(energy, a_bar, sigma_bar, Base())
+    densities = Densities(energy, a_bar, sigma_bar, BaseDistribution())
     along = (jnp.arange(600) + 0.5) / 100 - 3.0
     grid = jnp.stack(jnp.meshgrid(along, along), -1).reshape(-1, 2)
     log_density = -energy(0)(grid)
     truth = float(jax.nn.logsumexp(log_density)) + np.log(1e-4)
     exact = grid[jax.random.categorical(KEY, log_density, shape=(1_000,))]
-    path = annealing.Path(marginals, (2, 1, 0))
+    path = annealing.Path(densities, (2, 1, 0))
     found = anneal(path, (2,), exact, num_chains=1_000, num_temperatures=1_000)
     assert abs(found.forward.log_z - truth) < 0.02
     assert abs(found.reverse.log_z - truth) < 0.02
 
 
-def test_a_box_is_annealed_from_its_uniform_law():
+def test_a_box_is_annealed_from_its_uniform_distribution():
     """exp(-20 (x - .1)^2 - 3 y) on [0, 2]^2, much of it at the faces."""
 
     def energy(level):
@@ -129,7 +130,8 @@ def test_a_box_is_annealed_from_its_uniform_law():
     parts = [np.exp(-20 * (along - 0.1) ** 2), np.exp(-3 * along)]
     truth = np.log(parts[0].sum() * 1e-3) + np.log(parts[1].sum() * 1e-3)
     draws = [np.random.default_rng(0).choice(along, 512, p=part / part.sum()) for part in parts]
-    path = annealing.Path(Marginals(energy, jnp.ones(1), jnp.zeros(1), Base(box=(0.0, 2.0))), (0,))
+    base = BaseDistribution(box=(0.0, 2.0))
+    path = annealing.Path(Densities(energy, jnp.ones(1), jnp.zeros(1), base), (0,))
     exact = jnp.asarray(np.stack(draws, 1), jnp.float32)
     found = anneal(path, (2,), exact, num_chains=512, num_temperatures=100, length=100)
     for side in (found.forward, found.reverse):
@@ -137,25 +139,25 @@ def test_a_box_is_annealed_from_its_uniform_law():
         assert abs(side.log_z - truth) < 4 * side.standard_error
 
 
-def test_positions_are_folded_into_the_box():
-    base = Base(box=(-1.0, 2.0))
+def test_positions_are_reflected_into_the_box():
+    base = BaseDistribution(box=(-1.0, 2.0))
     u = jnp.array([[-1.0, 0.5, 2.0, 2.5, 5.0, 5.5, -1.5, -4.0]])
     np.testing.assert_allclose(
-        base.fold(u), [[-1.0, 0.5, 2.0, 1.5, -1.0, -0.5, -0.5, 2.0]], atol=1e-6
+        base.reflect(u), [[-1.0, 0.5, 2.0, 1.5, -1.0, -0.5, -0.5, 2.0]], atol=1e-6
     )
-    x = base.draw(KEY, jnp.arange(2_000), (1,))
+    x = base.sample(KEY, jnp.arange(2_000), (1,))
     assert -1 <= x.min() < -0.99
     assert 1.99 < x.max() <= 2
     assert base.log_z(3) == pytest.approx(3 * np.log(3))
-    assert Base(std=2.0).log_z(3) == pytest.approx(1.5 * np.log(2 * np.pi * 4))
+    assert BaseDistribution(std=2.0).log_z(3) == pytest.approx(1.5 * np.log(2 * np.pi * 4))
 
 
 def test_ladders_end_every_segment_and_share_the_temperatures():
     tuned = [
-        annealing.Tuned(0, 1.0, 0.5, 0.8, 0.2),
-        annealing.Tuned(1, 0.01, 0.4, 0.8, 0.2),
-        annealing.Tuned(1, 0.1, 0.1, 0.8, 0.2),
-        annealing.Tuned(1, 1.0, 0.01, 0.8, 0.2),
+        annealing.AdaptedTemperature(0, 1.0, 0.5, 0.8, 0.2),
+        annealing.AdaptedTemperature(1, 0.01, 0.4, 0.8, 0.2),
+        annealing.AdaptedTemperature(1, 0.1, 0.1, 0.8, 0.2),
+        annealing.AdaptedTemperature(1, 1.0, 0.01, 0.8, 0.2),
     ]
     ladder = annealing.allocate(tuned, 40, length=8)
     assert ladder.segment.tolist() == [0, 0, 1, 1, 1, 1]
@@ -168,9 +170,9 @@ def test_ladders_end_every_segment_and_share_the_temperatures():
     np.testing.assert_allclose(steps[[14, 19]], [0.2, 0.1], rtol=1e-6)  # half way in the log
     back = annealing.reversed_ladder(ladder)
     assert (back.segment[0], back.betas[0, 0], back.betas[-1, -1]) == (1, 1, 0)
-    short = [tuned[0]._replace(length=0.0), *tuned[1:]]  # two laws all but one: few temperatures
+    short = [tuned[0]._replace(length=0.0), *tuned[1:]]  # nearly no distance: few
     assert annealing.allocate(short, 62, length=100).betas[0].tolist()[2:] == [1.0] * 99
-    with pytest.raises(ValueError, match="num_temperatures is 1 and the path has 2 segments"):
+    with pytest.raises(ValueError, match=r"num_temperatures: expected at least 2, .* got 1"):
         annealing.allocate(tuned, 1, length=8)
 
 
@@ -185,24 +187,24 @@ def test_ladders_end_every_segment_and_share_the_temperatures():
         (np.zeros(1), 6, (0,)),
     ],
 )
-def test_levels_passed(sigma_bar, at_most, wanted):
-    assert annealing.passed_levels(sigma_bar, at_most) == wanted
+def test_path_levels(sigma_bar, at_most, wanted):
+    assert annealing.path_levels(sigma_bar, at_most) == wanted
 
 
 def test_no_levels_are_refused():
-    with pytest.raises(ValueError, match="max_levels is 0: write at least 1"):
-        annealing.passed_levels(SIGMA_BAR, 0)
+    with pytest.raises(ValueError, match="max_levels: expected at least 1, got 0"):
+        annealing.path_levels(SIGMA_BAR, 0)
 
 
 def test_bits_per_dimension():
-    """d = 3 values in [-1, 1] of 256 grey values: NLL / (d ln 2) + log2(127.5)."""
+    """d = 3 values in [-1, 1] of 256 pixel intensities: NLL / (d ln 2) + log2(127.5)."""
     units = log_likelihood.Units(3, 2 / 255)
     assert units.bits_per_dim(-6.0) == pytest.approx(6 / (3 * np.log(2)) + np.log2(127.5))
     assert log_likelihood.Units(3, 1 / 256).bits_per_dim(0.0) == pytest.approx(8.0)
 
 
 def test_log_z_on_a_grid():
-    """2 pi s^2 of a normal law that lies off the middle of the data's square."""
+    """2 pi s^2 of a Gaussian that lies off the middle of the data's square."""
     energy_fn = lambda x: jnp.sum((x - 2.5) ** 2, 1) / (2 * 0.3**2)  # noqa: E731
     found = log_likelihood.log_z_on_grid(energy_fn, -1.0, 4.0)
     assert found == pytest.approx(np.log(2 * np.pi * 0.3**2), abs=1e-4)

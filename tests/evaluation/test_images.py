@@ -5,8 +5,8 @@ import pytest
 
 from ebm_jax import data
 from ebm_jax.evaluation.fidelity.frechet import fit_gaussian, frechet_distance
-from ebm_jax.evaluation.images import report
 from ebm_jax.evaluation.images.quality import image_quality
+from ebm_jax.tasks import _image_quality as report
 
 
 @pytest.fixture(scope="module")
@@ -19,24 +19,26 @@ def in_model_units(images, low, high):
 
 
 @pytest.fixture(scope="module")
-def of_real(halves):
+def real_quality(halves):
     """The held-out digits evaluated as if they were samples, in units from 0 to 1."""
     samples = in_model_units(halves[1].images, 0, 1)
     return image_quality(samples, *halves, low=0, high=1)
 
 
-def test_real_held_out_digits_get_the_floor(of_real):
+def test_real_held_out_digits_get_the_floor(real_quality):
     """.3253: in [-1, 1] whatever the model's units are."""
-    for distance in (of_real.pixel, of_real.logits):
+    for distance in (real_quality.pixel, real_quality.logits):
         assert distance.samples == pytest.approx(distance.floor, rel=1e-9)
         assert distance.samples_as_held_out == pytest.approx(distance.floor, rel=1e-9)
         assert distance[3:] == (896, 896, 901)
-    assert of_real.pixel.floor == pytest.approx(0.3253, abs=1e-4)
-    assert of_real.share_outside == 0
-    np.testing.assert_array_equal(of_real.samples.class_share, of_real.held_out.class_share)
-    assert of_real.samples.median_confidence == of_real.held_out.median_confidence
-    assert (of_real.samples.accuracy, of_real.num_training) == (None, 901)
-    assert of_real.held_out.accuracy > 0.97
+    assert real_quality.pixel.floor == pytest.approx(0.3253, abs=1e-4)
+    assert real_quality.share_outside == 0
+    np.testing.assert_array_equal(
+        real_quality.samples.class_share, real_quality.held_out.class_share
+    )
+    assert real_quality.samples.median_confidence == real_quality.held_out.median_confidence
+    assert (real_quality.samples.accuracy, real_quality.num_training) == (None, 901)
+    assert real_quality.held_out.accuracy > 0.97
 
 
 def test_a_gaussian_of_the_right_moments_fools_pixels_and_not_logits(halves):
@@ -69,9 +71,9 @@ def test_too_few_samples_get_the_reason_for_no_distance(halves):
     assert found.logits is not None
     lines = report.lines(found, "digits")
     assert lines[0].startswith("Frechet distance over pixels: not measured, as 50 examples")
-    figures = report.figures(found, *halves)
-    assert figures["frechet_distance_to_training"]["over_pixels"] is None
-    assert figures["frechet_distance_not_measured"] == found.why_undefined
+    metrics = report.metrics(found, *halves)
+    assert metrics["frechet_distance_to_training"]["over_pixels"] is None
+    assert metrics["frechet_distance_not_measured"] == found.why_undefined
 
 
 def test_data_without_classes_get_the_pixel_distance_alone(halves):
@@ -80,14 +82,13 @@ def test_data_without_classes_get_the_pixel_distance_alone(halves):
     found = image_quality(samples, training, held_out, low=-1, high=1)
     assert found.pixel.samples == pytest.approx(0.3253, abs=1e-4)
     assert found[3:] == (None,) * 4
-    assert "classifier" not in report.figures(found, training, held_out)
+    assert "classifier" not in report.metrics(found, training, held_out)
     assert len(report.lines(found, "digits")) == 3
-    picture = report.picture(found, samples, held_out, low=-1, high=1)
-    assert picture.dtype == np.uint8
+    assert report.figure(found, held_out.images, held_out).dtype == np.uint8
 
 
-def test_the_table_says_what_was_measured_on_what(of_real):
-    assert report.lines(of_real, "digits")[:3] == [
+def test_the_table_says_what_was_measured_on_what(real_quality):
+    assert report.lines(real_quality, "digits")[:3] == [
         "Frechet distance over pixels, to the 901 training images of digits",
         "  896 samples                      0.325",
         "  896 real held-out images         0.325",

@@ -6,7 +6,7 @@ from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
 from ebm_jax.evaluation import ood
-from ebm_jax.evaluation.level_energies import chosen_levels, image_scores
+from ebm_jax.evaluation.level_energies import evenly_spaced_levels, ood_scores
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.uniform(size=(30, 6, 4, 3))
@@ -99,7 +99,7 @@ def test_images_of_another_data_set_are_resized():
 def test_scores_by_name():
     energy, gradient = RNG.normal(size=(2, 7, 3))
     training = {"energy": RNG.normal(size=(50, 3))}
-    found = image_scores({"energy": energy, "grad_norm": gradient}, training, np.array([0, 2, 5]))
+    found = ood_scores({"energy": energy, "grad_norm": gradient}, training, np.array([0, 2, 5]))
     assert list(found) == [
         "energy 0", "energy 2", "energy 5", "energy, sum", "typicality",
         "gradient norm 0", "gradient norm 2", "gradient norm 5",
@@ -107,13 +107,13 @@ def test_scores_by_name():
     np.testing.assert_allclose(found["energy, sum"], energy.sum(1))
     typical = np.abs(energy.sum(1) - training["energy"].sum(1).mean())
     np.testing.assert_allclose(found["typicality"], typical)
-    one = image_scores(
+    one = ood_scores(
         {"energy": energy[:, :1], "grad_norm": gradient[:, :1]},
         {"energy": training["energy"][:, :1]}, np.array([0]),
     )  # fmt: skip
     assert list(one) == ["energy", "typicality", "gradient norm"]
-    np.testing.assert_array_equal(chosen_levels(6, 6), np.arange(6))
-    np.testing.assert_array_equal(chosen_levels(1000, 3), [0, 500, 999])
-    np.testing.assert_array_equal(chosen_levels(1, 6), [0])
-    with pytest.raises(ValueError, match="max_levels is 0"):
-        chosen_levels(6, 0)
+    np.testing.assert_array_equal(evenly_spaced_levels(6, 6), np.arange(6))
+    np.testing.assert_array_equal(evenly_spaced_levels(1000, 3), [0, 500, 999])
+    np.testing.assert_array_equal(evenly_spaced_levels(1, 6), [0])
+    with pytest.raises(ValueError, match="max_levels: expected at least 1, got 0"):
+        evenly_spaced_levels(6, 0)

@@ -1,19 +1,21 @@
 """interpolate, inpaint and restore from the command line, on digits with a network of 2 updates."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
-from ebm_jax.experiment import ConfigError
 from main_processes import TINY, run_main
 from PIL import Image
 
 from configs import digits
-from ebm_jax import data, experiment
+from ebm_jax import data, tasks
 from ebm_jax.evaluation.fidelity.frechet import fit_gaussian, frechet_distance
 from ebm_jax.evaluation.images import corruption
 from ebm_jax.evaluation.images.errors import image_error
-from ebm_jax.tasks import fid
+from ebm_jax.runs import build, modes
+from ebm_jax.runs.settings import ConfigError
+from ebm_jax.runs.trained import TrainedRun
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +56,7 @@ def test_interpolate(run_dir):
     ends = [drawn[5:50:6, 5:50:6], drawn[5:50:6, 155:200:6]]
     expected = np.asarray(data.unscale_images(samples, -1, 1))[..., 0].astype(int)
     assert np.max(np.abs(np.array(ends, int) - expected)) <= 1
-    assert not (run_dir / "interpolate/parts").exists()
+    assert not (run_dir / "interpolate/partial").exists()
 
 
 def test_inpaint_with_a_mask_from_a_file(run_dir, tmp_path):
@@ -63,7 +65,7 @@ def test_inpaint_with_a_mask_from_a_file(run_dir, tmp_path):
     np.save(tmp_path / "mask.npy", hidden)
     flags = (
         f"--config.inpaint.mask={tmp_path}/mask.npy", "--config.inpaint.num_images=3",
-        "--config.inpaint.num_draws=2", "--config.inpaint.num_rounds=1",
+        "--config.inpaint.num_draws=2", "--config.sampler.inpaint_rounds=1",
     )  # fmt: skip
     result = run_mode(run_dir, "inpaint", *flags)
     assert result.code == 0, result.err
@@ -92,15 +94,16 @@ def test_restore(run_dir):
     assert result.code == 0, result.err
     errors = read(run_dir, "restore")["errors"]["noise"]
     true = data.load_dataset("digits", "test").images[:10] / 255.0
-    spoiled = np.clip(corruption.corrupt("noise", true, 0.2, seed=0), 0, 1)
-    expected = image_error(spoiled, true, value_range=1.0)
-    assert errors["as spoiled"]["rmse"] == pytest.approx(expected.rmse)
+    corrupted = np.clip(corruption.corrupt("noise", true, 0.2, seed=0), 0, 1)
+    expected = image_error(corrupted, true, value_range=1.0)
+    assert errors["corrupted input"]["rmse"] == pytest.approx(expected.rmse)
     assert f"{expected.rmse:8.4f}" in result.out
     with Image.open(run_dir / "restore/noise.png") as picture:
         assert picture.width == 7 * 84
     result = run_mode(run_dir, "restore", "--config.restore.corruptions=('rain',)")
     assert result.code == 2
-    assert "unknown corruption 'rain'" in result.err
+    says = "restore.corruptions: expected one of salt_and_pepper, noise, blur, got 'rain'"
+    assert says in result.err
 
 
 def test_nothing_is_trained(tmp_path):
@@ -126,9 +129,9 @@ def test_ood(run_dir):
     for name in ("histograms", "sets"):
         assert (run_dir / f"ood/{name}.png").stat().st_size > 1_000
     for flag, said in (
-        ("--config.ood.sets=('fog',)", "unknown set 'fog'"),
+        ("--config.ood.sets=('fog',)", "ood.sets: expected one of uniform_noise, constants, "),
         ("--config.ood.others=('digit',)", "unknown data set 'digit'; nearest is 'digits'"),
-        ("--config.ood.others=('rings',)", "rings has no images"),
+        ("--config.ood.others=('rings',)", "ood.others: expected sets of images, got rings"),
     ):
         result = run_mode(run_dir, "ood", *flags, flag)
         assert result.code == 2
@@ -176,38 +179,54 @@ def test_fid_of_the_classifier(run_dir):
     again = read(run_dir, "fid")
     assert again["frechet_distance"] == pytest.approx(found["frechet_distance"], rel=1e-9)
     assert again["reference"]["num_images"] == 901
-    with pytest.raises(ConfigError, match="are of split 'train', and this run asks for 'test'"):
-        fid.run(fid_config(split="test", stats=f"{run_dir}/fid_stats/stats.npz"), str(run_dir))
+    result = run_mode(run_dir, "fid", *flags, stats, "--config.fid.split=test")
+    assert result.code == 2
+    assert "are of split 'train', and this run asks for 'test'" in result.err
 
 
-def fid_config(**fields):
+BAD_FID = {
+    "num_samples=10": "10 examples leave the covariance of 10 features singular",
+    "weights=absent.pth": "fid.weights: absent.pth cannot be read: No such file",
+    "weights=other.npz": "not the weights of the FID Inception-v3: fc.weight is absent",
+    "stats=other.npz": "fid.stats: the statistics other.npz cannot be read",
+    "num_splits=0": "fid.num_splits: expected a whole number >= 1, got 0",
+    "num_splits=81": "num_splits",
+    "kid_subsets=0": "fid.kid_subsets: expected a whole number >= 1, got 0",
+    "kid_subset_size=1": "fid.kid_subset_size: expected a whole number >= 2, got 1",
+    "batch_size=0": "fid.batch_size: expected a whole number >= 1, got 0",
+}
+
+
+@pytest.mark.parametrize(("field", "said"), BAD_FID.items(), ids=BAD_FID)
+def test_fid_says_before_any_work_what_is_wrong(field, said, tmp_path, monkeypatch):
+    """In this process, on a run that is trained, with no parameters."""
+    monkeypatch.chdir(tmp_path)
+    np.savez("other.npz", kernel=np.ones(3))
+    config = install(monkeypatch, tmp_path)
+    name, value = field.split("=")
+    config.fid[name] = int(value) if value.isdigit() else value
+    with pytest.raises(ConfigError, match=said):
+        tasks.run("fid", config, tmp_path)
+
+
+def install(monkeypatch, path):
+    """Digits that are trained, with no parameters, and no samples to come; returns the config."""
     config = digits.get_config()
-    config.fid.update({"num_samples": 80, **fields})
+    config.fid.num_samples = 80
+    trained = TrainedRun(build.build(config), 7, None, 0.999)
+    monkeypatch.setattr(modes, "load_trained", lambda *_: trained)
+    monkeypatch.setattr(modes, "check_trained", lambda *_: path)
+    monkeypatch.setattr(TrainedRun, "samples", lambda *_: pytest.fail("sampled"))
     return config
 
 
-@pytest.mark.parametrize(
-    ("fields", "said"),
-    [
-        ({"num_samples": 10}, "10 examples leave the covariance of 10 features singular"),
-        ({"weights": "absent.pth"}, "fid.weights: absent.pth cannot be read: No such file"),
-        ({"weights": "other.npz"}, "not the weights of the FID Inception-v3: fc.weight is absent"),
-        ({"stats": "other.npz"}, "fid.stats: the statistics other.npz cannot be read"),
-        ({"num_splits": 0}, "write num_samples, num_splits and batch_size of at least 1"),
-    ],
-)
-def test_fid_says_before_any_work_what_is_wrong(fields, said, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    np.savez("other.npz", kernel=np.ones(3))
-    with pytest.raises(ConfigError, match=said):
-        fid.run(fid_config(**fields), str(tmp_path))
-
-
 def test_inception_is_asked_for_where_images_are_large(tmp_path, monkeypatch):
-    config = fid_config()
+    config = install(monkeypatch, tmp_path)
     large = data.Dataset(
         "big", "train", np.zeros((9, 64, 64, 3), np.uint8), np.arange(9), 9, (0, 255)
     )
-    monkeypatch.setattr(experiment, "load_split", lambda *_: large)
-    with pytest.raises(ConfigError, match=r"fid\.weights is empty: name a file with the weights"):
-        fid.run(config, str(tmp_path))
+    trained = modes.load_trained()
+    run = dataclasses.replace(trained.run, dataset=large)
+    monkeypatch.setattr(modes, "load_trained", lambda *_: dataclasses.replace(trained, run=run))
+    with pytest.raises(ConfigError, match=r"fid\.weights: expected a file with the weights"):
+        tasks.run("fid", config, tmp_path)

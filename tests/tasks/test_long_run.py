@@ -13,10 +13,10 @@ from PIL import Image
 from ebm_jax import samplers
 from ebm_jax.diffusion import NoiseSchedule, make_schedule
 from ebm_jax.evaluation.density import long_run as chains
-from ebm_jax.evaluation.marginals import Base, Marginals, draw_marginals
-from ebm_jax.experiment import ConfigError
-from ebm_jax.objectives.recovery_likelihood import normal_draw_per_level
-from ebm_jax.tasks import long_run
+from ebm_jax.methods.densities import BaseDistribution, Densities
+from ebm_jax.methods.recovery_likelihood.densities import gaussian_densities
+from ebm_jax.methods.recovery_likelihood.transitions import gaussian_transition
+from ebm_jax.runs.settings import ConfigError
 
 
 def small(config, **fields):
@@ -31,11 +31,11 @@ def result_of(path):
 
 def test_chains_on_the_right_density_stay_also_after_an_interrupt(tmp_path, monkeypatch, capsys):
     config = small(exact.install(monkeypatch), sampler="hmc")
-    assert long_run.run(config, str(tmp_path / "whole")) == 0
+    assert exact.run_mode("long_run", config, str(tmp_path / "whole")) == 0
     said = capsys.readouterr().out
     result = result_of(tmp_path / "whole")
-    assert result["verdict"]["word"] == "stays"
-    assert "64 chains of 200 steps of hmc from data, at level 0: stays" in said
+    assert result["diagnosis"]["word"] == "stable"
+    assert "64 chains of 200 steps of hmc from data, at level 0: stable" in said
     last = result["records"][-1]
     assert [r["step"] for r in result["records"]][:13] == [*range(11), 20, 30]
     assert last["step"] == 200
@@ -46,7 +46,7 @@ def test_chains_on_the_right_density_stay_also_after_an_interrupt(tmp_path, monk
     assert 0.6 < np.mean([r["acceptance"] for r in result["records"][11:]]) < 0.95
     assert last["frechet"] < 0.02
     assert result["split_r_hat"]["largest"] < 1.05
-    assert result["pictured_steps"] == [0, 10, 100, 200]
+    assert result["shown_steps"] == [0, 10, 100, 200]
     grid = Image.open(tmp_path / "whole/long_run/chains.png").size
     assert grid == (10 * 50 + 2, 4 * 50 + 2)
 
@@ -54,15 +54,15 @@ def test_chains_on_the_right_density_stay_also_after_an_interrupt(tmp_path, monk
     with monkeypatch.context() as patch:
         exact.interrupt_after(patch, 14, "energy")
         with pytest.raises(SystemExit):
-            long_run.run(config, directory)
-    assert long_run.run(config, directory) == 0
+            exact.run_mode("long_run", config, directory)
+    assert exact.run_mode("long_run", config, directory) == 0
     assert result_of(tmp_path / "interrupted") == result
 
 
 def test_all_levels_from_noise_end_in_the_data(tmp_path, monkeypatch):
     """Mean and variance of x_0 after 40 steps of Langevin at each of the six levels."""
     config = small(exact.install(monkeypatch), level=-1, start="noise", num_steps=240)
-    assert long_run.run(config, str(tmp_path)) == 0
+    assert exact.run_mode("long_run", config, str(tmp_path)) == 0
     result = result_of(tmp_path)
     assert [r["level"] for r in result["records"] if r["step"] % 40 == 0][:3] == [5, 5, 4]
     last = result["records"][-1]
@@ -84,64 +84,67 @@ class ImagesWithNoise(nn.Module):
         return jnp.sum(x**2, (1, 2, 3)) / (2 * (a_bar**2 * 0.04 + sigma_bar**2))
 
 
-def of_draws():
+def densities_of_gaussian_transitions():
     schedule = make_schedule(201)
-    draw = normal_draw_per_level(schedule, variance="posterior")
-    return draw_marginals(ImagesWithNoise(schedule), {}, schedule, jnp.ones(201), draw)
+    network = ImagesWithNoise(schedule)
+    transition = gaussian_transition(schedule, variance="posterior")
+    return gaussian_densities(
+        lambda level: lambda x: network.apply({}, x, level), schedule, transition
+    )
 
 
 def test_hmc_through_fine_levels_keeps_to_their_widths(tmp_path, monkeypatch, capsys):
-    """From noise by one draw per level and HMC; the first two levels are ten times wider."""
-    marginals = of_draws()
-    config = small(exact.install(monkeypatch, marginals), level=-1, start="noise", num_steps=804)
+    """From noise by one transition per level and HMC; the first two levels are ten times wider."""
+    densities = densities_of_gaussian_transitions()
+    config = small(exact.install(monkeypatch, densities), level=-1, start="noise", num_steps=804)
     config.long_run.sampler = "hmc"
-    assert long_run.run(config, str(tmp_path)) == 0
+    assert exact.run_mode("long_run", config, str(tmp_path)) == 0
     result = result_of(tmp_path)
     moved = [r for r in result["records"] if r["step"] > 0]
     assert min(r["acceptance"] for r in moved) > 0.4
     for r in moved:
         level = r["level"]
-        variance = marginals.a_bar[level] ** 2 * 0.04 + marginals.sigma_bar[level] ** 2
+        variance = densities.a_bar[level] ** 2 * 0.04 + densities.sigma_bar[level] ** 2
         assert r["contrast"] == pytest.approx(float(np.sqrt(variance)), rel=0.3)
     sizes = result["step_sizes_by_level"]
     assert sizes["200"] > 3 * sizes["197"]
     assert [r["step"] for r in moved if r["level"] == 0] == [801, 802, 803, 804]
     assert "no split R-hat: given its x_{t+1}" in capsys.readouterr().out
-    assert result["pictured_steps"] == [0, 161, 322, 482, 643, 804]
+    assert result["shown_steps"] == [0, 161, 322, 482, 643, 804]
 
 
-def test_levels_start_at_the_draw(tmp_path, monkeypatch):
+def test_levels_start_at_the_transition(tmp_path, monkeypatch):
     """With a step that is always refused nothing else moves the chains, and they still arrive."""
-    config = small(exact.install(monkeypatch, of_draws()), level=-1, start="noise", num_steps=201)
-    config.long_run.update(sampler="hmc", step_size=1e4)
-    assert long_run.run(config, str(tmp_path)) == 0
+    config = small(exact.install(monkeypatch, densities_of_gaussian_transitions()), num_steps=201)
+    config.long_run.update(level=-1, start="noise", sampler="hmc", step_size=1e4)
+    assert exact.run_mode("long_run", config, str(tmp_path)) == 0
     records = result_of(tmp_path)["records"]
     assert max(r["acceptance"] for r in records if r["step"] > 0) == 0
     assert records[-1]["contrast"] == pytest.approx(0.2, rel=0.15)
 
 
-def run_of(energy_fn):
-    def marginals_energy(level):
+def densities_of(energy_fn):
+    def energy_in_x(level):
         return lambda x: energy_fn(jnp.sum(x**2, (1, 2, 3)))
 
     def kernel(energy_fn, level):
         return samplers.langevin(energy_fn, 0.002)
 
-    return Marginals(marginals_energy, jnp.ones(1), jnp.zeros(1), Base(), kernel)
+    return Densities(energy_in_x, jnp.ones(1), jnp.zeros(1), BaseDistribution(), kernel)
 
 
 @pytest.mark.parametrize(
     ("energy_fn", "word"),
     [
-        (lambda squares: -squares, "saturates"),  # runs away, slowly enough to stay finite
-        (lambda squares: -(squares**2) * 100, "diverges"),
-        (lambda squares: 100 * squares, "drifts"),  # to a third of the data's width
+        (lambda squares: -squares, "saturated"),  # runs away, slowly enough to stay finite
+        (lambda squares: -(squares**2) * 100, "diverged"),
+        (lambda squares: 100 * squares, "drifting"),  # to a third of the data's width
     ],
 )
 def test_other_densities_are_found_out(energy_fn, word, tmp_path, monkeypatch):
-    config = small(exact.install(monkeypatch, run_of(energy_fn)))
-    assert long_run.run(config, str(tmp_path)) == 0
-    assert result_of(tmp_path)["verdict"]["word"] == word
+    config = small(exact.install(monkeypatch, densities_of(energy_fn)))
+    assert exact.run_mode("long_run", config, str(tmp_path)) == 0
+    assert result_of(tmp_path)["diagnosis"]["word"] == word
 
 
 def test_chains_that_settle_far_from_the_data_have_drifted():
@@ -149,11 +152,11 @@ def test_chains_that_settle_far_from_the_data_have_drifted():
     real = chains.Reference(0.0, 1.0, 0.5, 0.0, None, frechet_floor=1.0)
     place = {"level": 0, "energy": 0.0, "energy_std": 1.0, "grad_norm": 1.0, "displacement": 1.0}
     shape = {"acceptance": 1.0, "contrast": 0.5, "saturated": 0.0}
-    for distance, word in ((3.9, "stays"), (4.1, "drifts")):
+    for distance, word in ((3.9, "stable"), (4.1, "drifting")):
         records = [
             chains.Record(step=step, frechet=distance, **place, **shape) for step in (0, 10, 100)
         ]
-        assert chains.verdict(records, real).word == word
+        assert chains.diagnose(records, real).word == word
 
 
 def test_steps_in_pieces_are_those_of_run_chain():
@@ -172,11 +175,11 @@ def test_steps_in_pieces_are_those_of_run_chain():
 def test_steps_at_which_a_run_stops():
     assert chains.record_steps(25) == [0, *range(1, 11), 20, 25]
     assert chains.record_steps(100)[-3:] == [80, 90, 100]
-    assert chains.picture_steps(100_000) == [0, 10, 100, 1_000, 10_000, 100_000]
-    assert chains.picture_steps(250) == [0, 10, 100, 250]
-    draws = chains.draw_steps(100_000)
+    assert chains.figure_steps(100_000) == [0, 10, 100, 1_000, 10_000, 100_000]
+    assert chains.figure_steps(250) == [0, 10, 100, 250]
+    draws = chains.kept_steps(100_000)
     assert (len(draws), draws[0], draws[-1]) == (50, 51_000, 100_000)
-    assert chains.draw_steps(7) == [4, 5, 6, 7]
+    assert chains.kept_steps(7) == [4, 5, 6, 7]
 
 
 def test_levels_that_tune_their_step():
@@ -193,22 +196,23 @@ def test_levels_that_tune_their_step():
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"sampler": "nuts"}, "long_run.sampler is 'nuts': write one of langevin, mala, hmc"),
-        ({"start": "zero"}, "long_run.start is 'zero': write data or noise"),
-        ({"level": 6}, "the levels 0 to 5: write one of them, or -1 for all of them"),
-        ({"level": -1, "num_steps": 5}, "num_steps is 5 for 6 levels: write at least 6"),
-        ({"num_steps": 0}, "long_run.num_steps is 0: write at least 1"),
-        ({"step_size": -1.0}, "long_run.step_size is -1.0: write 0 or more"),
-        ({"num_chains": 9}, "does not divide among 8 devices: write 8"),
+        ({"sampler": "nuts"}, "long_run.sampler: expected one of langevin, mala, hmc, got 'nuts'"),
+        ({"start": "zero"}, "long_run.start: expected one of data, noise, got 'zero'"),
+        ({"level": 6}, "expected one of the levels 0 to 5, or -1 for all of them, got 6"),
+        ({"level": -1, "num_steps": 5}, "num_steps: expected at least 6, one for each level, "),
+        ({"num_steps": 0}, "long_run.num_steps: expected a whole number >= 1, got 0"),
+        ({"step_size": -1.0}, r"long_run.step_size: expected a number >= 0, got -1\.0"),
+        ({"step_size": float("nan")}, "long_run.step_size: expected a number >= 0, got nan"),
+        ({"num_chains": 9}, "num_chains: expected a multiple of the 8 devices, such as 8, got 9"),
     ],
 )
 def test_bad_settings_are_one_line(fields, says, tmp_path, monkeypatch):
     config = small(exact.install(monkeypatch), **fields)
     with pytest.raises(ConfigError, match=says):
-        long_run.run(config, str(tmp_path))
+        exact.run_mode("long_run", config, str(tmp_path))
 
 
 def test_a_method_without_chains_asks_for_a_sampler(tmp_path, monkeypatch):
-    config = small(exact.install(monkeypatch, exact.MARGINALS._replace(own_kernel=None)))
-    with pytest.raises(ConfigError, match="has no chain of its own: write hmc or mala"):
-        long_run.run(config, str(tmp_path))
+    config = small(exact.install(monkeypatch, exact.DENSITIES._replace(native_kernel=None)))
+    with pytest.raises(ConfigError, match=r"expected hmc or mala, or a long_run\.step_size"):
+        exact.run_mode("long_run", config, str(tmp_path))

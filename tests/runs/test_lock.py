@@ -1,0 +1,110 @@
+"""One command at a time in a directory; locks that were left behind are told apart."""
+
+import json
+import multiprocessing
+import os
+import threading
+import time
+
+import pytest
+
+from ebm_jax.runs import lock
+from ebm_jax.runs.lock import Lock
+from ebm_jax.runs.settings import ConfigError
+
+
+def held_by(path, **changes):
+    """A lock as another process would have written it."""
+    holder = {**lock._process(), "token": "theirs", "since": "2026-01-01 00:00:00", **changes}
+    (path / ".lock").write_text(json.dumps(holder))
+    return holder
+
+
+def test_it_is_there_while_it_is_held_and_then_gone(tmp_path):
+    with Lock(tmp_path) as held:
+        held.check()
+        with pytest.raises(ConfigError, match=rf"is in use by process {os.getpid()} on .* since"):
+            Lock(tmp_path).__enter__()
+        assert os.listdir(tmp_path) == [".lock"]
+    assert os.listdir(tmp_path) == []
+    with pytest.raises(RuntimeError, match="as it was"), Lock(tmp_path):
+        raise RuntimeError("as it was")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_process_of_this_machine_that_is_gone(tmp_path):
+    process = multiprocessing.get_context("spawn").Process(target=int)
+    process.start()
+    started = lock._started(process.pid)
+    process.join()
+    held_by(tmp_path, pid=process.pid, started=started)
+    with Lock(tmp_path):
+        pass
+    held_by(tmp_path, started="0")  # its number is ours by now
+    with Lock(tmp_path):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_another_machine_is_known_by_its_heartbeat(tmp_path):
+    held_by(tmp_path, host="elsewhere", pid=1)
+    with pytest.raises(ConfigError, match="is in use by process 1 on elsewhere since 2026-01-01"):
+        Lock(tmp_path).__enter__()
+    long_ago = time.time() - 1_000
+    os.utime(tmp_path / ".lock", (long_ago, long_ago))
+    with Lock(tmp_path):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "no json"])
+def test_damaged_locks_are_kept_for_a_while(content, tmp_path):
+    (tmp_path / ".lock").write_text(content)
+    with pytest.raises(ConfigError, match="is in use by another command"):
+        Lock(tmp_path).__enter__()
+    os.utime(tmp_path / ".lock", (1, 1))
+    with Lock(tmp_path):
+        pass
+
+
+def test_the_heart_beats(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "_HEARTBEAT", 0.01)
+    with Lock(tmp_path):
+        os.utime(tmp_path / ".lock", (1, 1))
+        for _ in range(500):
+            if (tmp_path / ".lock").stat().st_mtime > 1:
+                break
+            time.sleep(0.01)
+        assert (tmp_path / ".lock").stat().st_mtime > 1
+
+
+def test_whoever_stood_still_learns_that_it_was_taken_over(tmp_path):
+    with Lock(tmp_path) as held:
+        held_by(tmp_path, host="elsewhere")
+        with pytest.raises(ConfigError, match=r"was taken over by process .* on elsewhere"):
+            held.check()
+    assert json.loads((tmp_path / ".lock").read_text())["host"] == "elsewhere"  # not ours to remove
+
+
+def test_of_many_at_once_one_gets_it(tmp_path):
+    """Also where all of them find one that was left behind."""
+    for left_behind in (False, True):
+        if left_behind:
+            held_by(tmp_path, started="0")
+        barrier, got = threading.Barrier(8), []
+
+        def attempt(barrier=barrier, got=got):
+            barrier.wait()
+            try:
+                got.append(Lock(tmp_path).__enter__())
+            except ConfigError:
+                pass
+
+        threads = [threading.Thread(target=attempt) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(got) == 1
+        got[0].__exit__()
+        assert os.listdir(tmp_path) == []

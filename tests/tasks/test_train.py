@@ -1,0 +1,50 @@
+"""--mode=train beside its loop: the first checkpoint, the lock."""
+
+import socket
+
+import pytest
+
+from configs import toy2d
+from ebm_jax import tasks
+from ebm_jax.runs.lock import Lock
+from ebm_jax.runs.settings import ConfigError
+from ebm_jax.training.checkpoints import CheckpointError, Checkpoints, DamagedCheckpointError
+
+
+def small():
+    config = toy2d.get_config()
+    config.network.update(width=8, depth=1, num_frequencies=4)
+    config.method.update(num_pairs=2, num_steps=2)
+    config.optimizer.warmup_steps = 0
+    config.training.update(batch_size=8, num_steps=4)
+    config.train.update(log_every=1, checkpoint_every=1, sample_every=0)
+    config.sampling.update(num_samples=8, batch_size=8)
+    return config
+
+
+def test_the_first_checkpoint_is_read_back_at_once(tmp_path, monkeypatch):
+    read, restore = [], Checkpoints.restore
+
+    def counted(self, step, template, **options):
+        read.append(step)
+        return restore(self, step, template, **options)
+
+    monkeypatch.setattr(Checkpoints, "restore", counted)
+    assert tasks.run("train", small(), tmp_path / "good") == 0
+    assert read == [1]  # and none of the later ones
+
+    def damaged(self, step, template, **options):
+        raise DamagedCheckpointError(f"{self.directory}/{step} is damaged: x")
+
+    monkeypatch.setattr(Checkpoints, "restore", damaged)
+    with pytest.raises(CheckpointError, match="checkpoints/1 is damaged"):
+        tasks.run("train", small(), tmp_path / "bad")
+    assert [path.name for path in (tmp_path / "bad" / "checkpoints").iterdir()] == ["1"]
+    assert not (tmp_path / "bad" / ".lock").exists()
+
+
+def test_a_workdir_in_use(tmp_path):
+    with Lock(tmp_path / "run"):
+        with pytest.raises(ConfigError, match=f"is in use by process .* on {socket.gethostname()}"):
+            tasks.run("train", small(), tmp_path / "run")
+    assert list((tmp_path / "run").iterdir()) == []
