@@ -275,7 +275,9 @@ def histograms_picture(
         _histograms(axis, values)
         _label(axis, x_label, "density", legend=False)
     handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=8)
+    figure.legend(
+        handles, names, loc="outside lower center", ncols=min(4, 2 * len(panels)), fontsize=8
+    )
     return _rendered(figure)
 
 

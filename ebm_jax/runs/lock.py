@@ -52,7 +52,7 @@ class Lock:
             except ConfigError as error:
                 failure = error
         if jax.process_count() > 1:
-            failed = multihost_utils.broadcast_one_to_all(np.asarray(failure is not None))
+            failed = multihost_utils.broadcast_one_to_all(np.int32(failure is not None))
             if failed and failure is None:
                 failure = ConfigError(f"process 0 could not lock {self._directory}")
         if failure is not None:
