@@ -32,7 +32,7 @@ def barker(energy_fn: samplers.EnergyFn, step_size: float) -> samplers.Kernel:
 def _barker_step(rng_key, state, *, energy_fn, step_size):
     # All noise is a function of (key, chain), never of the number of chains.
     noise = random.normal(rng_key, state.chain, state.x)
-    uniform = norm.cdf(random.normal(random.fold_in(rng_key, 1), state.chain, state.x))
+    uniform = norm.cdf(random.normal(jax.random.fold_in(rng_key, 1), state.chain, state.x))
     z = step_size * noise
     move = jnp.where(uniform < jax.nn.sigmoid(-z * state.grad), z, -z)
     x = state.x + move

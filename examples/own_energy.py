@@ -31,7 +31,7 @@ def train(data: np.ndarray, num_steps: int = 1_000, batch_size: int = 512):
     method = EnergyDiscrepancy(network, base_std=100.0)  # a base this wide changes nothing
     optimizer = optax.adam(optax.cosine_decay_schedule(2e-2, num_steps))
     key, rng = jax.random.key(0), np.random.default_rng(0)
-    state = init_train_state(key, method, optimizer, {"image": data[:batch_size]})
+    state = init_train_state(key, method, optimizer, {"image": jnp.asarray(data[:batch_size])})
     step_fn = jax.jit(make_train_step(method, optimizer, rng_key=key, ema_decay=0.98))
     for _ in range(num_steps):
         batch = {"image": rng.choice(data, batch_size)}
