@@ -17,6 +17,7 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+_NUMBERS: Mapping[Any, Any] = {float: numbers.Real, int: numbers.Integral}  # NumPy's among them
 _LARGEST = 2**31 - 1  # of whole numbers, unless a field says otherwise: they become int32
 
 
@@ -118,9 +119,9 @@ def _check_value(name: str, value: Any, kind: Any, metadata: Mapping[str, Any]) 
         return
     if not _is_a(value, kind):
         raise ValueError(f"{name}: expected {_words(kind)}{_within(bounds)}, got {value!r}")
-    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+    if _is_a(value, float):
         largest = _LARGEST if isinstance(value, numbers.Integral) else math.inf
-        if not bounds.allow(float(value)) or math.isinf(value) or abs(value) > largest:
+        if not bounds.allow(float(value)) or math.isinf(value) or abs(float(value)) > largest:
             within = str(bounds) or f"between {-_LARGEST} and {_LARGEST}"
             raise ValueError(f"{name}: expected {_words(kind)} {within}, got {value!r}")
     if one_of and value not in one_of:
@@ -131,11 +132,9 @@ def _check_value(name: str, value: Any, kind: Any, metadata: Mapping[str, Any]) 
 
 
 def _is_a(value: Any, kind: Any) -> bool:
-    if kind is float:
-        return isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if kind is int:
-        return isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    return isinstance(value, kind)
+    if isinstance(value, bool):  # one of the numbers otherwise
+        return kind is bool
+    return isinstance(value, _NUMBERS.get(kind, kind))
 
 
 def _words(kind: Any) -> str:
