@@ -4,6 +4,8 @@ An energy_fn maps x [batch, ...] to energies [batch]. Everything here takes and 
 functions and imports JAX alone, so that it serves any energy.
 """
 
+import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -50,7 +52,8 @@ def sum_energies(
 ) -> EnergyFn:
     """sum_i w_i E_i: the product of experts, or of powers of them (composition of concepts)."""
     weights = _checked_weights(energy_fns, weights, default=1.0)
-    return lambda x: sum(w * e(x) for w, e in zip(weights, energy_fns, strict=True))
+    terms = tuple(zip(weights, energy_fns, strict=True))
+    return lambda x: functools.reduce(operator.add, [w * e(x) for w, e in terms])
 
 
 def mean_energy(energy_fns: Sequence[EnergyFn]) -> EnergyFn:
@@ -79,7 +82,9 @@ def temper(energy_fn: EnergyFn, temperature: Any) -> EnergyFn:
     return lambda x: energy_fn(x) / temperature
 
 
-def _checked_weights(energy_fns, weights, default: float) -> Sequence[float]:
+def _checked_weights(
+    energy_fns: Sequence[EnergyFn], weights: Sequence[float] | None, default: float
+) -> Sequence[float]:
     if not energy_fns:
         raise ValueError("no energies were given: write at least one energy_fn")
     if weights is None:

@@ -18,6 +18,7 @@ from typing import Any
 
 _LARGEST = 2**31 - 1  # of whole numbers: they become int32
 _SMALLEST_FLOAT, _LARGEST_FLOAT = 2.0**-126, 3.4e38  # of others but 0: they become float32
+_NUMBERS: Mapping[Any, Any] = {float: numbers.Real, int: numbers.Integral}  # NumPy's among them
 
 
 class Bounds(typing.NamedTuple):
@@ -145,11 +146,9 @@ def _repr(value: Any) -> str:
 
 
 def _is_a(value: Any, kind: Any) -> bool:
-    if kind is float:
-        return isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if kind is int:
-        return isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    return isinstance(value, kind)
+    if isinstance(value, bool):  # one of the numbers otherwise
+        return kind is bool
+    return isinstance(value, _NUMBERS.get(kind, kind))
 
 
 def _words(kind: Any) -> str:
