@@ -48,8 +48,8 @@ class EnergyMLP(nn.Module):
           E [batch].
         """
 
-        def project(layer: int) -> jax.Array:
-            embedding = level_embedding(jnp.atleast_1d(condition), self.width)
+        def project(layer: int, level: jax.Array) -> jax.Array:
+            embedding = level_embedding(jnp.atleast_1d(level), self.width)
             return nn.Dense(self.width, name=f"level_{layer}")(embedding)
 
         if self.num_frequencies:
@@ -63,6 +63,6 @@ class EnergyMLP(nn.Module):
         for i in range(self.depth):
             x = nn.Dense(self.width, name=f"hidden_{i}")(x)
             if condition is not None:
-                x = x + prepared(self, f"projection_{i}", lambda i=i: project(i))
+                x = x + prepared(self, f"projection_{i}", lambda i=i, t=condition: project(i, t))
             x = nn.swish(x)
         return nn.Dense(1, name="energy")(x)[:, 0]

@@ -1,7 +1,7 @@
 """Optimizers by name, with their learning rates: one for all parameters or one per group."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any, Protocol
 
 import jax
@@ -113,4 +113,5 @@ def partition(
             )
         return {name: jax.tree.map(lambda _, name=name: name, params[name]) for name in params}
 
-    return optax.partition(dict(optimizers), label)
+    transforms: dict[Hashable, optax.GradientTransformation] = {**optimizers}
+    return optax.partition(transforms, label)
