@@ -152,7 +152,8 @@ def _drl_shapes(module: RecoveryResNet) -> dict[str, tuple[int, ...]]:
     x = jnp.zeros((1, *module.input_shape))
     params = jax.eval_shape(module.init, jax.random.key(0), x, jnp.zeros((1,), int))["params"]
     shapes = {}
-    for path, leaf in flatten_dict(params).items():
+    flat: dict[tuple[str, ...], Any] = flatten_dict(params)
+    for path, leaf in flat.items():
         name = re.sub(r"resolution_(\d+)_block_(\d+)", r"level_\1/block_\2", "/".join(path))
         shapes[name] = leaf.shape
         if module.spectral_norm_mode(path) is not None:

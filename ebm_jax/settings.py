@@ -10,6 +10,7 @@ comes from a config is checked by `check` alone.
 
 import dataclasses
 import difflib
+import math
 import numbers
 import types
 import typing
@@ -54,6 +55,7 @@ def setting(
     at_most: float | None = None,
     below: float | None = None,
     one_of: Sequence[str] = (),
+    may_be_infinite: bool = False,
 ) -> Any:
     """A dataclass field that `check` knows.
 
@@ -61,11 +63,13 @@ def setting(
       default: its value. meaning: one line, with the unit and the symbol of the paper.
       at_least, above, at_most, below: bounds of a number, or of each number of a tuple.
       one_of: the strings that it may be.
+      may_be_infinite: whether inf is a value: of a bound that then bounds nothing.
     """
     metadata = {
         "meaning": meaning,
         "bounds": Bounds(at_least, above, at_most, below),
         "one_of": tuple(one_of),
+        "may_be_infinite": may_be_infinite,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -119,6 +123,8 @@ def _check_value(name: str, value: Any, kind: Any, metadata: Mapping[str, Any]) 
         return
     if not _is_a(value, kind):
         raise ValueError(f"{name}: expected {_words(kind)}{_within(bounds)}, got {_repr(value)}")
+    if value == math.inf and metadata["may_be_infinite"]:
+        return
     if kind in (int, float):
         smallest, largest = (0, _LARGEST) if kind is int else (_SMALLEST_FLOAT, _LARGEST_FLOAT)
         expected = f"{name}: expected {_words(kind)}{_within(bounds)}"

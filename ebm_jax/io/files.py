@@ -90,7 +90,8 @@ def write_json(path: str | os.PathLike, values: Mapping[str, Any]) -> None:
 def write_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes named arrays to `path` as NumPy's .npz, replacing the file in one step."""
     content = io.BytesIO()
-    np.savez(content, **{name: np.asarray(array) for name, array in arrays.items()})
+    named: dict[str, Any] = {name: np.asarray(array) for name, array in arrays.items()}
+    np.savez(content, **named)
     write_atomically(path, content.getvalue())
 
 

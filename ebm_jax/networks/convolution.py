@@ -160,7 +160,7 @@ class Conv(nn.Module):
             kernel = self.param("kernel", self.kernel_init, shape)
             return prepare_kernel(
                 kernel.astype(self.dtype),
-                x.shape[1:3],
+                (x.shape[1], x.shape[2]),
                 formulation=self.formulation,
                 stride=self.stride,
             )

@@ -33,7 +33,7 @@ def init_power_state(
 
 def normalize_params(
     module: nn.Module, params: Params, power_state: spectral_norm.PowerState | None = None
-) -> tuple[Params, spectral_norm.PowerState]:
+) -> tuple[Params, spectral_norm.PowerState | tuple[()]]:
     """(normalised params, power state after one iteration); (params, ()) where there is no norm.
 
     Without a power state the converged one is computed from the parameters (sampling, evaluation).

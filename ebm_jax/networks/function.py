@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 GROUP = "energy"
@@ -39,9 +40,12 @@ class FunctionNetwork(nn.Module):
         params = self.param(GROUP, self.init_params)
         inputs = (params, x) if condition is None else (params, x, condition)
         energies = self.energy_fn(*inputs)
-        if energies.shape != x.shape[:1]:
+        # One x may meet many conditions: so an energy is prepared for a batch of levels.
+        conditions = () if condition is None else jnp.shape(condition)[:1]
+        expected = jnp.broadcast_shapes(x.shape[:1], conditions)
+        if energies.shape != expected:
             raise ValueError(
-                f"energy_fn: expected energies of shape {x.shape[:1]}, one for each x, got "
+                f"energy_fn: expected energies of shape {expected}, one for each x, got "
                 f"{energies.shape}"
             )
         return energies

@@ -8,6 +8,7 @@ block activates after the sum and the pooling; its shortcut, where the channel c
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -319,7 +320,7 @@ def imagenet128(num_classes: int = 1000, *, width: int = 64, **fields) -> IgebmR
 
 def mnist_net(*, width: int = 64, **fields) -> IgebmConvNet:
     """Three strided convolutions of F, 2F and 4F channels, unconditional, leaky ReLU."""
-    return IgebmConvNet(width=width, **{"image_size": 28} | fields)
+    return IgebmConvNet(width=width, **dict[str, Any](image_size=28) | fields)
 
 
 def dsprites_net(num_classes: int = 3, *, width: int = 64, **fields) -> IgebmConvNet:

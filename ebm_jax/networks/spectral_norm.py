@@ -80,7 +80,7 @@ def _normalized_paths(params: Params, mode: Mode) -> dict[str, str]:
 
 def init_power_state(rng_key: jax.Array, params: Params, mode: Mode) -> PowerState:
     """Starts u ~ N(0, 1) for every kernel that `mode` names (its length does not matter)."""
-    flat = flatten_dict(params, sep="/")
+    flat: dict[str, Any] = flatten_dict(params, sep="/")
     paths = sorted(_normalized_paths(params, mode))
     keys = jax.random.split(rng_key, max(len(paths), 1))
     return {
@@ -91,7 +91,7 @@ def init_power_state(rng_key: jax.Array, params: Params, mode: Mode) -> PowerSta
 
 def converged_power_state(params: Params, mode: Mode) -> PowerState:
     """The converged u of every kernel that `mode` names: for sampling and evaluation."""
-    flat = flatten_dict(params, sep="/")
+    flat: dict[str, Any] = flatten_dict(params, sep="/")
     return {path: dominant_vector(flat[path]) for path in _normalized_paths(params, mode)}
 
 
@@ -106,7 +106,7 @@ def normalize(params: Params, power_state: PowerState, mode: Mode) -> tuple[Para
     Raises:
       KeyError: where the power state lacks a kernel that `mode` names.
     """
-    flat = flatten_dict(params, sep="/")
+    flat: dict[str, Any] = flatten_dict(params, sep="/")
     new_state = {}
     for path, kind in _normalized_paths(params, mode).items():
         sigma, new_state[path] = power_iteration(flat[path], power_state[path])

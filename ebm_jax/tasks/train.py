@@ -45,7 +45,9 @@ class Settings:
     pin_every: int = setting(
         0, "steps; checkpoints at its multiples are kept for good; 0: none", at_least=0
     )
-    max_abs_energy: float = setting(1e8, "a larger mean energy counts as divergence", above=0)
+    max_abs_energy: float = setting(
+        1e8, "a larger mean energy counts as divergence; or inf", above=0, may_be_infinite=True
+    )
     max_retries: int = setting(
         0, "times to go back to the last checkpoint, with other random numbers", at_least=0
     )

@@ -42,7 +42,8 @@ class Grid(NamedTuple):
     @property
     def extent(self) -> tuple[float, float, float, float]:
         """(x from, x to, y from, y to)."""
-        return (-self.half_width, self.half_width) * 2
+        half = self.half_width
+        return (-half, half, -half, half)
 
 
 class LearnedDensity(NamedTuple):
@@ -90,7 +91,7 @@ def learned_density(
             f"{np.sum(is_wrong)} of {energy.size} energies on the grid are not finite: "
             "train on, or with a smaller learning rate, before measuring the density"
         )
-    log_mass = float(logsumexp(-energy)) + np.log(grid.cell_area)  # of exp(-E), over x
+    log_mass = float(np.asarray(logsumexp(-energy))) + np.log(grid.cell_area)  # of exp(-E), over x
     return LearnedDensity(-energy - log_mass, float(log_mass + 2 * np.log(factor)))
 
 
