@@ -43,7 +43,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     except (flags.Error, ValueError, TypeError, ImportError) as error:
         return _leave(_unknown_mode(error) or _cause(error))
     if len(rest) > 1:
-        return _leave(f"unexpected argument {rest[1]!r}: write flags as --name=value")
+        return _leave(f"expected flags as --name=value, got {rest[1]!r}")
     return rest
 
 
@@ -178,7 +178,7 @@ def _cause(error: BaseException) -> str:
         return _text(error)
     last = trace.strip().splitlines()[-1]
     if "get_config() takes" in last:
-        last = "this config has no variants: write the path alone"
+        last = "expected the path alone, as this config has no variants"
     return " ".join(f"{head.partition(': Error')[0]}: {last}".split())
 
 

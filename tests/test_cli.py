@@ -47,7 +47,7 @@ BAD_FLAGS = {
     ),
     "a variant where there are none": (
         ["--config=configs/svhn.py:small"],
-        "flag --config=configs/svhn.py:small: this config has no variants: write the path alone",
+        "flag --config=configs/svhn.py:small: expected the path alone, as this config has no ",
     ),
     "mistyped field": (
         [DIGITS, "--config.training.batch_sise=64"],
@@ -97,9 +97,12 @@ BAD_FLAGS = {
     ),
     "image that cannot be halved": (
         [DIGITS, "--config.network.multipliers=(1,1,1,1,1)"],
-        "image_size 8 cannot be halved 4 times: ",
+        "image_size: expected one that can be halved 4 times, such as 16, or fewer ",
     ),
-    "odd width": ([DIGITS, "--config.network.width=5"], "width is 5: "),
+    "odd width": (
+        [DIGITS, "--config.network.width=5"],
+        "width: expected an even number >= 4, got 5",
+    ),
     "unknown network": (
         [DIGITS, "--config.network.name=recovery_resent"],
         "network.name: expected one of recovery_resnet, igebm_resnet, igebm_conv, mdsm_resnet, "
@@ -149,7 +152,7 @@ BAD_FLAGS = {
     ),
     "word that is no flag": (
         [DIGITS, "train"],
-        "unexpected argument 'train': write flags as --name=value",
+        "expected flags as --name=value, got 'train'",
     ),
     "no config": ([], "flag --config=None: Flag --config must have a value other than None."),
 }

@@ -29,7 +29,7 @@ _normal = nn.initializers.normal(1.0)  # its scale is divided out by the spectra
 
 def _activation(name: str):
     if name not in ACTIVATIONS:
-        raise ValueError(f"activation is {name!r}: write one of {', '.join(ACTIVATIONS)}")
+        raise ValueError(f"activation: expected one of {', '.join(ACTIVATIONS)}, got {name!r}")
     return ACTIVATIONS[name]
 
 
@@ -148,7 +148,7 @@ class IgebmResNet(nn.Module):
 
     @staticmethod
     def spectral_norm_mode(path: tuple[str, ...]) -> str | None:
-        """Every convolution is normalised, a block's second one only lowered; the head is not."""
+        """Every convolution is normalized, a block's second one only lowered; the head is not."""
         if path[-1] != "kernel" or path[-2] == "head":
             return None
         return "cap" if path[-2] == "conv2" else "unit"
@@ -202,7 +202,7 @@ class IgebmConvNet(nn.Module):
     """E(x) or E(x, y) by strided convolutions: the networks for MNIST and dSprites.
 
     A 3 x 3 convolution, one 4 x 4 convolution of stride 2 per multiplier, a dense layer of 2 F, the
-    head. Every one but the head is spectrally normalised. With a label, y B is added to the input
+    head. Every one but the head is spectrally normalized. With a label, y B is added to the input
     of every strided convolution and the output of number `gain_layer` is multiplied by y G + o.
 
     Fields:

@@ -50,6 +50,6 @@ def check_classes(label: jax.Array, num_classes: int) -> None:
     wrong = labels[(labels < 0) | (labels >= num_classes)]
     if wrong.size:
         raise ValueError(
-            f"label {wrong.flat[0]} is out of range: write classes 0 to {num_classes - 1}, "
-            "or give the network more classes"
+            f"label: expected classes 0 to {num_classes - 1}, or a network of more classes, got "
+            f"{wrong.flat[0]}"
         )

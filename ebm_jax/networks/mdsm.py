@@ -1,6 +1,6 @@
 """The energy networks of MDSM (Li, Chen & Sommer, arXiv 1910.07762).
 
-Pre-activation residual blocks with ELU, no normalisation, a head quadratic in its features.
+Pre-activation residual blocks with ELU, no normalization, a head quadratic in its features.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Spectral normalisation as pure functions on parameter trees (Miyato et al. 2018).
+"""Spectral normalization as pure functions on parameter trees (Miyato et al. 2018).
 
 A kernel W, seen as the matrix M = [everything but the last axis, c_out], is divided by its largest
 singular value sigma, estimated by power iteration from a stored vector u [c_out]:
@@ -6,7 +6,7 @@ singular value sigma, estimated by power iteration from a stored vector u [c_out
     v = l2n(u M^T),   u' = l2n(v M),   sigma = v M u'^T      (u', v constants for differentiation).
 
 This stands outside the networks, and outside the chains: a network is evaluated hundreds of times
-with the same kernels, so they are normalised once, before. Which kernels, and how, the network says
+with the same kernels, so they are normalized once, before. Which kernels, and how, the network says
 by its method `spectral_norm_mode(path) -> 'unit' | 'cap' | None`:
 
     'unit': W / sigma.
@@ -96,7 +96,7 @@ def converged_power_state(params: Params, mode: Mode) -> PowerState:
 
 
 def normalize(params: Params, power_state: PowerState, mode: Mode) -> tuple[Params, PowerState]:
-    """Normalised parameters after one power iteration, and the iterated power state.
+    """Normalized parameters after one power iteration, and the iterated power state.
 
     Args:
       params: parameter tree. power_state: u for every kernel that `mode` names.
