@@ -52,7 +52,7 @@ def test_interpolate(run_dir):
         drawn = np.asarray(picture)
     assert drawn.shape == (3 * 50 + 2, 4 * 50 + 2)
     assert run_mode(run_dir, "sample").code == 0
-    samples = np.load(run_dir / "sample/samples.npy")[:2]
+    samples = np.load(run_dir / "sample/samples.npz")["x"][:2]
     ends = [drawn[5:50:6, 5:50:6], drawn[5:50:6, 155:200:6]]
     expected = np.asarray(data.unscale_images(samples, -1, 1))[..., 0].astype(int)
     assert np.max(np.abs(np.array(ends, int) - expected)) <= 1
@@ -146,7 +146,7 @@ def test_neighbours(run_dir):
     assert result.code == 0, result.err
     found = read(run_dir, "neighbours")
     assert run_mode(run_dir, "sample").code == 0
-    samples = np.load(run_dir / "sample/samples.npy").reshape(16, 64)
+    samples = np.load(run_dir / "sample/samples.npz")["x"].reshape(16, 64)
     training = data.load_dataset("digits", "train").images.reshape(-1, 64) / 127.5 - 1
     distance = np.linalg.norm(samples[:, None] - training, axis=2).min(1)
     pixels = found["distance_to_nearest_training_image"]["pixels"]
@@ -166,7 +166,7 @@ def test_fid_of_the_classifier(run_dir):
     assert "not Inception" in found["features"]["network"]
     assert "FID" not in result.out
     assert run_mode(run_dir, "sample", "--config.sampling.num_samples=80").code == 0
-    samples = np.load(run_dir / "sample/samples.npy").reshape(80, 64)
+    samples = np.load(run_dir / "sample/samples.npz")["x"].reshape(80, 64)
     rounded = np.round(127.5 * (np.clip(samples, -1, 1) + 1)) / 127.5 - 1
     real = data.load_dataset("digits", "train").images.reshape(-1, 64) / 127.5 - 1
     distance = frechet_distance(fit_gaussian(rounded), fit_gaussian(real))
