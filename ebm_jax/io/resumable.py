@@ -23,7 +23,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import jax
 import numpy as np
@@ -38,6 +38,7 @@ _SAVE_SECONDS = 20.0  # between two states of one name, where all but the last a
 _WRITING_SHARE = 0.05  # of the time, at most, is spent on writing such states
 
 Arrays = Mapping[str, np.ndarray]
+T = TypeVar("T")
 
 
 class ResumableWork:
@@ -59,6 +60,7 @@ class ResumableWork:
         self._bar = _Bar()
         self._stop = Interruption()
         self._states = _States()
+        self._maps: list[np.memmap] = []
 
     def __enter__(self) -> Self:
         self._throw_away_what_does_not_fit()
@@ -128,11 +130,15 @@ class ResumableWork:
         if path.exists():
             found = np.load(path, mmap_mode="r+")
             if (found.shape, found.dtype) == (shape, np.dtype(dtype)):
+                self._maps.append(found)
                 return found
-        return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+        self._maps.append(np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape))
+        return self._maps[-1]
 
     def _write(self, name: str, arrays: Mapping[str, Any]) -> None:
         self._describe()
+        for array in self._maps:  # no state says of rows that they are there before they are
+            array.flush()
         files.write_arrays(self._folder / f"{name}.npz", arrays)
 
     def _describe(self) -> None:
@@ -204,12 +210,12 @@ class ResumableWork:
         self,
         name: str,
         measure: Callable[[int, int], Arrays],
-        update: Callable[[Arrays, int, Arrays], Arrays],
-        initial: Arrays,
+        update: Callable[[T, int, dict[str, np.ndarray]], T],
+        initial: T,
         *,
         number: int,
         batch_size: int,
-    ) -> dict[str, np.ndarray]:
+    ) -> T:
         """What is left of many examples that are measured and let go: a fold over their batches.
 
         update(.. update(update(initial, 0, measure(0, m)), m, measure(m, 2 m)) ..)
@@ -221,15 +227,18 @@ class ResumableWork:
           name: of this piece of work, unique in the folder; a plain file name.
           measure: (first, stop) -> {name: [stop - first, ...]} of these examples, on one process.
           update: (state, first, measured) -> the state with the next examples too, those from
-            first on; pure, or such that it may be done twice. States are arrays by name.
+            first on; pure, or such that it may be done twice. A state is a pytree of NumPy arrays
+            and numbers, of one structure.
           number: of examples. batch_size: examples measured at once on one process.
         Returns:
           The state after all examples, the same on every process.
         """
-        state, done = dict(initial), 0
+        state, done = initial, 0
         batch_size = parallel.round_up(min(batch_size, number))
         if (saved := self.load(name)) is not None:  # perhaps by another number of processes
-            done, state = int(saved.pop("num_done")), saved
+            done, tree = int(saved["num_done"]), jax.tree.structure(initial)
+            leaves = [saved[f"leaf_{i}"] for i in range(tree.num_leaves)]
+            state = jax.tree.unflatten(tree, [a if a.ndim else a[()] for a in leaves])
             self.skip(done)
         for part in _rounds(number, batch_size, done):
             measured = [dict(measure(part.first, part.stop))]
@@ -238,9 +247,10 @@ class ResumableWork:
             for values in measured:
                 left = min(batch_size, number - done)
                 if left > 0:  # not of the processes that the last round had nothing for
-                    state = dict(update(state, done, {k: v[:left] for k, v in values.items()}))
+                    state = update(state, done, {k: v[:left] for k, v in values.items()})
                     done += left
-            self.save_state(name, {**state, "num_done": done})
+            arrays = {f"leaf_{i}": leaf for i, leaf in enumerate(jax.tree.leaves(state))}
+            self.save_state(name, {**arrays, "num_done": done})
             self.advance(part.amount)
         return state
 

@@ -15,8 +15,6 @@ import time
 import uuid
 from typing import Any, Self
 
-import jax
-
 from ebm_jax import parallel
 from ebm_jax.runs.settings import ConfigError, one_line
 from ebm_jax.runs.workdir import make_folder

@@ -1,7 +1,6 @@
 """--mode=sample: new samples from the EMA weights, as arrays, as a figure, as PNG files."""
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
@@ -37,18 +36,17 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
     if run.has_images:
         arrays["image"] = kept.array_file("image", (number, *shape), np.uint8)
 
-    def write(state: Arrays, first: int, found: Arrays) -> dict[str, Any]:
+    def write(state: None, first: int, found: Arrays) -> None:
         for name, array in arrays.items():
             rows = array[first : first + len(found["x"])]  # none but on process 0
             rows[:] = (found["x"] if name == "x" else run.to_pixels(found["x"]))[: len(rows)]
-        return dict(state)
 
     work.begin("sampling", number)
     kept.fold_batches(
         "written",
         lambda first, stop: {"x": sample(first, stop)},
         write,
-        {},
+        None,
         number=number,
         batch_size=run.sampling.batch_size,
     )

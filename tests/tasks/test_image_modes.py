@@ -10,7 +10,12 @@ from PIL import Image
 
 from configs import digits
 from ebm_jax import data, tasks
+from ebm_jax.evaluation.fidelity.features import classifier_extractor
 from ebm_jax.evaluation.fidelity.frechet import fit_gaussian, frechet_distance
+from ebm_jax.evaluation.fidelity.inception_scores import (
+    inception_score,
+    kernel_inception_distance,
+)
 from ebm_jax.evaluation.images import corruption
 from ebm_jax.evaluation.images.errors import image_error
 from ebm_jax.runs import build, modes
@@ -171,6 +176,16 @@ def test_fid_of_the_classifier(run_dir):
     real = data.load_dataset("digits", "train").images.reshape(-1, 64) / 127.5 - 1
     distance = frechet_distance(fit_gaussian(rounded), fit_gaussian(real))
     assert found["frechet_distance_over_pixels"] == pytest.approx(distance, rel=1e-3)
+    with np.load(run_dir / "sample/samples.npz") as archive:
+        images, training = archive["image"], data.load_dataset("digits", "train")
+    extract = classifier_extractor(training).extract
+    made, of_real = extract(images), extract(training.images)["features"]
+    distance = frechet_distance(fit_gaussian(made["features"]), fit_gaussian(of_real))
+    assert found["frechet_distance"] == pytest.approx(distance, rel=1e-6)
+    kernel = kernel_inception_distance(made["features"], of_real, subset_size=80)
+    assert found["kernel_distance"]["mean"] == pytest.approx(kernel.mean, rel=1e-6)
+    score = inception_score(made["logits"], num_splits=2)
+    assert found["score"]["mean"] == pytest.approx(score.mean, rel=1e-6)
 
     result = run_mode(run_dir, "fid_stats", *flags)
     assert result.code == 0, result.err
@@ -216,7 +231,7 @@ def install(monkeypatch, path):
     trained = TrainedRun(build.build(config), 7, None, 0.999)
     monkeypatch.setattr(modes, "load_trained", lambda *_: trained)
     monkeypatch.setattr(modes, "check_trained", lambda *_: path)
-    monkeypatch.setattr(TrainedRun, "samples", lambda *_: pytest.fail("sampled"))
+    monkeypatch.setattr(TrainedRun, "sampler", lambda *_: pytest.fail("sampled"))
     return config
 
 
