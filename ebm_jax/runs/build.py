@@ -55,6 +55,8 @@ class Run:
 
     def in_float32(self) -> "Run":
         """The same run whose networks compute in float32, whatever they were trained in."""
+        if not dataclasses.is_dataclass(self.method):
+            return self
         fields = {f.name: getattr(self.method, f.name) for f in dataclasses.fields(self.method)}
         networks = {k: in_float32(v) for k, v in fields.items() if isinstance(v, nn.Module)}
         return dataclasses.replace(self, method=dataclasses.replace(self.method, **networks))

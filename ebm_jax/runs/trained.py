@@ -89,21 +89,24 @@ class TrainedRun:
         }
 
     def energies(self, rng_key: jax.Array, level: int, x: np.ndarray) -> np.ndarray:
-        """Energies [n] of examples x [n, ...] brought to a level's noise, on all local devices.
+        """Energies [n] of examples x [n, ...] brought to a level's noise, on all devices.
 
         rng_key: example i's noise is a function of it and i.
         """
 
-        def energies(params: Params, x: jax.Array, index: jax.Array) -> dict[str, jax.Array]:
+        def energies(params: Params, x: jax.Array, index: jax.Array) -> jax.Array:
             densities = self.run.method.densities(params)
             noised = densities.noised(rng_key, level, x, index)
-            return {"energy": densities.energy(jnp.asarray(level))(noised)}
+            return densities.energy(jnp.asarray(level))(noised)
 
-        size = parallel.round_up(min(self.run.sampling.batch_size, len(x)))
-        mapped, index = parallel.map_examples(energies, size), np.arange(len(x), dtype=np.int32)
-        batches = [slice(first, first + size) for first in range(0, len(x), size)]
-        found = [mapped(self.params, x[part], index[part])["energy"] for part in batches]
-        return np.concatenate(found)
+        size = min(self.run.sampling.batch_size * jax.process_count(), len(x))
+        size = parallel.round_up(size, jax.device_count())
+        program, params, found = jax.jit(energies), parallel.everywhere(self.params), []
+        for first in range(0, len(x), size):
+            rows = np.minimum(np.arange(first, first + size), len(x) - 1)
+            spread = parallel.spread(x[rows]), parallel.spread(rows.astype(np.int32))
+            found.append(parallel.whole(program(params, *spread)))
+        return np.concatenate(found)[: len(x)]
 
     def provenance(self, num_examples: int) -> dict[str, object]:
         """What a result was measured on: checkpoint, weights, sampler, number, data, versions."""
