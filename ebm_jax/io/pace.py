@@ -1,11 +1,11 @@
 """Stretches of long work that are short enough to answer Ctrl-C soon, and long enough to be quick.
 
-    pace = Pace()
-    while done < total:
-        number = pace.next(total - done)
-        with pace.timed(number):
-            ...  # so many steps, until their result is there
-        done += number
+pace = Pace()
+while done < total:
+    number = pace.next(total - done)
+    with pace.timed(number):
+        ...  # so many steps, until their result is there
+    done += number
 """
 
 import contextlib
