@@ -119,6 +119,16 @@ class Run:
         """(scale, offset) from intensities to [low, high], as `scale` takes them to model units."""
         return data.intensity_scale(low, high, dequantized=self.data.dequantize)
 
+    def to_unit(self, images: np.ndarray) -> np.ndarray:
+        """uint8 images in 0..1, float64: where `scale` puts them between low and high."""
+        scale, offset = self.intensity_scale(0.0, 1.0)
+        return scale * images + offset
+
+    def from_unit(self, images: np.ndarray) -> np.ndarray:
+        """Images in 0..1 in model units, float32."""
+        low, high = self.data.low, self.data.high
+        return (low + (high - low) * np.asarray(images, np.float64)).astype(np.float32)
+
     def to_pixels(self, x: Any) -> np.ndarray:
         """Images in model units as uint8."""
         return np.asarray(

@@ -64,6 +64,29 @@ def test_interpolate(run_dir):
     assert not (run_dir / "interpolate/partial").exists()
 
 
+def test_sample_as_arrays_and_as_files(run_dir):
+    """120 samples: as made 16 at a time, all in the archive, a hundred in the figure."""
+    flags = ("--config.sampling.num_samples=120", "--config.sample.png_files=True")
+    result = run_mode(run_dir, "sample", *flags)
+    assert result.code == 0, result.err
+    out = run_dir / "sample"
+    assert "samples.png, samples.npz, samples/*.png" in result.out
+    with np.load(out / "samples.npz") as archive:
+        x, images = archive["x"], archive["image"]
+    assert (x.shape, x.dtype) == ((120, 8, 8, 1), np.float32)
+    np.testing.assert_array_equal(images, data.unscale_images(x, -1, 1))
+    files = sorted((out / "samples").iterdir())
+    assert [files[0].name, files[-1].name, len(files)] == ["000.png", "119.png", 120]
+    for i in (0, 17, 119):
+        with Image.open(files[i]) as picture:
+            np.testing.assert_array_equal(np.asarray(picture).reshape(8, 8, -1)[..., :1], images[i])
+    with Image.open(out / "samples.png") as picture:
+        assert picture.width < 1_200
+    assert not (out / "partial").exists()
+    assert run_mode(run_dir, "sample").code == 0
+    np.testing.assert_allclose(np.load(out / "samples.npz")["x"], x[:16], atol=1e-5)
+
+
 def test_inpaint_with_a_mask_from_a_file(run_dir, tmp_path):
     hidden = np.zeros((8, 8), bool)
     hidden[:, 5:] = True
