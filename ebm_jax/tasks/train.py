@@ -66,8 +66,8 @@ def main(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> int:
     settings = read_section(config, "train", Settings)
     training = read_section(config, "training", Training)
     path = check_workdir(workdir, config)
-    if training.init_from and not (path / "checkpoints").is_dir():
-        init_from.parse(training.init_from)
+    with one_line():
+        parallel.first_does(lambda: _check_init_from(training, path))
     run = build.build(config)
     with contextlib.ExitStack() as stack:
         lock = stack.enter_context(Lock(path))
@@ -99,6 +99,12 @@ def main(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> int:
                 return session.train(state)
             except divergence.DivergedAt as diverged:
                 state = session.go_back(state, diverged)
+
+
+def _check_init_from(training: Training, path: pathlib.Path) -> None:
+    """Raises ConfigError where a run that is to begin now begins from parameters that are not."""
+    if training.init_from and not (path / "checkpoints").is_dir():
+        init_from.parse(training.init_from)
 
 
 class _Session:
