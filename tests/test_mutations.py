@@ -12,7 +12,7 @@ def f(x: int = 3, *, scale=2.0):
     if x < 4 and not scale:
         raise ValueError(f"{x + 1}")
     g(x, scale, key=x)
-    é = settings.width
+    é = settings.width + f.width + self.width
     return float(x + 2) if x else scale or é
 '''
 CHANGES = {
@@ -33,6 +33,11 @@ CHANGES = {
     ("call", "float(x + 2) -> (x + 2)"),
     ("removed", "g(x, scale, key=x) -> pass"),
     ("attribute", "settings.width -> (128)"),
+    (
+        "arithmetic",
+        "settings.width + f.width + self.width -> (settings.width + f.width - self.width)",
+    ),
+    ("arithmetic", "settings.width + f.width -> (settings.width - f.width)"),
 }
 
 
@@ -97,7 +102,7 @@ def test_a_fault_is_noticed_and_none_is_not(small):
     assert tests == ["tests/test_one.py"]
     (doubled, *_) = (m for m in mutations.all_mutants(small, "*") if m.operator == "constant")
     said = mutations.judge(doubled, small, tests, timeout=60)
-    assert said == "tests/test_one.py failed"
+    assert said == "tests/test_one.py::test_twice failed"
     assert mutations.judge(None, small, tests, timeout=60) == "survived"
     assert "return 2 * x" in (small / "ebm_jax/one.py").read_text()
 
