@@ -132,6 +132,18 @@ def test_samples_are_kept_unless_they_would_be_others(change, again, tmp_path, b
     assert not (tmp_path / "evaluate/partial").exists()
 
 
+def test_samples_of_another_checkpoint_are_made_again(tmp_path, batches, monkeypatch):
+    with pytest.raises(ConfigError):
+        run(config_of(), tmp_path, fails=True)
+    batches.clear()
+    load = modes.load_trained
+    monkeypatch.setattr(
+        modes, "load_trained", lambda *given: dataclasses.replace(load(*given), step=4)
+    )
+    assert run(config_of(), tmp_path) == 0
+    assert batches == [0, 16, 32]
+
+
 def test_two_at_once(tmp_path, batches):
     (tmp_path / "evaluate").mkdir()
     with modes.Lock(tmp_path / "evaluate"), pytest.raises(ConfigError, match="is in use by"):

@@ -161,3 +161,17 @@ def test_metropolis_never_moves_into_nan():
     assert float(state.x.max()) <= 0.5
     assert not bool(info.is_finite.all())  # proposals beyond were made, and are told
     assert np.isfinite(np.asarray(info.acceptance)).all()
+
+
+@pytest.mark.parametrize("make", [samplers.langevin, samplers.mala])
+def test_gradients_that_are_not_finite_are_told(make):
+    """sqrt |x| is 0 at 0, and its gradient infinite: energies alone do not show it."""
+
+    def energy_fn(x):
+        return jnp.sum(jnp.sqrt(jnp.abs(x)), axis=1)
+
+    kernel, x = make(energy_fn, 1e-3), jnp.array([[1.0], [0.0], [4.0]])
+    state = kernel.init(x)
+    assert np.isfinite(state.energy).all()
+    _, info = kernel.step(jax.random.key(0), state)
+    np.testing.assert_array_equal(info.is_finite, [True, False, True])

@@ -203,3 +203,23 @@ def test_devices_find_one_step_size_and_one_mass():
 
     per_chain = jax.shard_map(each, mesh=mesh, in_specs=axis, out_specs=axis)
     assert jax.jit(per_chain)(x).shape == (32,)
+
+
+@pytest.mark.filterwarnings("ignore:expected warm-up to leave chains that move")
+def test_the_chains_make_as_many_steps_as_asked_for():
+    """Of a kernel that counts them; and the result goes on from the last."""
+
+    def make_kernel(step_size, mass):
+        plain = samplers.mala(lambda x: jnp.sum(x**2, 1), step_size)
+
+        def step(rng_key, state):
+            _, info = plain.step(rng_key, state)
+            return state._replace(x=state.x + 1), info
+
+        return samplers.Kernel(plain.init, step)
+
+    for num_steps in (20, 45):
+        found = samplers.warmup(
+            jax.random.key(0), make_kernel, jnp.zeros((4, 2)), num_steps, adapt_mass=False
+        )
+        np.testing.assert_array_equal(found.state.x, num_steps)

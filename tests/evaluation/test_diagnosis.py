@@ -1,0 +1,91 @@
+"""The bounds of the diagnosis of long chains, each from both sides."""
+
+import numpy as np
+import pytest
+
+from ebm_jax.evaluation.density import long_run
+
+REAL = long_run.Reference(10.0, 2.0, 0.5, 0.1, None, frechet_floor=1.0)
+RECORD = long_run.Record(
+    step=0, level=0, energy=10.0, energy_std=2.0, grad_norm=1.0, displacement=1.0, acceptance=1.0,
+    contrast=0.5, saturated=0.1, frechet=1.0,
+)  # fmt: skip
+
+
+def word(**last):
+    """Of a run whose last step differs so from one that is stable."""
+    records = [RECORD._replace(step=step) for step in (0, 1, 10, 50)]
+    return long_run.diagnose([*records, RECORD._replace(step=100, **last)], REAL).word
+
+
+@pytest.mark.parametrize(
+    ("field", "within", "beyond", "said"),
+    [
+        ("contrast", 0.5 * 1.24, 0.5 * 1.26, "saturated"),
+        ("contrast", 0.5 * 0.76, 0.5 * 0.74, "drifting"),
+        ("saturated", 0.1 + 0.19, 0.1 + 0.21, "saturated"),
+        ("energy", 10 + 1.9, 10 + 2.1, "drifting"),  # since a tenth, in deviations of 2
+        ("energy", 10 - 1.9, 10 - 2.1, "drifting"),
+        ("frechet", 1.9, 2.1, "drifting"),
+        ("energy", 10.0, np.nan, "diverged"),
+        ("grad_norm", 1e9, np.inf, "diverged"),
+        ("displacement", 1e9, np.inf, "diverged"),
+    ],
+)
+def test_bounds(field, within, beyond, said):
+    assert word(**{field: within}) == "stable"
+    assert word(**{field: beyond}) == said
+
+
+@pytest.mark.parametrize(("away", "said"), [(2.9, "stable"), (3.1, "drifting"), (-3.1, "drifting")])
+def test_far_from_real_images_from_the_start(away, said):
+    """Nothing moves, and energies are that many deviations of real ones away."""
+    records = [RECORD._replace(step=step, energy=10 + 2 * away) for step in (0, 10, 100)]
+    assert long_run.diagnose(records, REAL).word == said
+
+
+def test_the_first_tenth_and_other_levels_do_not_count():
+    other = [RECORD._replace(step=step, level=1, energy=500.0) for step in (0, 100)]
+    here = [RECORD._replace(step=100 + step) for step in (0, 10, 50, 100)]
+    early = here[0]._replace(energy=400.0)
+    assert long_run.diagnose([*other, early, *here[1:]], REAL).word == "stable"
+    late = [*here[:1], here[1]._replace(energy=400.0), *here[2:]]
+    assert long_run.diagnose([*other, *late], REAL).word == "drifting"
+
+
+def test_saturated_values_are_within_a_hundredth_of_the_ends():
+    x = np.array([-1.5, -1.0, -0.981, -0.979, 0.0, 0.979, 0.981, 1.0, 3.0, 0.5])
+    assert long_run.saturated_share(x, -1, 1) == pytest.approx(0.6)
+    assert long_run.saturated_share(x, -2, 4) == 0
+
+
+def test_the_reference_is_of_other_images_than_its_floor():
+    x = np.random.default_rng(0).normal(size=(60, 2, 2, 1))
+    energies = np.arange(60.0)
+    found, reason = long_run.reference(x, energies, 20, low=-1, high=1)
+    assert reason is None
+    assert found.energy == 29.5
+    assert found.energy_std == pytest.approx(np.std(energies, ddof=1))
+    assert found.contrast == pytest.approx(np.std(x))
+    assert found.fit.num_examples == 40
+    assert found.frechet_floor > 0
+    few, reason = long_run.reference(x[:22], energies[:22], 20, low=-1, high=1)
+    assert few.fit is None
+    assert reason is not None
+    assert np.isnan(few.frechet_floor)
+
+
+def test_a_record_of_chains():
+    start = np.zeros((2, 2, 2, 1))
+    x = np.stack([np.full((2, 2, 1), 1.0), np.full((2, 2, 1), -0.5)])
+    grad = np.stack([np.full((2, 2, 1), 3.0), np.full((2, 2, 1), 1.0)])
+    found = long_run.record(
+        5, 1, x, start, np.array([1.0, 3.0]), grad, 0.7, REAL, low=-1, high=1
+    )  # fmt: skip
+    assert found[:4] == (5, 1, 2.0, 1.0)
+    assert found.grad_norm == pytest.approx(4.0)  # 6 and 2
+    assert found.displacement == pytest.approx(1.5)  # 2 and 1
+    assert found.acceptance == 0.7
+    assert found.contrast == pytest.approx(0.75)
+    assert found.saturated == 0.5
+    assert np.isnan(found.frechet)

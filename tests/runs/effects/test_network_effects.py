@@ -1,0 +1,251 @@
+"""What the fields of networks, of their arithmetic and of ensembles do, from a config on."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from effects_table import changed, shows
+
+from configs import default
+from ebm_jax import parallel, tasks
+from ebm_jax.data import Dataset
+from ebm_jax.runs import build, preview
+from ebm_jax.runs.trained import load_trained
+
+SMALL = {
+    "recovery_resnet": {"width": 4, "multipliers": (1,), "num_blocks": 1},
+    "igebm_resnet": {"width": 4, "multipliers": (1,), "num_blocks": (1,)},
+    "igebm_conv": {"width": 4, "first_width": 4, "multipliers": (1,), "gain_layer": 0},
+    "mdsm_resnet": {"width": 4, "multipliers": (1,), "num_blocks": 1},
+    "mlp": {"width": 4, "depth": 1},
+}
+METHOD = {"recovery_resnet": "recovery_likelihood", "mlp": "energy_discrepancy"}
+
+
+@pytest.fixture(autouse=True)
+def stub(monkeypatch):
+    def load_split(config, split):
+        if config.data.name == "cifar10":
+            images = np.zeros((16, 8, 8, 1), np.uint8)
+            return Dataset("made", split, images, np.zeros(16, np.int32), 10, (0.0, 255.0))
+        points = np.random.default_rng(0).normal(size=(400, 2)).astype(np.float32)
+        return Dataset("rings", split, points, np.zeros(400, np.int32), 1, (-4.0, 4.0))
+
+    monkeypatch.setattr(build, "load_split", load_split)
+
+
+def config_of(network, *fields, **values):
+    method = METHOD.get(network, "contrastive_divergence")
+    config = default.get_config()
+    config.data.update(name="rings" if network == "mlp" else "cifar10", random_flip=False)
+    config.network = default.network(network, **{**SMALL[network], **values})
+    config.method = default.method(method)
+    config.sampler = default.sampler(method)
+    config.training.batch_size = 16
+    return changed(config, *(f"network:{network}.{field}" for field in fields))
+
+
+def shapes(config):
+    """{path of a parameter: shape}."""
+    tree = build.params_template(build.build(config))
+    flat = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {"/".join(p.key for p in path): leaf.shape for path, leaf in flat}
+
+
+def primitives(config):
+    """Names of the primitives of the network, one for each call."""
+    network, found = build.build(config).method.network, []
+    x = jnp.zeros((1, *network.input_shape))
+    params = jax.eval_shape(network.init, jax.random.key(0), x)
+
+    def collect(jaxpr):
+        for equation in jaxpr.eqns:
+            found.append(equation.primitive.name)
+            for value in equation.params.values():
+                inner = getattr(value, "jaxpr", value)
+                if hasattr(inner, "eqns"):
+                    collect(inner)
+
+    collect(jax.make_jaxpr(lambda p, x: network.apply(p, x))(params, x).jaxpr)
+    return found
+
+
+@shows(*(f"network:recovery_resnet.{name}" for name in SMALL["recovery_resnet"]))
+def test_recovery_resnet():
+    usual = shapes(config_of("recovery_resnet"))
+    assert usual["conv_in/kernel"] == (3, 3, 1, 4)
+    blocks = {path.partition("/")[0] for path in usual if path.startswith("resolution")}
+    assert blocks == {"resolution_0_block_0"}
+    wider = shapes(config_of("recovery_resnet", "width"))
+    assert wider["conv_in/kernel"] == (3, 3, 1, 6)
+    assert wider["temb_dense_0/kernel"] == (6, 24)
+    more = shapes(config_of("recovery_resnet", "num_blocks"))
+    assert "resolution_0_block_1/conv1/kernel" in more
+    assert "resolution_0_block_2/conv1/kernel" not in more
+    deeper = shapes(config_of("recovery_resnet", "multipliers"))
+    assert deeper["resolution_1_block_0/conv1/kernel"] == (3, 3, 4, 12)
+    assert deeper["temb_dense_2/kernel"] == (16, 12)
+
+
+OF_RESNET = [f"network:igebm_resnet.{name}" for name in (*SMALL["igebm_resnet"], "num_classes")]
+
+
+@shows(*OF_RESNET)
+def test_igebm_resnet():
+    assert shapes(config_of("igebm_resnet", "width"))["conv_in/kernel"] == (3, 3, 1, 6)
+    more = shapes(config_of("igebm_resnet", "num_blocks"))
+    assert {path.partition("/")[0] for path in more if path.startswith("stage")} == {
+        "stage_0_block_0",
+        "stage_0_block_1",
+    }
+    assert shapes(config_of("igebm_resnet", "multipliers"))["head/kernel"] == (12, 1)
+    usual, of_classes = (shapes(config_of("igebm_resnet", *f)) for f in ((), ("num_classes",)))
+    of_block = {path.rpartition("/")[2] for path in usual if of_classes[path] != usual[path]}
+    assert "gain" in of_block
+    assert usual["stage_0_block_0/gain"] == (4,)
+    for name in of_block:
+        assert of_classes[f"stage_0_block_0/{name}"] == (10, *usual[f"stage_0_block_0/{name}"])
+
+
+OF_CONV = [f"network:igebm_conv.{name}" for name in (*SMALL["igebm_conv"], "num_classes")]
+
+
+@shows(*OF_CONV)
+def test_igebm_conv():
+    usual = shapes(config_of("igebm_conv"))
+    assert usual["conv_0/kernel"] == (4, 4, 4, 4)
+    assert shapes(config_of("igebm_conv", "width"))["conv_0/kernel"] == (4, 4, 4, 6)
+    first = shapes(config_of("igebm_conv", "first_width"))
+    assert first["conv_in/kernel"] == (3, 3, 1, 6)
+    assert first["conv_0/kernel"] == (4, 4, 6, 4)
+    deeper = shapes(config_of("igebm_conv", "multipliers"))
+    assert (deeper["conv_0/kernel"], deeper["conv_1/kernel"]) == ((4, 4, 4, 8), (4, 4, 8, 12))
+
+    def gain(*fields):
+        found = shapes(config_of("igebm_conv", "multipliers", "num_classes", *fields))
+        (shape,) = {s for path, s in found.items() if "gain" in path and 10 in s}
+        return shape
+
+    assert gain() == (10, 8)
+    assert gain("gain_layer") == (10, 12)
+
+
+@shows(
+    "network:igebm_resnet.activation",
+    "network:igebm_resnet.final_activation",
+    "network:igebm_conv.activation",
+)
+def test_activations():
+    """A swish is a logistic each: convolution, two of a block, last of it; the last alone."""
+    for network, fields, number in (
+        ("igebm_resnet", (), 0),
+        ("igebm_resnet", ("final_activation",), 1),
+        ("igebm_resnet", ("activation",), 3),
+        ("igebm_resnet", ("activation", "final_activation"), 4),
+        ("igebm_conv", (), 0),
+        ("igebm_conv", ("activation",), 3),
+    ):
+        assert primitives(config_of(network, *fields)).count("logistic") == number
+
+
+@shows(*(f"network:mdsm_resnet.{name}" for name in SMALL["mdsm_resnet"]))
+def test_mdsm_resnet():
+    assert shapes(config_of("mdsm_resnet", "width"))["conv_in/kernel"] == (3, 3, 1, 6)
+    more = shapes(config_of("mdsm_resnet", "num_blocks"))
+    assert {path.partition("/")[0] for path in more if path.startswith("stage")} == {
+        "stage_0_block_0",
+        "stage_0_block_1",
+    }
+    wider = shapes(config_of("mdsm_resnet", "multipliers"))
+    assert wider["stage_0_block_0/conv2/kernel"] == (3, 3, 4, 12)
+
+
+@shows(*(f"network:mlp.{name}" for name in ("width", "depth", "num_frequencies", "frequency")))
+def test_mlp():
+    usual = shapes(config_of("mlp"))
+    assert usual["hidden_0/kernel"] == (2, 4)
+    assert shapes(config_of("mlp", "width"))["hidden_0/kernel"] == (2, 6)
+    deeper = shapes(config_of("mlp", "depth"))
+    assert deeper["hidden_1/kernel"] == (4, 4)
+    assert "hidden_2/kernel" not in deeper
+    waves = shapes(config_of("mlp", "num_frequencies"))
+    assert waves["frequencies/kernel"] == (2, 5)
+    assert waves["hidden_0/kernel"] == (2 + 10, 4)
+    for fields, deviation in (((), 1.0), (("frequency",), 7.0)):
+        run = build.build(config_of("mlp", *fields, num_frequencies=200))
+        kernel = run.method.init(jax.random.key(0), {"image": jnp.zeros((1, 2))})[0]
+        found = np.std(kernel["frequencies"]["kernel"])
+        assert found == pytest.approx(deviation, rel=0.15)  # four standard errors of 400
+
+
+@shows("compute.dtype", "compute.formulation")
+def test_arithmetic():
+    """Rounding to 8 bits changes energies by about 2^-8 of them; a matrix product does not."""
+    config = config_of("igebm_conv")
+    assert "conv_general_dilated" in primitives(config)
+    assert "conv_general_dilated" not in primitives(changed(config, "compute.formulation"))
+    x = jax.random.uniform(jax.random.key(1), (4, 8, 8, 1))
+    energies = {}
+    for field in (None, "compute.dtype", "compute.formulation"):
+        method = build.build(changed(config, *([field] if field else []))).method
+        params, _ = method.init(jax.random.key(0), {"image": jnp.zeros((16, 8, 8, 1))})
+        assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
+        energies[field] = jax.jit(method.network.apply)({"params": params}, x)
+        assert energies[field].dtype == jnp.float32
+    size = np.max(np.abs(energies[None]))
+    dense = np.max(np.abs(energies["compute.formulation"] - energies[None])) / size
+    rounded = np.max(np.abs(energies["compute.dtype"] - energies[None])) / size
+    assert dense < 1e-5
+    assert 1e-4 < rounded < 0.1
+
+
+@shows("ensemble.checkpoints", "ensemble.combine", "ensemble.temperature", "sampling.batch_size")
+def test_ensembles_and_batches_of_samples(tmp_path, monkeypatch):
+    """On two checkpoints of a trained run: every mode sees the energies of both together."""
+    monkeypatch.setattr(preview, "figure", lambda *_: np.zeros((8, 8, 3), np.uint8))
+    config = config_of("mlp")
+    config.training.update(num_steps=2, ema_decay=0.0)
+    config.optimizer = default.optimizer("adam", learning_rate=0.3)
+    config.train.update(checkpoint_every=1, sample_every=0)
+    config.sampler.update(num_steps=2)
+    config.sampling.update(num_samples=16, batch_size=16)
+    assert tasks.run("train", config, tmp_path) == 0
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(6, 2)).astype(np.float32))
+    base_energy = jnp.sum(x**2, 1) / (2 * 16.0)
+
+    def energies(*fields):
+        trained = load_trained(changed(config, *fields), tmp_path)
+        found = trained.run.method.densities(trained.params).energy(jnp.zeros((), jnp.int32))(x)
+        return np.asarray(found - base_energy), trained
+
+    newest, trained = energies()
+    assert trained.step == 2
+    config.ensemble.checkpoints = (1,)
+    oldest, trained = energies()
+    assert trained.step == 1
+    assert np.max(np.abs(newest - oldest)) > 1e-3
+    for fields, expected in (
+        ((), (newest + oldest) / 2),
+        (("ensemble.combine",), newest + oldest),
+        (("ensemble.temperature",), (newest + oldest) / 8),
+    ):
+        found, _ = energies("ensemble.checkpoints", *fields)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+    config.ensemble.checkpoints = ()
+    sizes, usual = [], parallel.map_examples
+
+    def counted(fn, batch_size):
+        sizes.append(batch_size)
+        return usual(fn, batch_size)
+
+    monkeypatch.setattr(parallel, "map_examples", counted)
+    samples = []
+    for fields in ((), ("sampling.batch_size",)):
+        assert tasks.run("sample", changed(config, *fields), tmp_path) == 0
+        (file,) = (tmp_path / "sample").glob("samples.np[yz]")
+        loaded = np.load(file)
+        samples.append(loaded if file.suffix == ".npy" else loaded["x"])
+    assert sizes == [16, 8]
+    assert samples[0].shape[0] == 16
+    np.testing.assert_allclose(samples[0], samples[1], rtol=1e-5, atol=1e-6)

@@ -1,0 +1,467 @@
+"""What the fields of data, training and optimizers do in --mode=train, from config to state.
+
+The method has losses and gradients that are written down; checkpoints are kept in memory.
+"""
+
+import contextlib
+import dataclasses
+import json
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from effects_stubs import SHAPE, images, stubs
+from effects_table import changed, shows, value_of
+
+from configs import default
+from ebm_jax import command_line, data, tasks
+from ebm_jax.methods import MethodState
+from ebm_jax.methods.base import Mean, mean_over_batch, zeros_like_examples
+from ebm_jax.methods.registry import METHODS
+from ebm_jax.runs import build, preview
+from ebm_jax.runs.trained import load_trained
+from ebm_jax.settings import setting
+from ebm_jax.tasks import train
+from ebm_jax.training.divergence import DIVERGED_EXIT_CODE, DivergenceError
+
+__all__ = ["stubs"]
+
+GRADIENTS = (1.0, 3.0, 2.0, 5.0, 4.0)  # of each of four parameters, step by step
+
+
+@dataclasses.dataclass(frozen=True)
+class NoSettings:
+    """Of a sampler without any."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Ramp:
+    """loss = g_step sum(w); metrics are the moments of the batch's images.
+
+    not_finite_at: the step whose loss is NaN; 0: none.
+    """
+
+    network: object
+    not_finite_at: int = setting(0, "updates before a loss that is NaN; 0: never", at_least=0)
+    sampler: NoSettings = NoSettings()
+
+    def init(self, rng_key, example_batch):
+        return {"w": jax.random.uniform(rng_key, (4,))}, MethodState()
+
+    def loss(self, params, method_state, batch, rng_key):
+        x, step = batch["image"], batch["step"]
+        wrong = (step == self.not_finite_at) & (self.not_finite_at > 0)
+        factor = jnp.where(wrong, jnp.nan, jnp.asarray(GRADIENTS)[step % len(GRADIENTS)])
+        flat = x.reshape(len(x), -1)
+        metrics = {
+            "energy_pos": mean_over_batch(flat.mean(1)),
+            "left": mean_over_batch(x[:, 0, 0, 0]),
+            "right": mean_over_batch(x[:, 0, 1, 0]),
+            "square": mean_over_batch((flat**2).mean(1)),
+            "count": Mean(jnp.asarray(float(len(x))), jnp.asarray(1 / jax.device_count())),
+            "draw": jax.random.uniform(rng_key),
+        }
+        return factor * jnp.sum(params["w"]), (method_state, metrics)
+
+    def sample(self, params, rng_key, index):
+        noise = jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(rng_key, i), SHAPE))(index)
+        return zeros_like_examples(SHAPE, index) + params["w"][0] + 10 * jnp.round(noise, 3)
+
+    def densities(self, params):
+        raise NotImplementedError
+
+
+class Memory:
+    """Checkpoints of one run in memory."""
+
+    def __init__(self):
+        self.states = {}
+
+    def save(self, step, state, **_):
+        self.states[step] = jax.tree.map(np.array, state)
+
+    def restore(self, step, template, **_):
+        return self.states[step]
+
+    def restore_latest(self, template, **_):
+        return None
+
+    def steps(self):
+        return sorted(self.states)
+
+    def wait(self):
+        pass
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ramp(stubs):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(METHODS, "ramp", Ramp)
+        yield
+
+
+def config_of(**values):
+    config = default.get_config()
+    config.data.update(random_flip=False, low=0.0, high=1.0)
+    config.network = default.network("quadratic")
+    config.method = default.method("ramp", **values)
+    config.sampler = default.sampler("ramp")
+    config.optimizer = default.optimizer("adam", learning_rate=0.01)
+    config.training.update(batch_size=16, num_steps=3, ema_decay=0.9)
+    config.train.update(log_every=1, sample_every=0, checkpoint_every=1)
+    config.sampling.update(num_samples=16, batch_size=16)
+    return config
+
+
+def trained(config, path, monkeypatch, dataset=None):
+    """--mode=train with checkpoints in memory; what it wrote and showed."""
+    memory, grids = Memory(), []
+
+    def figure(run, params, samples):
+        grids.append((params, np.array(samples)))
+        return np.zeros((8, 8, 3), np.uint8)
+
+    monkeypatch.setattr(train, "open_checkpoints", lambda *_, **__: contextlib.nullcontext(memory))
+    monkeypatch.setattr(preview, "figure", figure)
+    if dataset is not None:
+        monkeypatch.setattr(build, "load_split", lambda config, split: dataset)
+    error = None
+    try:
+        assert tasks.run("train", config, path) == 0
+    except DivergenceError as diverged:
+        error = diverged
+    file = path / "metrics.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    pictures = sorted(p.name for p in path.glob("samples/*.png"))
+    return types.SimpleNamespace(
+        states=memory.states, lines=lines, grids=grids, pictures=pictures, error=error
+    )
+
+
+# ------------------------------------------------------------------------------- training
+
+
+@shows("training.ema_decay", "training.num_steps", "training.batch_size", "sampling.num_samples")
+def test_averages_steps_and_batches(tmp_path, monkeypatch):
+    """Grids are of the EMA, one after the other of the update that made it."""
+    fields = (
+        "training.ema_decay", "training.num_steps", "training.batch_size", "sampling.num_samples",
+    )  # fmt: skip
+    config = changed(config_of(), *fields)
+    config.optimizer.learning_rate = 0.5  # far enough from the raw parameters
+    config.train.sample_every = 1
+    found = trained(config, tmp_path, monkeypatch)
+    assert sorted(found.states) == [1, 2, 3, 4, 5]
+    assert [line["count"] for line in found.lines] == [24] * 5
+    run = build.build(config)
+    first = build.init_state(run)
+    np.testing.assert_array_equal(first.ema_params["w"], first.params["w"])
+    ema, decay = first.ema_params["w"].astype(np.float64), 0.7
+    for step in range(1, 6):
+        state = found.states[step]
+        ema = decay * ema + (1 - decay) * state.params["w"]
+        np.testing.assert_allclose(state.ema_params["w"], ema, rtol=1e-5)
+        params, samples = found.grids[step - 1]
+        np.testing.assert_allclose(params["w"], ema, rtol=1e-5)
+        expected = run.method.sample(params, run.key("sample"), jnp.arange(24))
+        np.testing.assert_allclose(samples, expected, rtol=1e-5)
+        assert np.max(np.abs(state.params["w"] - ema)) > 0.1
+
+
+@shows("seed", "sampling.seed")
+def test_seeds(tmp_path, monkeypatch):
+    """Parameters, order of the data and noise of training have one; samples have another."""
+    config = config_of()
+    runs = {}
+    for name, fields in (("usual", ()), ("seed", ("seed",)), ("samples", ("sampling.seed",))):
+        changed_config = changed(config, *fields)
+        found = trained(changed_config, tmp_path / name, monkeypatch)
+        runs[name] = found
+        seed = changed_config.seed
+        params = build.build(changed_config).method.init(
+            jax.random.split(jax.random.key(seed))[0], {"image": np.zeros((1, *SHAPE))}
+        )[0]["w"]
+        sum_of_updates = found.states[1].params["w"] - params
+        np.testing.assert_allclose(sum_of_updates, -0.01, rtol=1e-3)
+        for step, line in enumerate(found.lines):
+            order = data.batch_indices(120, 16, step, seed)
+            batch = images("train").images[order] / 255
+            assert line["energy_pos"] == pytest.approx(batch.mean(), rel=1e-5)
+        index = jnp.arange(16)
+        key = jax.random.key(changed_config.sampling.seed)
+        expected = Ramp(None).sample(found.grids[-1][0], key, index)
+        np.testing.assert_allclose(found.grids[-1][1], expected, rtol=1e-5)
+    draws = {name: [line["draw"] for line in found.lines] for name, found in runs.items()}
+    assert draws["usual"] == draws["samples"]
+    assert len({*draws["usual"], *draws["seed"]}) == 6
+
+
+@shows("train.log_every", "train.sample_every", "train.checkpoint_every")
+def test_how_often(tmp_path, monkeypatch):
+    config = config_of()
+    config.training.num_steps = 5
+    config.train.update(log_every=1, sample_every=0, checkpoint_every=9)
+    for name in ("none", "log_every", "sample_every", "checkpoint_every"):
+        found = trained(
+            changed(config, *([] if name == "none" else [f"train.{name}"])),
+            tmp_path / name, monkeypatch,
+        )  # fmt: skip
+        twice = [2, 4, 5]
+        every = [1, 2, 3, 4, 5]
+        assert [line["step"] for line in found.lines] == (twice if name == "log_every" else every)
+        assert sorted(found.states) == (twice if name == "checkpoint_every" else [5])
+        shown = twice if name == "sample_every" else [5]
+        assert found.pictures == [f"step_{step:07d}.png" for step in shown]
+
+
+@shows("train.max_abs_energy")
+def test_bound_on_energies(tmp_path, monkeypatch, capsys):
+    """A mean energy of 4 goes on, one of 5 ends the run: main.py then leaves with 3."""
+    white = images("train")._replace(images=np.full((120, *SHAPE), 255, np.uint8))
+    config = changed(config_of(), "train.max_abs_energy")
+    config.data.high = 4.0
+    assert trained(config, tmp_path / "below", monkeypatch, white).error is None
+    config.data.high = 5.0
+    error = trained(config, tmp_path / "above", monkeypatch, white).error
+    assert "diverged at step 1: energy_pos is 5, beyond 4.5" in str(error)
+    with pytest.raises(SystemExit) as left, command_line.one_line_errors():
+        raise error
+    assert left.value.code == DIVERGED_EXIT_CODE == 3
+    config.train.max_abs_energy = 1e8
+    assert trained(config, tmp_path / "far", monkeypatch, white).error is None
+
+
+@shows("train.max_retries")
+def test_retries(tmp_path, monkeypatch, capsys):
+    found = trained(config_of(not_finite_at=1), tmp_path / "none", monkeypatch)
+    assert "diverged at step 2: the loss is nan" in str(found.error)
+    config = changed(config_of(not_finite_at=1), "train.max_retries")
+    config.train.log_every = 1
+    found = trained(config, tmp_path / "two", monkeypatch)
+    assert "after 2 of 2 retries" in str(found.error)
+    assert capsys.readouterr().out.count("going back to step 1") == 2
+    assert list(found.states) == [1]
+
+
+@shows("training.init_from", "train.keep_checkpoints", "train.pin_every")
+def test_checkpoints_that_are_left_and_started_from(tmp_path, monkeypatch):
+    """With files. Steps 2 and 4 are pinned, 5 is the newest; of the other run nothing else."""
+    monkeypatch.setattr(preview, "figure", lambda *_: np.zeros((8, 8, 3), np.uint8))
+    config = changed(config_of(), "train.keep_checkpoints", "train.pin_every")
+    config.training.num_steps = 5
+    assert tasks.run("train", config, tmp_path / "first") == 0
+    left = {int(p.name) for p in (tmp_path / "first/checkpoints").iterdir()}
+    assert left == {2, 4, 5}
+    monkeypatch.undo()
+    newest = load_trained(config, tmp_path / "first")
+    assert newest.step == 5
+    assert newest.ema_decay == 0.9
+
+    again = config_of()
+    again.training.update(init_from=f"{tmp_path}/first@4", num_steps=1, ema_decay=0.5)
+    found = trained(again, tmp_path / "second", monkeypatch)
+    whole = trained(config, tmp_path / "third", monkeypatch)
+    at_four, state = whole.states[4], found.states[1]
+    assert state.step == 1
+    updated = at_four.params["w"] - 0.01  # Adam's first step, with new moments
+    np.testing.assert_allclose(state.params["w"], updated, rtol=1e-4)
+    ema = 0.5 * at_four.ema_params["w"] + 0.5 * updated
+    np.testing.assert_allclose(state.ema_params["w"], ema, rtol=1e-4)
+
+
+# ----------------------------------------------------------------------------------- data
+
+
+@shows("data.low", "data.high", "data.random_flip", "data.dequantize")
+def test_preprocessing(tmp_path, monkeypatch):
+    """Images of a black left and a gray right half: every moment of the batch is known."""
+    halves = np.zeros((120, *SHAPE), np.uint8)
+    halves[:, :, 1] = 51
+    halves = images("train")._replace(images=halves)
+    config = config_of()
+    config.training.update(batch_size=128, num_steps=1)
+    plain = trained(config, tmp_path / "plain", monkeypatch, halves).lines[0]
+    assert (plain["left"], plain["right"]) == pytest.approx((0, 0.2), abs=1e-6)
+    moved = trained(changed(config, "data.low", "data.high"), tmp_path / "box", monkeypatch, halves)
+    assert moved.lines[0]["left"] == pytest.approx(-3)
+    assert moved.lines[0]["right"] == pytest.approx(-3 + 8 * 0.2)
+
+    config.data.random_flip = True
+    mirrored = trained(config, tmp_path / "flip", monkeypatch, halves).lines[0]
+    assert mirrored["left"] + mirrored["right"] == pytest.approx(0.2)
+    assert mirrored["left"] / 0.2 == pytest.approx(0.5, abs=4 * 0.5 / np.sqrt(128))
+    assert 0 < mirrored["left"] / 0.2 < 1
+    run = build.build(config)
+    held_out = run.random_examples(halves, 120)
+    assert np.max(held_out[:, 0, 0]) == 0  # no other image is
+
+    config.data.random_flip = value_of("data.random_flip")
+    noisy_config = changed(config, "data.dequantize")
+    noisy = trained(noisy_config, tmp_path / "noise", monkeypatch, halves).lines[0]
+    cells, error = np.array([0, 51]) / 256, 1 / 256 / np.sqrt(12 * 256)
+    assert noisy["left"] == pytest.approx(cells[0] + 0.5 / 256, abs=4 * error)
+    assert noisy["right"] == pytest.approx(cells[1] + 0.5 / 256, abs=4 * error)
+    variance = noisy["square"] - np.mean((cells + 0.5 / 256) ** 2)
+    assert variance > 0
+    run = build.build(noisy_config)
+    within = run.random_examples(halves, 120).ravel() * 256 % 1
+    assert 0.4 < np.mean(within) < 0.6
+    assert np.std(within) == pytest.approx(1 / np.sqrt(12), rel=0.1)
+
+
+@shows("held_out_split", "data_dir", "data.image_size", "data.label")
+def test_what_reaches_the_data_sets(monkeypatch):
+    asked = []
+
+    def load_dataset(name, split, **options):
+        asked.append((name, split, options))
+        return images(split)
+
+    monkeypatch.setattr(build, "load_split", LOAD_SPLIT)
+    monkeypatch.setattr(data, "load_dataset", load_dataset)
+    none = dict.fromkeys(("data_dir", "pad_to", "image_size", "label"))
+    build.build(config_of()).held_out()
+    assert asked == [("cifar10", "train", none), ("cifar10", "test", none)]
+    asked.clear()
+    fields = ("held_out_split", "data_dir", "data.image_size", "data.label")
+    build.build(changed(config_of(), *fields)).held_out()
+    options = {"data_dir": "elsewhere", "pad_to": None, "image_size": 24, "label": "scale"}
+    assert asked == [("cifar10", "train", options), ("cifar10", "validation", options)]
+
+
+@shows("data.name", "data.split", "data.pad_to")
+def test_data_that_is_there(monkeypatch):
+    monkeypatch.setattr(build, "load_split", LOAD_SPLIT)
+    config = config_of()
+    assert LOAD_SPLIT(changed(config, "data.name"), "train").images.shape[1:] == (2,)
+    config.data.name = "digits"
+    plain = build.build(config).dataset
+    other = build.build(changed(config, "data.split")).dataset
+    assert (plain.num_examples, plain.split) == (901, "train")
+    assert (other.num_examples, other.split) == (896, "test")
+    padded = build.build(changed(config, "data.pad_to")).dataset.images
+    assert padded.shape == (901, 16, 16, 1)
+    np.testing.assert_array_equal(padded[:, 4:12, 4:12], plain.images)
+    assert padded.sum() == plain.images.sum()
+
+
+LOAD_SPLIT = build.load_split
+
+
+@shows("distributed", "cpu_devices")
+@pytest.mark.parametrize("field", [None, "distributed", "cpu_devices"])
+def test_devices_and_processes(field, monkeypatch):
+    """What main.py does with them before any mode."""
+    import main
+
+    config, done = changed(config_of(), *([field] if field else [])), {"joined": 0}
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "unused")
+    monkeypatch.setattr(jax.config, "update", lambda name, value: done.update({name: value}))
+    monkeypatch.setattr(
+        jax.distributed, "initialize", lambda **_: done.update(joined=done["joined"] + 1)
+    )
+    monkeypatch.setattr(main, "_CONFIG", types.SimpleNamespace(value=config))
+    monkeypatch.setattr(main, "_MODE", types.SimpleNamespace(value="train"))
+    monkeypatch.setattr(main, "_WORKDIR", types.SimpleNamespace(value="nowhere"))
+    monkeypatch.setattr(main, "collect_background_errors", lambda: None)
+    monkeypatch.setattr(tasks, "run", lambda mode, *_: done.update(mode=mode) or 0)
+    with pytest.raises(SystemExit) as left:
+        main.main([])
+    assert (left.value.code, done["mode"]) == (0, "train")
+    assert done["jax_num_cpu_devices"] == (3 if field == "cpu_devices" else 1)
+    assert done["joined"] == (field == "distributed")
+
+
+# ----------------------------------------------------------------------------- optimizers
+
+
+def adam(config, gradients):
+    """Updates [steps] of a parameter with these gradients, in float64; of n equal parameters."""
+    s, num_steps = config.optimizer, config.training.num_steps
+    mean, square, updates = 0.0, 0.0, []
+    for step, gradient in enumerate(gradients):
+        if s.name == "igebm_adam":
+            bound = 3 * np.sqrt(square / (1 - s.b2 ** (step + 1))) + 0.1
+            gradient = np.clip(gradient, -bound, bound)
+        elif s.max_grad_norm:
+            gradient = gradient * min(1, s.max_grad_norm / (2 * abs(gradient)))  # of four
+        mean = s.b1 * mean + (1 - s.b1) * gradient
+        square = s.b2 * square + (1 - s.b2) * gradient**2
+        direction = mean / (1 - s.b1 ** (step + 1)) / np.sqrt(square / (1 - s.b2 ** (step + 1)))
+        rate, after = s.learning_rate, step - s.warmup_steps
+        if after < 0:
+            rate *= step / s.warmup_steps
+        elif s.schedule == "cosine":
+            share = (1 + np.cos(np.pi * after / (num_steps - s.warmup_steps))) / 2
+            rate = s.final_learning_rate + (rate - s.final_learning_rate) * share
+        updates.append(-rate * direction)
+    return np.array(updates)
+
+
+CHANGES = {
+    "learning_rate": ("learning_rate",),
+    "schedule": ("schedule",),
+    "final_learning_rate": ("schedule", "final_learning_rate"),
+    "warmup_steps": ("warmup_steps",),
+    "b1": ("b1",),
+    "b2": ("b2",),
+    "max_grad_norm": ("max_grad_norm", "b2"),
+    "all": ("schedule", "final_learning_rate", "warmup_steps", "b1"),
+}
+NAMES = [(name, change) for name in ("adam", "igebm_adam") for change in ("none", *CHANGES)]
+NAMES.remove(("igebm_adam", "max_grad_norm"))
+
+
+@shows(*(f"optimizer:{name}.{change}" for name, change in NAMES if change not in ("none", "all")))
+@pytest.mark.parametrize(("name", "change"), NAMES)
+def test_updates_in_closed_form(name, change):
+    config = config_of()
+    config.training.num_steps = 5
+    config.optimizer = default.optimizer(name, learning_rate=0.1)
+    config = changed(config, *(f"optimizer:{name}.{field}" for field in CHANGES.get(change, ())))
+    optimizer, w = build.make_optimizer(config), {"w": jnp.zeros(4)}
+    state, found = optimizer.init(w), []
+    for gradient in GRADIENTS:
+        updates, state = optimizer.update({"w": jnp.full(4, gradient)}, state, w)
+        found.append(float(updates["w"][0]))
+    np.testing.assert_allclose(found, adam(config, GRADIENTS), rtol=1e-4)
+    if change == "final_learning_rate":  # after the last step it is this
+        rate = -adam(config, [1.0] * 6)[-1] if name == "adam" else 0.02
+        assert rate == pytest.approx(0.02)
+
+
+def test_training_uses_the_optimizer_of_its_config(tmp_path, monkeypatch):
+    config = config_of()
+    config.training.num_steps = 5
+    config.optimizer = default.optimizer("adam", learning_rate=0.1, b2=0.5, max_grad_norm=2.0)
+    config.optimizer.update(schedule="cosine", final_learning_rate=0.02, warmup_steps=1)
+    found = trained(config, tmp_path, monkeypatch)
+    norms = [line["update_norm"] for line in found.lines]
+    np.testing.assert_allclose(norms, 2 * np.abs(adam(config, GRADIENTS)), rtol=1e-4, atol=1e-9)
+    np.testing.assert_allclose([line["grad_norm"] for line in found.lines], 2 * np.array(GRADIENTS))
+
+
+def test_a_gradient_that_is_not_finite_is_noticed(monkeypatch):
+    """Whatever the loss is: |w| has a finite value and no finite gradient where w overflows."""
+    import optax
+
+    from ebm_jax.training.state import init_train_state
+    from ebm_jax.training.train_step import make_train_step
+
+    class Kink(Ramp):
+        def init(self, rng_key, example_batch):
+            return {"w": jnp.zeros(4)}, MethodState()
+
+        def loss(self, params, method_state, batch, rng_key):
+            return jnp.sum(jnp.sqrt(params["w"])), (method_state, {})
+
+    method, batch = Kink(None), {"image": jnp.zeros((2, *SHAPE))}
+    step = make_train_step(method, optax.sgd(0.0), rng_key=jax.random.key(0), ema_decay=0.9)
+    state, metrics = step(init_train_state(jax.random.key(0), method, optax.sgd(0.0), batch), batch)
+    assert np.isfinite(metrics["loss"])
+    assert not np.isfinite(metrics["grad_norm"])
+    assert not state.finite_so_far
+    assert not metrics["finite_so_far"]

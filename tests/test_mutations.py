@@ -1,0 +1,112 @@
+"""The mutation script itself: its operators, which tests it runs, and what it says of a mutant."""
+
+import ast
+
+import mutations
+import pytest
+
+SOURCE = '''"""Docstring of 1 + 1."""
+
+def f(x: int = 3, *, scale=2.0):
+    """Of 2 < 3."""
+    if x < 4 and not scale:
+        raise ValueError(f"{x + 1}")
+    g(x, scale, key=x)
+    é = settings.width + f.width + self.width
+    return float(x + 2) if x else scale or é
+'''
+CHANGES = {
+    ("comparison", "x < 4 -> (x <= 4)"),
+    ("comparison", "x < 4 -> (x > 4)"),
+    ("arithmetic", "x + 2 -> (x - 2)"),
+    ("constant", "3 -> (4)"),
+    ("constant", "2.0 -> (4.0)"),
+    ("constant", "4 -> (5)"),
+    ("constant", "2 -> (3)"),
+    ("keyword", "g(x, scale, key=x) -> (g(x, scale))"),
+    ("arguments", "g(x, scale, key=x) -> (g(scale, x, key=x))"),
+    ("condition", "x < 4 and not scale -> (not (x < 4 and (not scale)))"),
+    ("condition", "float(x + 2) if x else scale or é -> (float(x + 2) if not x else scale or é)"),
+    ("logic", "x < 4 and not scale -> (x < 4 or not scale)"),
+    ("logic", "scale or é -> (scale and é)"),
+    ("logic", "scale or é -> (é)"),
+    ("call", "float(x + 2) -> (x + 2)"),
+    ("removed", "g(x, scale, key=x) -> pass"),
+    ("attribute", "settings.width -> (128)"),
+    (
+        "arithmetic",
+        "settings.width + f.width + self.width -> (settings.width + f.width - self.width)",
+    ),
+    ("arithmetic", "settings.width + f.width -> (settings.width - f.width)"),
+}
+
+
+def test_operators():
+    """All changes of a function, and nothing of messages, docstrings and annotations."""
+    found = mutations.mutants_of("f.py", SOURCE, {"width": "128"})
+    assert {(m.operator, m.change) for m in found} == CHANGES
+    for mutant in found:
+        ast.parse(mutant.source)
+        assert len(mutant.source.splitlines()) == len(SOURCE.splitlines())
+
+
+def test_mutants_of_the_package():
+    """Thousands, all of which parse; a sample is of all operators, and the same for a seed."""
+    found = mutations.all_mutants(mutations.TREE, "ebm_jax/t*")
+    assert len(found) > 500
+    sample = mutations.chosen(found, 30, seed=1)
+    assert sample == mutations.chosen(found, 30, seed=1)
+    assert sample != mutations.chosen(found, 30, seed=2)
+    assert {m.operator for m in sample} == {*mutations.EXPRESSIONS, "removed", "attribute"}
+    for mutant in sample:
+        ast.parse(mutant.source)
+
+
+def test_equivalent_mutants_are_of_the_package_and_have_a_reason(tmp_path):
+    for path, _ in mutations.equivalent(mutations.TREE):
+        assert (mutations.TREE / path).exists()
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "ebm_jax").mkdir()
+    (tmp_path / "ebm_jax/one.py").write_text("x = 1\n")
+    assert len(mutations.all_mutants(tmp_path, "*")) == 1
+    (tmp_path / "tests/mutations_equivalent.txt").write_text(
+        "# why\nebm_jax/one.py | 1 -> (2) | nobody reads x\n"
+    )
+    assert mutations.all_mutants(tmp_path, "*") == []
+
+
+def test_tests_that_see_a_file():
+    imports = mutations.Imports(mutations.TREE)
+    assert "tests/tasks/test_likelihood.py" in imports.tests_of("ebm_jax/tasks/likelihood.py", 4)
+    assert "tests/samplers/test_hmc.py" in imports.tests_of("ebm_jax/samplers/hmc.py", 2)[:2]
+    assert "tests/test_cli.py" in imports.tests_of("ebm_jax/command_line.py")
+    seen = imports.tests_of("ebm_jax/tasks/fid.py")
+    assert f"{mutations.EFFECTS}/test_mode_effects.py" in seen[:8]
+    assert "tests/samplers/test_hmc.py" not in seen
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A tree of one module and its test."""
+    (tmp_path / "ebm_jax").mkdir()
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "ebm_jax/one.py").write_text("def twice(x):\n    return 2 * x\n")
+    (tmp_path / "tests/test_one.py").write_text(
+        "from ebm_jax.one import twice\n\ndef test_twice():\n    assert twice(3) == 6\n"
+    )
+    return tmp_path
+
+
+def test_a_fault_is_noticed_and_none_is_not(small):
+    tests = mutations.Imports(small).tests_of("ebm_jax/one.py")
+    assert tests == ["tests/test_one.py"]
+    (doubled, *_) = (m for m in mutations.all_mutants(small, "*") if m.operator == "constant")
+    said = mutations.judge(doubled, small, tests, timeout=60)
+    assert said == "tests/test_one.py::test_twice failed"
+    assert mutations.judge(None, small, tests, timeout=60) == "survived"
+    assert "return 2 * x" in (small / "ebm_jax/one.py").read_text()
+
+
+def test_a_loop_without_end_is_stopped(small):
+    (small / "tests/test_one.py").write_text("while True:\n    pass\n")
+    assert mutations.run_tests(small, ["tests/test_one.py"], timeout=2) == "timed out"
