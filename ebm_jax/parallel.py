@@ -66,18 +66,18 @@ def map_examples(
     Calls in turn with one and the same object `common` put it on the devices once.
     """
     num_devices = jax.local_device_count()
-    placed: list[Any] = [None, None]  # the last `common`, and the same on every device
+    placed: list[tuple[Any, Any]] = []  # the last `common`, and the same on every device
 
     @on_each_device
     def on_each(common, arrays):
         return fn(common, *arrays)
 
     def mapped(common: Any, *arrays: np.ndarray) -> dict[str, np.ndarray]:
-        if placed[1] is None or placed[0] is not common:
-            placed[:] = common, (replicate(common),)
+        if not placed or placed[0][0] is not common:
+            placed[:] = [(common, replicate(common))]
         number = len(arrays[0])
         rows = np.minimum(np.arange(batch_size), number - 1).reshape(num_devices, -1)
-        found = on_each(*placed[1], tuple(np.asarray(a)[rows] for a in arrays))
+        found = on_each(placed[0][1], tuple(np.asarray(a)[rows] for a in arrays))
         return {
             name: np.concatenate(list(local_shards(values)))[:number]
             for name, values in found.items()
