@@ -147,7 +147,7 @@ def picture(workdir: pathlib.Path) -> np.ndarray:
     grids = {}
     for name, config_name in CONFIGS.items():
         config = load_config(config_name)
-        samples = np.load(folder(workdir, name) / "run" / "sample" / "samples.npy")
+        samples = np.load(folder(workdir, name) / "run" / "sample" / "samples.npz")["x"]
         images = np.asarray(data.unscale_images(samples, config.data.low, config.data.high))
         grids[name] = plotting.image_grid(images)
     real = data.load_dataset("digits", "test").images

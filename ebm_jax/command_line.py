@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 import jax
@@ -43,7 +43,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     except (flags.Error, ValueError, TypeError, ImportError) as error:
         return _leave(_unknown_mode(error) or _cause(error))
     if len(rest) > 1:
-        return _leave(f"unexpected argument {rest[1]!r}: write flags as --name=value")
+        return _leave(f"expected flags as --name=value, got {rest[1]!r}")
     return rest
 
 
@@ -56,6 +56,10 @@ def one_line_errors() -> Iterator[None]:
         _leave(_text(error), DIVERGED_EXIT_CODE)
     except (ConfigError, CheckpointError) as error:
         _leave(_text(error))
+    except SystemExit:
+        if _background:
+            print(f"main.py: errors in other threads{_kept(_background)}", file=sys.stderr)
+        raise
     except KeyboardInterrupt:
         _leave("interrupted", 128 + signal.SIGINT)
     except Exception as error:  # the last resort: what should have been found before
@@ -134,14 +138,19 @@ def _unknown_mode(error: BaseException) -> str | None:
 
 def _unexpected(error: BaseException) -> str:
     """One line, which names the file with the traceback."""
-    name = f"{type(error).__name__}: {_text(error)}"
+    tracebacks = [*traceback.format_exception(error), *_background]
+    return f"{type(error).__name__}: {_text(error)}{_kept(tracebacks)}"
+
+
+def _kept(tracebacks: Sequence[str]) -> str:
+    """Writes tracebacks to a file; returns where, for the end of a line, or '' where it cannot."""
     try:
         descriptor, path = tempfile.mkstemp(prefix="ebm_jax_traceback_", suffix=".txt")
         with os.fdopen(descriptor, "w") as file:
-            file.write("".join([*traceback.format_exception(error), *_background]))
+            file.write("".join(tracebacks))
     except OSError:
-        return name
-    return f"{name} (traceback in {path})"
+        return ""
+    return f" (traceback in {path})"
 
 
 def _unknown_field(error: BaseException) -> str:
@@ -169,7 +178,7 @@ def _cause(error: BaseException) -> str:
         return _text(error)
     last = trace.strip().splitlines()[-1]
     if "get_config() takes" in last:
-        last = "this config has no variants: write the path alone"
+        last = "expected the path alone, as this config has no variants"
     return " ".join(f"{head.partition(': Error')[0]}: {last}".split())
 
 

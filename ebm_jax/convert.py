@@ -21,7 +21,7 @@ class Converted(NamedTuple):
     """A network with a paper's weights.
 
     module: a network of `ebm_jax.networks`, its shape read off the arrays.
-    params: its parameters, not normalised. power_state: spectral-norm vectors u, {} where none.
+    params: its parameters, not normalized. power_state: spectral-norm vectors u, {} where none.
     energy_fn: (x, condition=None) -> [batch], everything applied; sign E = -log p + const.
     """
 
@@ -57,7 +57,9 @@ def from_reference(method: str, arrays: Mapping[str, np.ndarray], **fields: Any)
     """
     converters = {"drl": _from_drl, "igebm": _from_igebm, "mdsm": _from_mdsm}
     if method not in converters:
-        raise ValueError(f"method is {method!r}: write one of {', '.join(map(repr, converters))}")
+        raise ValueError(
+            f"method: expected one of {', '.join(map(repr, converters))}, got {method!r}"
+        )
     module, params, power_state = converters[method](dict(arrays))
     module = module.clone(**fields)
 
@@ -152,7 +154,8 @@ def _drl_shapes(module: RecoveryResNet) -> dict[str, tuple[int, ...]]:
     x = jnp.zeros((1, *module.input_shape))
     params = jax.eval_shape(module.init, jax.random.key(0), x, jnp.zeros((1,), int))["params"]
     shapes = {}
-    for path, leaf in flatten_dict(params).items():
+    flat: dict[tuple[str, ...], Any] = flatten_dict(params)
+    for path, leaf in flat.items():
         name = re.sub(r"resolution_(\d+)_block_(\d+)", r"level_\1/block_\2", "/".join(path))
         shapes[name] = leaf.shape
         if module.spectral_norm_mode(path) is not None:

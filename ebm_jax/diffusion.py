@@ -32,7 +32,7 @@ class NoiseSchedule(NamedTuple):
 
     @property
     def num_pairs(self) -> int:
-        """T, the number of pairs of neighbouring levels, each with an energy of its own."""
+        """T, the number of pairs of neighboring levels, each with an energy of its own."""
         return len(self.a) - 1
 
     @property
@@ -87,7 +87,9 @@ def make_schedule(num_pairs: int, noise_levels: Sequence[float] = ()) -> NoiseSc
         stride = NUM_FINE_STEPS // (2 * (num_pairs - 1)) if num_pairs > 1 else 0
         a_bar = fine_a_bar[np.append(np.arange(num_pairs) * stride, NUM_FINE_STEPS - 1)]
     else:
-        raise ValueError(f"num_pairs is {num_pairs}: write 1 to 501, or 1000 for the fine schedule")
+        raise ValueError(
+            f"num_pairs: expected 1 to 501, or 1000 for the fine schedule, got {num_pairs}"
+        )
     a = a_bar / np.append(1.0, a_bar[:-1])
     return NoiseSchedule(
         *(
@@ -101,13 +103,12 @@ def _a_bar_of(noise_levels: Sequence[float], num_pairs: int, last: float) -> np.
     levels = np.asarray(noise_levels, float)
     if len(levels) != num_pairs:
         raise ValueError(
-            f"noise_levels has {len(levels)} levels and num_pairs is {num_pairs}: "
-            f"write num_pairs={len(levels)}"
+            f"num_pairs: expected {len(levels)}, the number of noise_levels, got {num_pairs}"
         )
     if not np.all(np.diff([0, *levels, np.sqrt(1 - last**2)]) > 0):
         raise ValueError(
-            f"noise_levels is {tuple(noise_levels)}: write standard deviations that grow from "
-            "above 0 to below 1"
+            "noise_levels: expected standard deviations that grow from above 0 to below 1, got "
+            f"{tuple(noise_levels)}"
         )
     return np.append(np.sqrt(1 - levels**2), last)
 

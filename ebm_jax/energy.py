@@ -4,6 +4,8 @@ An energy_fn maps x [batch, ...] to energies [batch]. Everything here takes and 
 functions and imports JAX alone, so that it serves any energy.
 """
 
+import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -50,7 +52,8 @@ def sum_energies(
 ) -> EnergyFn:
     """sum_i w_i E_i: the product of experts, or of powers of them (composition of concepts)."""
     weights = _checked_weights(energy_fns, weights, default=1.0)
-    return lambda x: sum(w * e(x) for w, e in zip(weights, energy_fns, strict=True))
+    terms = tuple(zip(weights, energy_fns, strict=True))
+    return lambda x: functools.reduce(operator.add, [w * e(x) for w, e in terms])
 
 
 def mean_energy(energy_fns: Sequence[EnergyFn]) -> EnergyFn:
@@ -61,10 +64,10 @@ def mean_energy(energy_fns: Sequence[EnergyFn]) -> EnergyFn:
 def mixture_energy(
     energy_fns: Sequence[EnergyFn], weights: Sequence[float] | None = None
 ) -> EnergyFn:
-    """-log sum_i w_i exp(-E_i): mixture of the unnormalised densities, equal weights by default."""
+    """-log sum_i w_i exp(-E_i): mixture of the unnormalized densities, equal weights by default."""
     weights = _checked_weights(energy_fns, weights, default=1 / max(len(energy_fns), 1))
     if min(weights) < 0:
-        raise ValueError(f"mixture weights are {list(weights)}: write weights of at least 0")
+        raise ValueError(f"weights: expected >= 0 in a mixture, got {list(weights)}")
     log_weights = jnp.log(jnp.asarray(weights))
 
     def energy_fn(x: jax.Array) -> jax.Array:
@@ -79,13 +82,15 @@ def temper(energy_fn: EnergyFn, temperature: Any) -> EnergyFn:
     return lambda x: energy_fn(x) / temperature
 
 
-def _checked_weights(energy_fns, weights, default: float) -> Sequence[float]:
+def _checked_weights(
+    energy_fns: Sequence[EnergyFn], weights: Sequence[float] | None, default: float
+) -> Sequence[float]:
     if not energy_fns:
-        raise ValueError("no energies were given: write at least one energy_fn")
+        raise ValueError("energy_fns: expected at least one, got none")
     if weights is None:
         return [default] * len(energy_fns)
     if len(weights) != len(energy_fns):
         raise ValueError(
-            f"{len(weights)} weights for {len(energy_fns)} energies: write one weight per energy"
+            f"weights: expected one for each of {len(energy_fns)} energies, got {len(weights)}"
         )
     return weights

@@ -1,24 +1,31 @@
-"""Arrays over devices: replicas, shards, and functions of many examples on all local devices."""
+"""Arrays over devices and processes: replicas, shards, functions of many examples, agreement.
 
+Where several processes have to go the same way, process 0 decides and `tell` says what; where one
+of them may fail alone, `all_or_none` ends all of them. Either is a collective: each process calls
+it, in the same order.
+"""
+
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 AXIS = "batch"
+_MESSAGE_BYTES = 1_000  # of an error that processes tell each other
 
 # All with one axis name: it is part of where an array lies, and arrays that a function finds
 # elsewhere than it left them would be compiled for again.
 on_each_device = functools.partial(jax.pmap, axis_name=AXIS)
+_copies = on_each_device(lambda leaf, _: leaf, in_axes=(None, 0))
 
 
 def replicate(tree: Any) -> Any:
     """A host tree on every local device: leaves [local_devices, ...]."""
-    return on_each_device(lambda leaf, _: leaf, in_axes=(None, 0))(
-        tree, np.zeros(jax.local_device_count())
-    )
+    return _copies(tree, np.zeros(jax.local_device_count()))
 
 
 def first_replica(tree: Any) -> Any:
@@ -56,17 +63,21 @@ def map_examples(
       fn: pure, (common, *arrays [m, ...]) -> {name: [m, ...]}, each example on its own.
       batch_size: examples at once, divisible by the number of local devices. A call may have fewer,
         and compiles nothing anew: its last example is repeated and what it gives is dropped.
+    Calls in turn with one and the same object `common` put it on the devices once.
     """
     num_devices = jax.local_device_count()
+    placed: list[Any] = [None, None]  # the last `common`, and the same on every device
 
-    @functools.partial(on_each_device, in_axes=(None, 0))
+    @on_each_device
     def on_each(common, arrays):
         return fn(common, *arrays)
 
     def mapped(common: Any, *arrays: np.ndarray) -> dict[str, np.ndarray]:
+        if placed[1] is None or placed[0] is not common:
+            placed[:] = common, (replicate(common),)
         number = len(arrays[0])
         rows = np.minimum(np.arange(batch_size), number - 1).reshape(num_devices, -1)
-        found = on_each(common, tuple(np.asarray(a)[rows] for a in arrays))
+        found = on_each(*placed[1], tuple(np.asarray(a)[rows] for a in arrays))
         return {
             name: np.concatenate(list(local_shards(values)))[:number]
             for name, values in found.items()
@@ -76,6 +87,103 @@ def map_examples(
 
 
 def spread(x: Any) -> jax.Array:
-    """Rows x [n, ...] over the local devices, for functions under jit; n divides among them."""
-    mesh = jax.sharding.Mesh(np.asarray(jax.local_devices()), (AXIS,))
-    return jax.device_put(x, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS)))
+    """Rows x [n, ...] over the devices of all processes, for functions under jit.
+
+    n divides among the devices; every process has the same x, or the array itself.
+    """
+    return _place(x, jax.sharding.PartitionSpec(AXIS))
+
+
+def everywhere(tree: Any) -> Any:
+    """A host tree, the same on every process, on the devices of all of them, for use with `spread`.
+
+    A function under jit that is given it again sends nothing to the devices.
+    """
+    return jax.tree.map(lambda leaf: _place(leaf, jax.sharding.PartitionSpec()), tree)
+
+
+def whole(x: Any) -> np.ndarray:
+    """An array of `spread` rows, or of what was computed from such, on every host."""
+    if isinstance(x, jax.Array) and not x.is_fully_addressable:
+        return np.asarray(multihost_utils.process_allgather(x, tiled=True))
+    return np.asarray(x)
+
+
+def tell(value: Any) -> np.ndarray:
+    """Process 0's value, a number or an array of one shape and type everywhere, on every process.
+
+    Not of 64 bits: JAX keeps 32 of them.
+    """
+    value = np.asarray(value)
+    if jax.process_count() == 1:
+        return value
+    return np.asarray(multihost_utils.broadcast_one_to_all(value)).astype(value.dtype)
+
+
+def tell_bytes(content: bytes | None) -> bytes | None:
+    """Process 0's bytes, or its None, on every process, whatever the others have."""
+    if jax.process_count() == 1:
+        return content
+    length = int(tell(np.int32(-1 if content is None else len(content))))
+    if length < 0:
+        return None
+    if jax.process_index() != 0 or content is None:
+        content = bytes(length)
+    return tell(np.frombuffer(content, np.uint8)).tobytes()
+
+
+def all_true(here: bool) -> bool:
+    """Whether a condition holds on every process."""
+    if jax.process_count() == 1:
+        return here
+    return bool(np.all(multihost_utils.process_allgather(np.asarray(here))))
+
+
+@contextlib.contextmanager
+def all_or_none() -> Iterator[None]:
+    """Ends every process where one fails inside, so that none waits for it in a collective.
+
+    For what reads files and computes on the host: nothing inside may be a collective.
+
+    Raises:
+      ValueError: with the message of the process that failed, on those that did not.
+    """
+    try:
+        yield
+    except Exception as error:
+        _failure_anywhere(str(error) or type(error).__name__)
+        raise
+    if (message := _failure_anywhere("")) is not None:
+        raise ValueError(message)
+
+
+def first_does(work: Callable[[], Any]) -> None:
+    """Process 0 alone does something that may fail: looks at files, or writes them.
+
+    Raises:
+      ValueError: with its message, on the others where it fails there.
+    """
+    with all_or_none():
+        if jax.process_index() == 0:
+            work()
+
+
+def _failure_anywhere(message: str) -> str | None:
+    """The first process's message that is not empty; None where all are."""
+    if jax.process_count() == 1:
+        return message or None
+    own = np.zeros(_MESSAGE_BYTES, np.uint8)
+    content = message.encode(errors="replace")[:_MESSAGE_BYTES]
+    own[: len(content)] = np.frombuffer(content, np.uint8)
+    everyone = multihost_utils.process_allgather(own)
+    failed = [row.tobytes().rstrip(b"\0") for row in everyone if row.any()]
+    return failed[0].decode(errors="replace") if failed else None
+
+
+def _place(x: Any, spec: jax.sharding.PartitionSpec) -> jax.Array:
+    mesh = jax.sharding.Mesh(np.asarray(jax.devices()), (AXIS,))
+    sharding = jax.sharding.NamedSharding(mesh, spec)
+    if jax.process_count() == 1 or (isinstance(x, jax.Array) and not x.is_fully_addressable):
+        return jax.device_put(x, sharding)
+    x = np.asarray(x)
+    return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])

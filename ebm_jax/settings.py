@@ -10,6 +10,7 @@ comes from a config is checked by `check` alone.
 
 import dataclasses
 import difflib
+import math
 import numbers
 import types
 import typing
@@ -18,6 +19,7 @@ from typing import Any
 
 _LARGEST = 2**31 - 1  # of whole numbers: they become int32
 _SMALLEST_FLOAT, _LARGEST_FLOAT = 2.0**-126, 3.4e38  # of others but 0: they become float32
+_NUMBERS: Mapping[Any, Any] = {float: numbers.Real, int: numbers.Integral}  # NumPy's among them
 
 
 class Bounds(typing.NamedTuple):
@@ -53,6 +55,7 @@ def setting(
     at_most: float | None = None,
     below: float | None = None,
     one_of: Sequence[str] = (),
+    may_be_infinite: bool = False,
 ) -> Any:
     """A dataclass field that `check` knows.
 
@@ -60,11 +63,13 @@ def setting(
       default: its value. meaning: one line, with the unit and the symbol of the paper.
       at_least, above, at_most, below: bounds of a number, or of each number of a tuple.
       one_of: the strings that it may be.
+      may_be_infinite: whether inf is a value: of a bound that then bounds nothing.
     """
     metadata = {
         "meaning": meaning,
         "bounds": Bounds(at_least, above, at_most, below),
         "one_of": tuple(one_of),
+        "may_be_infinite": may_be_infinite,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -118,6 +123,8 @@ def _check_value(name: str, value: Any, kind: Any, metadata: Mapping[str, Any]) 
         return
     if not _is_a(value, kind):
         raise ValueError(f"{name}: expected {_words(kind)}{_within(bounds)}, got {_repr(value)}")
+    if value == math.inf and metadata["may_be_infinite"]:
+        return
     if kind in (int, float):
         smallest, largest = (0, _LARGEST) if kind is int else (_SMALLEST_FLOAT, _LARGEST_FLOAT)
         expected = f"{name}: expected {_words(kind)}{_within(bounds)}"
@@ -145,11 +152,9 @@ def _repr(value: Any) -> str:
 
 
 def _is_a(value: Any, kind: Any) -> bool:
-    if kind is float:
-        return isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if kind is int:
-        return isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    return isinstance(value, kind)
+    if isinstance(value, bool):  # one of the numbers otherwise
+        return kind is bool
+    return isinstance(value, _NUMBERS.get(kind, kind))
 
 
 def _words(kind: Any) -> str:

@@ -47,7 +47,7 @@ BAD_FLAGS = {
     ),
     "a variant where there are none": (
         ["--config=configs/svhn.py:small"],
-        "flag --config=configs/svhn.py:small: this config has no variants: write the path alone",
+        "flag --config=configs/svhn.py:small: expected the path alone, as this config has no ",
     ),
     "mistyped field": (
         [DIGITS, "--config.training.batch_sise=64"],
@@ -97,9 +97,12 @@ BAD_FLAGS = {
     ),
     "image that cannot be halved": (
         [DIGITS, "--config.network.multipliers=(1,1,1,1,1)"],
-        "image_size 8 cannot be halved 4 times: ",
+        "image_size: expected one that can be halved 4 times, such as 16, or fewer ",
     ),
-    "odd width": ([DIGITS, "--config.network.width=5"], "width is 5: "),
+    "odd width": (
+        [DIGITS, "--config.network.width=5"],
+        "width: expected an even number >= 4, got 5",
+    ),
     "unknown network": (
         [DIGITS, "--config.network.name=recovery_resent"],
         "network.name: expected one of recovery_resnet, igebm_resnet, igebm_conv, mdsm_resnet, "
@@ -149,7 +152,7 @@ BAD_FLAGS = {
     ),
     "word that is no flag": (
         [DIGITS, "train"],
-        "unexpected argument 'train': write flags as --name=value",
+        "expected flags as --name=value, got 'train'",
     ),
     "no config": ([], "flag --config=None: Flag --config must have a value other than None."),
 }
@@ -288,9 +291,9 @@ def test_sampling(trained):
     assert result.code == 0, result.err
     out = trained / "sample"
     assert result.out == (
-        f"16 samples from the EMA weights of step 2\n{out}/samples.json; samples.png, samples.npy\n"
+        f"16 samples from the EMA weights of step 2\n{out}/samples.json; samples.png, samples.npz\n"
     )
-    samples = np.load(out / "samples.npy")
+    samples = np.load(out / "samples.npz")["x"]
     assert samples.shape == (16, 8, 8, 1)
     assert np.isfinite(samples).all()
     assert (out / "samples.json").is_file()
@@ -316,7 +319,7 @@ def test_trained_on_two_devices_sampled_on_one(tmp_path):
     for devices in (2, 1):
         result = run_main(*flags, "--mode=sample", f"--config.cpu_devices={devices}")
         assert result.code == 0, result.err
-        samples.append(np.load(tmp_path / "run" / "sample" / "samples.npy"))
+        samples.append(np.load(tmp_path / "run" / "sample" / "samples.npz")["x"])
     np.testing.assert_allclose(*samples, atol=1e-5)
 
 
@@ -374,7 +377,7 @@ def test_sampling_from_two_checkpoints_together(trained):
         result = run_main(*TINY, f"--workdir={trained}", "--mode=sample", *flags)
         assert result.code == 0, result.err
         made_by = json.loads((trained / "sample" / "samples.json").read_text())
-        return np.load(trained / "sample" / "samples.npy"), made_by["measured_on"]["ensemble"]
+        return np.load(trained / "sample" / "samples.npz")["x"], made_by["measured_on"]["ensemble"]
 
     alone, nothing = samples()
     same, described = samples("--config.ensemble.checkpoints=(2,2)")

@@ -94,7 +94,7 @@ def test_what_does_not_belong_together_is_refused(weights):
     [
         ((1, 8, 8, 3), r"images are \[8, 8, 3\]: give this network"),
         ((1, 8, 4, 2), r"images are \[8, 4, 2\]: give this network"),
-        ((1, 7, 7, 2), "image_size 7 cannot be halved 1 times"),
+        ((1, 7, 7, 2), "expected one that can be halved 1 times"),
     ],
 )
 def test_images_that_do_not_fit_are_refused(weights, shape, message):

@@ -67,10 +67,10 @@ def test_levels_of_given_noise():
 @pytest.mark.parametrize(
     ("num_pairs", "levels", "says"),
     [
-        (6, (0.05, 0.4), "noise_levels has 2 levels and num_pairs is 6: write num_pairs=2"),
-        (2, (0.4, 0.05), "write standard deviations that grow from above 0 to below 1"),
-        (2, (0.0, 0.4), "write standard deviations that grow"),
-        (2, (0.5, 1.0), "write standard deviations that grow"),
+        (6, (0.05, 0.4), "num_pairs: expected 2, the number of noise_levels, got 6"),
+        (2, (0.4, 0.05), "expected standard deviations that grow from above 0 to below 1"),
+        (2, (0.0, 0.4), "expected standard deviations that grow"),
+        (2, (0.5, 1.0), "expected standard deviations that grow"),
     ],
 )
 def test_levels_that_are_none(num_pairs, levels, says):
@@ -87,7 +87,7 @@ def test_last_level_of_t1k_is_pure_noise():
 
 @pytest.mark.parametrize("num_pairs", [-1, 0, 502, 999, 1001])
 def test_other_sizes_are_refused(num_pairs):
-    with pytest.raises(ValueError, match=f"num_pairs is {num_pairs}: write 1 to 501, or 1000"):
+    with pytest.raises(ValueError, match=rf"expected 1 to 501, or 1000 .*, got {num_pairs}"):
         make_schedule(num_pairs)
 
 

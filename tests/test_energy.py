@@ -80,13 +80,13 @@ def test_temper_divides():
 def test_bad_lists_are_refused():
     one = [gaussian(0, 1)]
     for combine in (energy.sum_energies, energy.mean_energy, energy.mixture_energy):
-        with pytest.raises(ValueError, match="no energies were given"):
+        with pytest.raises(ValueError, match="energy_fns: expected at least one, got none"):
             combine([])
-    with pytest.raises(ValueError, match="2 weights for 1 energies"):
+    with pytest.raises(ValueError, match="weights: expected one for each of 1 energies, got 2"):
         energy.sum_energies(one, [1, 2])
-    with pytest.raises(ValueError, match="2 weights for 1 energies"):
+    with pytest.raises(ValueError, match="weights: expected one for each of 1 energies, got 2"):
         energy.mixture_energy(one, [1, 2])
-    with pytest.raises(ValueError, match=r"mixture weights are \[-1\]: write weights of at least"):
+    with pytest.raises(ValueError, match=r"weights: expected >= 0 in a mixture, got \[-1\]"):
         energy.mixture_energy(one, [-1])
 
 

@@ -65,3 +65,23 @@ def test_rows_lie_on_the_devices_in_order():
     rows = {shard.device: shard.data for shard in spread.addressable_shards}
     for i, device in enumerate(jax.devices()):
         np.testing.assert_array_equal(rows[device], x[2 * i : 2 * i + 2])
+
+
+def test_what_all_examples_share_goes_to_the_devices_once(monkeypatch):
+    placed, plain = [], parallel.replicate
+    monkeypatch.setattr(parallel, "replicate", lambda tree: placed.append(tree) or plain(tree))
+    mapped = parallel.map_examples(lambda w, x: {"y": w * x}, 8)
+    first, second = np.float32(2), np.float32(3)
+    for common, number in ((first, 1), (first, 1), (second, 2), (first, 3)):
+        np.testing.assert_array_equal(mapped(common, np.ones(8))["y"], common)
+        assert len(placed) == number
+
+
+def test_one_process_tells_itself_and_raises_its_own_error():
+    assert parallel.tell(np.int32(3)) == 3
+    assert parallel.tell_bytes(b"abc") == b"abc"
+    assert parallel.tell_bytes(None) is None
+    with pytest.raises(KeyError, match="x"):
+        parallel.first_does(lambda: {}["x"])
+    with parallel.all_or_none():
+        pass

@@ -4,16 +4,16 @@ A number without the versions and the device it came from cannot be reproduced; 
 this package writes goes through `write_json`, so that a NaN or a NumPy scalar never breaks it.
 """
 
-import io
+import contextlib
 import json
 import math
 import os
 import platform
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jax
 import numpy as np
@@ -88,20 +88,30 @@ def write_json(path: str | os.PathLike, values: Mapping[str, Any]) -> None:
 
 
 def write_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes named arrays to `path` as NumPy's .npz, replacing the file in one step."""
-    content = io.BytesIO()
-    np.savez(content, **{name: np.asarray(array) for name, array in arrays.items()})
-    write_atomically(path, content.getvalue())
+    """Writes named arrays to `path` as NumPy's .npz, replacing the file in one step.
+
+    An array that is memory-mapped goes from file to file in pieces.
+    """
+    named: dict[str, Any] = {name: np.asanyarray(array) for name, array in arrays.items()}
+    with _replacing(path) as file:
+        np.savez(file, **named)
 
 
 def write_atomically(path: str | os.PathLike, content: bytes) -> None:
     """Writes bytes to `path` by way of a temporary file beside it; makes missing folders."""
+    with _replacing(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def _replacing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
+    """A temporary file beside `path`, which takes its place when all is written."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         umask = os.umask(0)  # mkstemp makes files private; give this one the usual mode

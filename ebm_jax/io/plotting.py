@@ -122,8 +122,8 @@ def columns_picture(columns: Mapping[str, np.ndarray], *, min_tile: int = 80) ->
     for i, (grid, lines) in enumerate(zip(grids, titles, strict=True)):
         for j, text in enumerate(reversed(lines)):
             draw.text((i * width + 3, top - line * (j + 1) - 3), text, fill=(0, 0, 0), font=font)
-        colours = np.ascontiguousarray(np.broadcast_to(grid, (*grid.shape[:2], 3)))
-        picture.paste(Image.fromarray(colours), (i * width, top))
+        colors = np.ascontiguousarray(np.broadcast_to(grid, (*grid.shape[:2], 3)))
+        picture.paste(Image.fromarray(colors), (i * width, top))
     return np.asarray(picture)
 
 
@@ -136,7 +136,7 @@ def density_picture(
 ) -> np.ndarray:
     """A learned density in the plane, the true one and samples, beside each other.
 
-    Both densities are normalised over the grid by their sum, and share one colour scale.
+    Both densities are normalized over the grid by their sum, and share one color scale.
 
     Args:
       log_density: learned log p up to a constant, [ny, nx]; row i at the i-th y, from below.
@@ -275,7 +275,9 @@ def histograms_picture(
         _histograms(axis, values)
         _label(axis, x_label, "density", legend=False)
     handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=8)
+    figure.legend(
+        handles, names, loc="outside lower center", ncols=min(4, 2 * len(panels)), fontsize=8
+    )
     return _rendered(figure)
 
 

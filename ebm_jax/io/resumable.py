@@ -7,18 +7,23 @@ with ResumableWork(out / "partial", fingerprint, "annealing", total) as work:
     work.advance(1)
 
     found = work.map_batches("train", fn, params, (x, index), batch_size=100)   # examples
+    moments = work.fold_batches(                       # more examples than memory holds
+        "moments", measure, update, initial, number=1_000_000, batch_size=100
+    )
 
     samples = work.piece("samples", what_samples_depend_on).map_batches(...)
     ...  # write the results
 """
 
 import functools
+import io
 import json
 import pathlib
 import shutil
 import sys
-from collections.abc import Callable, Mapping
-from typing import Any, Self
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, Self, TypeVar
 
 import jax
 import numpy as np
@@ -29,12 +34,19 @@ from ebm_jax.io import files
 from ebm_jax.io.interruption import Interruption
 from ebm_jax.io.progress import Progress
 
+_SAVE_SECONDS = 20.0  # between two states of one name, where all but the last are soon replaced
+_WRITING_SHARE = 0.05  # of the time, at most, is spent on writing such states
+
+Arrays = Mapping[str, np.ndarray]
+T = TypeVar("T")
+
 
 class ResumableWork:
     """A folder of named arrays, with a progress bar; a context manager.
 
-    Every process of several does the same work and reads the same folder; process 0 writes. A block
-    that ends without an exception removes the folder: write the results inside it.
+    Every process of several does the same work, each calling every method. Process 0 writes, and
+    says what is there: the others go on from what it tells them, whatever they see of the folder. A
+    block that ends without an exception removes the folder: write the results inside it.
 
     Args:
       folder: of this work alone; made when the first arrays are saved.
@@ -47,6 +59,8 @@ class ResumableWork:
         self._fingerprint = files.json_safe(fingerprint)
         self._bar = _Bar()
         self._stop = Interruption()
+        self._states = _States()
+        self._maps: list[np.memmap] = []
 
     def __enter__(self) -> Self:
         self._throw_away_what_does_not_fit()
@@ -60,15 +74,19 @@ class ResumableWork:
         whole. Enter the whole alone; call it on every process.
         """
         piece = ResumableWork(self._folder / name, fingerprint)
-        piece._bar, piece._stop = self._bar, self._stop
+        piece._bar, piece._stop, piece._states = self._bar, self._stop, self._states
         piece._throw_away_what_does_not_fit()
         return piece
 
     def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
         self._stop.__exit__(kind, *error)
         self._bar.close()
-        if kind is None and jax.process_index() == 0:
+        if jax.process_index() != 0:
+            return
+        if kind is None:
             shutil.rmtree(self._folder, ignore_errors=True)
+        else:
+            self._states.write_pending()
 
     def begin(self, description: str, total: int) -> None:
         """Shows a progress bar: one or two words, and the total that `advance` adds up to."""
@@ -78,30 +96,62 @@ class ResumableWork:
         self._bar.progress.__enter__()
 
     def load(self, name: str) -> dict[str, np.ndarray] | None:
-        """The arrays saved under a name, or None."""
+        """The arrays that process 0 saved under a name, or None; the same on every process."""
         path = self._folder / f"{name}.npz"
-        if not path.exists():
-            return None
-        with np.load(path) as kept:
-            return dict(kept)
+        if jax.process_count() == 1:
+            return _read(path)
+        content = path.read_bytes() if jax.process_index() == 0 and path.exists() else None
+        return _read(parallel.tell_bytes(content))
 
-    def save(self, name: str, arrays: Mapping[str, Any], *, on_every_process: bool = False) -> None:
-        """Saves arrays under a name, in place of what was there.
+    def save(self, name: str, arrays: Mapping[str, Any]) -> None:
+        """Saves arrays under a name, in place of what was there."""
+        if jax.process_index() == 0:
+            self._write(name, arrays)
 
-        on_every_process: whether each process has something of its own to save, by another name.
+    def save_state(self, name: str, arrays: Mapping[str, Any]) -> None:
+        """Saves arrays that are soon replaced: now and then, and when the work is interrupted.
+
+        A kill loses what was done since the last time, which is half a minute at most or, where
+        writing is slow, twenty times as long as it takes.
         """
-        if jax.process_index() != 0 and not on_every_process:
-            return
+        if jax.process_index() == 0:
+            self._states.offer(self._folder / name, lambda: self._write(name, arrays))
+
+    def array_file(self, name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """An array in a file of this folder, for results beyond memory: what was written stays.
+
+        Returns:
+          A memory map of that shape on process 0; on the others an array of no rows.
+        """
+        if jax.process_index() != 0:
+            return np.zeros((0, *shape[1:]), dtype)
+        self._describe()
+        path = self._folder / f"{name}.npy"
+        if path.exists():
+            found = np.load(path, mmap_mode="r+")
+            if (found.shape, found.dtype) == (shape, np.dtype(dtype)):
+                self._maps.append(found)
+                return found
+        self._maps.append(np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape))
+        return self._maps[-1]
+
+    def _write(self, name: str, arrays: Mapping[str, Any]) -> None:
+        self._describe()
+        for array in self._maps:  # no state says of rows that they are there before they are
+            array.flush()
+        files.write_arrays(self._folder / f"{name}.npz", arrays)
+
+    def _describe(self) -> None:
+        """Makes the folder, which says what its arrays depend on."""
         if not (described := self._folder / "fingerprint.json").exists():
             files.write_json(described, self._fingerprint)
-        files.write_arrays(self._folder / f"{name}.npz", arrays)
 
     def skip(self, amount: int) -> None:
         """Counts work that was found done."""
         self._bar.done += amount
 
     def advance(self, amount: int, metrics: Mapping[str, float] | None = None) -> None:
-        """Counts work done; call it after `save`, with the numbers to show beside the bar.
+        """Counts work done; call it once that is saved, with the numbers to show beside the bar.
 
         After Ctrl-C or SIGTERM it ends the process, with exit code 130 or 143.
         """
@@ -137,25 +187,72 @@ class ResumableWork:
         Returns:
           {name: [n, ...]} on every process.
         """
-        number, rank, processes = len(arrays[0]), jax.process_index(), jax.process_count()
+        number = len(arrays[0])
         batch_size = parallel.round_up(min(batch_size, number))
         mapped = self._mapped(fn, batch_size)
         found = []
-        for round_start in range(0, number, batch_size * processes):  # a batch for each process
-            done = min(batch_size * processes, number - round_start)
-            first = min(round_start + rank * batch_size, number - 1)  # some have none in the last
-            part = f"{name}_{first:07d}"
-            values, here = self.load(part), arrays[0][first : first + batch_size]
-            if values is None or any(len(value) != len(here) for value in values.values()):
-                values = mapped(common, *(a[first : first + batch_size] for a in arrays))
-                self.save(part, values, on_every_process=True)
-                self.advance(done)
-            else:
-                self.skip(done)
+        for part in _rounds(number, batch_size):
+            path, here = self._folder / f"{name}_{part.first:07d}.npz", part.stop - part.first
+            values = _read(path)
+            fits = values is not None and all(len(value) == here for value in values.values())
+            if parallel.all_true(fits) and values is not None:
+                self.skip(part.amount)
+            else:  # by all processes, as some devices want every process to start the same programs
+                values = mapped(common, *(a[part.first : part.stop] for a in arrays))
+                self._write(path.stem, values)
+                self.advance(part.amount)
             found.append(values)
-        if processes > 1:
-            found = _gathered(found, batch_size)
+        if jax.process_count() > 1:
+            found = [one for values in found for one in _gathered(values, batch_size)]
         return {key: np.concatenate([part[key] for part in found])[:number] for key in found[0]}
+
+    def fold_batches(
+        self,
+        name: str,
+        measure: Callable[[int, int], Arrays],
+        update: Callable[[T, int, dict[str, np.ndarray]], T],
+        initial: T,
+        *,
+        number: int,
+        batch_size: int,
+    ) -> T:
+        """What is left of many examples that are measured and let go: a fold over their batches.
+
+        update(.. update(update(initial, 0, measure(0, m)), m, measure(m, 2 m)) ..)
+
+        The state is the one file, replaced now and then. Processes measure a batch each at a time;
+        all of them make all updates, in the order of the examples.
+
+        Args:
+          name: of this piece of work, unique in the folder; a plain file name.
+          measure: (first, stop) -> {name: [stop - first, ...]} of these examples, on one process.
+          update: (state, first, measured) -> the state with the next examples too, those from
+            first on; pure, or such that it may be done twice. A state is a pytree of NumPy arrays
+            and numbers, of one structure.
+          number: of examples. batch_size: examples measured at once on one process.
+        Returns:
+          The state after all examples, the same on every process.
+        """
+        state, done = initial, 0
+        batch_size = parallel.round_up(min(batch_size, number))
+        if (saved := self.load(name)) is not None:  # perhaps by another number of processes
+            done, tree = int(saved["num_done"]), jax.tree.structure(initial)
+            leaves = [saved[f"leaf_{i}"] for i in range(tree.num_leaves)]
+            state = jax.tree.unflatten(tree, [a if a.ndim else a[()] for a in leaves])
+            self.skip(done)
+        for part in _rounds(number, batch_size, done):
+            measured = [dict(measure(part.first, part.stop))]
+            if jax.process_count() > 1:
+                measured = _gathered(measured[0], batch_size)
+            for values in measured:
+                left = min(batch_size, number - done)
+                if left > 0:  # not of the processes that the last round had nothing for
+                    state = update(state, done, {k: v[:left] for k, v in values.items()})
+                    done += left
+            arrays = {f"leaf_{i}": leaf for i, leaf in enumerate(jax.tree.leaves(state))}
+            self.save_state(name, {**arrays, "num_done": done})
+            self.advance(part.amount)
+        return state
 
     def _throw_away_what_does_not_fit(self) -> None:
         """Removes the arrays that were saved with another fingerprint; those of pieces stay."""
@@ -187,17 +284,70 @@ class _Bar:
             self.progress = None
 
 
-def _gathered(found: list[dict[str, np.ndarray]], batch_size: int) -> list[dict[str, np.ndarray]]:
-    """The batches of all processes, in the order of the examples."""
+class _States:
+    """States that are soon replaced: when each was written, and what is not written yet."""
 
-    def padded(values: np.ndarray) -> np.ndarray:
-        return np.resize(values, (batch_size, *values.shape[1:]))
+    def __init__(self) -> None:
+        self._next: dict[pathlib.Path, float] = {}
+        self._pending: dict[pathlib.Path, Callable[[], None]] = {}
 
-    everyone = multihost_utils.process_allgather(
-        [{key: padded(values) for key, values in part.items()} for part in found]
-    )
-    return [
-        {key: values[process] for key, values in part.items()}
-        for part in everyone
-        for process in range(jax.process_count())
-    ]
+    def offer(self, path: pathlib.Path, write: Callable[[], None]) -> None:
+        """Writes a state if it is time to, or keeps it for later."""
+        begin = time.monotonic()
+        if begin < self._next.setdefault(path, begin + _SAVE_SECONDS):
+            self._pending[path] = write
+            return
+        write()
+        self._pending.pop(path, None)
+        end = time.monotonic()
+        self._next[path] = end + max(_SAVE_SECONDS, (end - begin) / _WRITING_SHARE)
+
+    def write_pending(self) -> None:
+        """Writes what is not."""
+        for write in self._pending.values():
+            write()
+        self._pending.clear()
+
+
+class _Round(NamedTuple):
+    """A batch for each process. first, stop: of this one's; amount: examples of all batches."""
+
+    first: int
+    stop: int
+    amount: int
+
+
+def _rounds(number: int, batch_size: int, done: int = 0) -> Iterator[_Round]:
+    """Rounds over the examples that are not done; a process without a batch repeats the last."""
+    every = batch_size * jax.process_count()
+    for start in range(done, number, every):
+        first = min(start + jax.process_index() * batch_size, number - 1)
+        yield _Round(first, min(first + batch_size, number), min(every, number - start))
+
+
+def _read(source: pathlib.Path | bytes | None) -> dict[str, np.ndarray] | None:
+    """The arrays of a file or of its content; None where there is none."""
+    if source is None or (isinstance(source, pathlib.Path) and not source.exists()):
+        return None
+    with np.load(io.BytesIO(source) if isinstance(source, bytes) else source) as kept:
+        return dict(kept)
+
+
+def _gathered(values: Arrays, batch_size: int) -> list[dict[str, np.ndarray]]:
+    """The batches of all processes in a round, in the order of the examples, each batch_size long.
+
+    Batches that are shorter are filled up.
+    """
+
+    def as_bytes(array: np.ndarray) -> np.ndarray:  # JAX would make 32 bits of 64
+        filled = np.resize(array, (batch_size, *array.shape[1:]))
+        return np.ascontiguousarray(filled).reshape(batch_size, -1).view(np.uint8)
+
+    everyone = multihost_utils.process_allgather({k: as_bytes(v) for k, v in values.items()})
+
+    def of_process(process: int, key: str) -> np.ndarray:
+        like = values[key]
+        content = np.ascontiguousarray(everyone[key][process])
+        return content.view(like.dtype).reshape(batch_size, *like.shape[1:])
+
+    return [{key: of_process(p, key) for key in values} for p in range(jax.process_count())]

@@ -117,7 +117,7 @@ class Mean(NamedTuple):
     """A metric as a sum and a count of equal shapes, so that shards of a batch add up."""
 
     total: jax.Array
-    count: jax.Array
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]  # of tuple
 
     def value(self) -> jax.Array:
         """total / count; NaN where nothing was counted (a level that no example had)."""

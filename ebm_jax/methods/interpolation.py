@@ -7,7 +7,7 @@ is turned from the noise of one sample, n_0, to that of another, n_1,
 
 Independent normal vectors are orthogonal but for their finite length, so this is the spherical path
 of the paper (Gao et al. 2020, section 4), and n(f) is standard normal at every f: each image on the
-path has the law of a sample.
+path is distributed as a sample.
 """
 
 import numpy as np

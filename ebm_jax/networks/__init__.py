@@ -9,6 +9,7 @@ from ebm_jax.networks.energy_fn import (
     normalize_params,
 )
 from ebm_jax.networks.ensemble import Ensemble
+from ebm_jax.networks.function import FunctionNetwork
 from ebm_jax.networks.igebm import IgebmConvNet, IgebmResNet
 from ebm_jax.networks.mdsm import MdsmResNet
 from ebm_jax.networks.mlp import EnergyMLP
@@ -17,6 +18,7 @@ from ebm_jax.networks.recovery_resnet import RecoveryResNet
 __all__ = [
     "EnergyMLP",
     "Ensemble",
+    "FunctionNetwork",
     "IgebmConvNet",
     "IgebmResNet",
     "MdsmResNet",

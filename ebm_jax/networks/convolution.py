@@ -10,6 +10,7 @@
 `choose_formulation` picks by platform and size ('auto'); docs/performance.md has the measurements.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -21,6 +22,7 @@ from ebm_jax.networks.prepared import prepared
 
 FORMULATIONS = ("auto", "native", "flipped", "dense")
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+_MAX_DENSE_BYTES = 2**30  # of one layer's matrix: 32x32 images of 128 channels would have 69 GB
 _MAX_DENSE_PIXELS = 4  # on CPU a 4x4 image takes more than twice as long as a matrix product
 
 
@@ -43,7 +45,9 @@ def choose_formulation(
       ValueError: for a name that is not in FORMULATIONS.
     """
     if formulation not in FORMULATIONS:
-        raise ValueError(f"convolution is {formulation!r}: write one of {', '.join(FORMULATIONS)}")
+        raise ValueError(
+            f"formulation: expected one of {', '.join(FORMULATIONS)}, got {formulation!r}"
+        )
     can_flip = stride == 1 and kernel_size % 2 == 1
     if formulation == "flipped" and not can_flip:
         formulation = "native"  # one such layer in a network that asks for 'flipped' elsewhere
@@ -63,8 +67,20 @@ def same_padding(size: int, kernel_size: int, stride: int) -> tuple[int, int]:
 
 
 def dense_matrix(kernel: jax.Array, image_shape: tuple[int, int], stride: int = 1) -> jax.Array:
-    """The 'SAME' convolution of images of one size as a matrix [H W c_in, H' W' c_out]."""
+    """The 'SAME' convolution of images of one size as a matrix [H W c_in, H' W' c_out].
+
+    Raises:
+      ValueError: for a matrix too large, with its size.
+    """
     kernel_size = kernel.shape[:2]
+    num_inputs = math.prod(image_shape) * kernel.shape[2]
+    num_outputs = math.prod(-(-size // stride) for size in image_shape) * kernel.shape[3]
+    if (size := num_inputs * num_outputs * kernel.dtype.itemsize) > _MAX_DENSE_BYTES:
+        raise ValueError(
+            f"formulation: expected dense matrices of at most {_MAX_DENSE_BYTES:,} bytes, got "
+            f"{size:,} ({num_inputs:,} x {num_outputs:,}) for {image_shape[0]} x {image_shape[1]} "
+            "images: use auto, native or flipped"
+        )
 
     def taps(size: int, k: int) -> np.ndarray:
         """[size, size'] which tap of the kernel joins an input to an output position; k is none."""
@@ -160,7 +176,7 @@ class Conv(nn.Module):
             kernel = self.param("kernel", self.kernel_init, shape)
             return prepare_kernel(
                 kernel.astype(self.dtype),
-                x.shape[1:3],
+                (x.shape[1], x.shape[2]),
                 formulation=self.formulation,
                 stride=self.stride,
             )

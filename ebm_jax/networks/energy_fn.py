@@ -33,8 +33,8 @@ def init_power_state(
 
 def normalize_params(
     module: nn.Module, params: Params, power_state: spectral_norm.PowerState | None = None
-) -> tuple[Params, spectral_norm.PowerState]:
-    """(normalised params, power state after one iteration); (params, ()) where there is no norm.
+) -> tuple[Params, spectral_norm.PowerState | tuple[()]]:
+    """(normalized params, power state after one iteration); (params, ()) where there is no norm.
 
     Without a power state the converged one is computed from the parameters (sampling, evaluation).
     """
@@ -54,7 +54,7 @@ def bind(
     scale: Any = 1.0,
     **inputs: Any,
 ) -> EnergyFn:
-    """The energy of a network whose parameters are normalised already; see `make_energy_fn`.
+    """The energy of a network whose parameters are normalized already; see `make_energy_fn`.
 
     inputs: further keyword inputs of the network, such as dropout masks.
     """
@@ -84,7 +84,7 @@ def make_energy_fn(
 
     Args:
       module: a network with `input_shape`, called as module(x, condition).
-      params: its parameters, not normalised.
+      params: its parameters, not normalized.
       condition: what the network is conditioned on, as it takes it: a level or a class, int [] or
         [batch]; a number, float [] or [batch]; a vector or a class distribution, float [batch, k];
         or None.

@@ -18,7 +18,7 @@ class Ensemble(nn.Module):
     """E(x, condition): the mean, the sum or the mixture of the energies of equal networks, over T.
 
     mean: geometric mean of the densities; sum: their product; mixture: their arithmetic mean before
-    normalisation, -log mean exp(-E_i), which wants energies in nats. See `ebm_jax.energy`.
+    normalization, -log mean exp(-E_i), which wants energies in nats. See `ebm_jax.energy`.
 
     Its parameters are {'member_0': those of the first network, 'member_1': ...}.
 

@@ -8,6 +8,7 @@ block activates after the sum and the pooling; its shortcut, where the channel c
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,7 @@ _normal = nn.initializers.normal(1.0)  # its scale is divided out by the spectra
 
 def _activation(name: str):
     if name not in ACTIVATIONS:
-        raise ValueError(f"activation is {name!r}: write one of {', '.join(ACTIVATIONS)}")
+        raise ValueError(f"activation: expected one of {', '.join(ACTIVATIONS)}, got {name!r}")
     return ACTIVATIONS[name]
 
 
@@ -147,7 +148,7 @@ class IgebmResNet(nn.Module):
 
     @staticmethod
     def spectral_norm_mode(path: tuple[str, ...]) -> str | None:
-        """Every convolution is normalised, a block's second one only lowered; the head is not."""
+        """Every convolution is normalized, a block's second one only lowered; the head is not."""
         if path[-1] != "kernel" or path[-2] == "head":
             return None
         return "cap" if path[-2] == "conv2" else "unit"
@@ -201,7 +202,7 @@ class IgebmConvNet(nn.Module):
     """E(x) or E(x, y) by strided convolutions: the networks for MNIST and dSprites.
 
     A 3 x 3 convolution, one 4 x 4 convolution of stride 2 per multiplier, a dense layer of 2 F, the
-    head. Every one but the head is spectrally normalised. With a label, y B is added to the input
+    head. Every one but the head is spectrally normalized. With a label, y B is added to the input
     of every strided convolution and the output of number `gain_layer` is multiplied by y G + o.
 
     Fields:
@@ -319,7 +320,7 @@ def imagenet128(num_classes: int = 1000, *, width: int = 64, **fields) -> IgebmR
 
 def mnist_net(*, width: int = 64, **fields) -> IgebmConvNet:
     """Three strided convolutions of F, 2F and 4F channels, unconditional, leaky ReLU."""
-    return IgebmConvNet(width=width, **{"image_size": 28} | fields)
+    return IgebmConvNet(width=width, **dict[str, Any](image_size=28) | fields)
 
 
 def dsprites_net(num_classes: int = 3, *, width: int = 64, **fields) -> IgebmConvNet:

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 
 def class_weights(condition: jax.Array | None, num_classes: int | None) -> jax.Array | None:
@@ -27,7 +28,7 @@ def class_weights(condition: jax.Array | None, num_classes: int | None) -> jax.A
             f"the network is conditional on {num_classes} classes and got no labels: "
             "give condition=label, int [batch]"
         )
-    if not isinstance(condition, jax.core.Tracer):
+    if not isinstance(condition, Tracer):
         condition = np.asarray(condition)
     if jnp.issubdtype(condition.dtype, jnp.integer) and condition.ndim <= 1:
         if isinstance(condition, np.ndarray):
@@ -45,10 +46,10 @@ def class_weights(condition: jax.Array | None, num_classes: int | None) -> jax.A
 
 def check_classes(label: jax.Array, num_classes: int) -> None:
     """Raises ValueError unless every concrete label is one of 0 .. num_classes - 1."""
-    label = np.asarray(label)
-    wrong = label[(label < 0) | (label >= num_classes)]
+    labels = np.asarray(label)
+    wrong = labels[(labels < 0) | (labels >= num_classes)]
     if wrong.size:
         raise ValueError(
-            f"label {wrong.flat[0]} is out of range: write classes 0 to {num_classes - 1}, "
-            "or give the network more classes"
+            f"label: expected classes 0 to {num_classes - 1}, or a network of more classes, got "
+            f"{wrong.flat[0]}"
         )

@@ -1,9 +1,10 @@
 """The energy networks of MDSM (Li, Chen & Sommer, arXiv 1910.07762).
 
-Pre-activation residual blocks with ELU, no normalisation, a head quadratic in its features.
+Pre-activation residual blocks with ELU, no normalization, a head quadratic in its features.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -120,9 +121,10 @@ class MdsmResNet(nn.Module):
 
 def res18(*, width: int = 128, **fields) -> MdsmResNet:
     """Three blocks per stage; F = 128 on CIFAR-10 (62.3 M parameters)."""
-    return MdsmResNet(width=width, **{"image_size": 32} | fields)
+    return MdsmResNet(width=width, **dict[str, Any](image_size=32) | fields)
 
 
 def res12(*, width: int = 64, **fields) -> MdsmResNet:
     """Two blocks per stage; F = 64 on MNIST and Fashion-MNIST, padded to 32 x 32."""
-    return MdsmResNet(width=width, **{"image_size": 32, "channels": 1, "num_blocks": 2} | fields)
+    defaults: dict[str, Any] = {"image_size": 32, "channels": 1, "num_blocks": 2}
+    return MdsmResNet(width=width, **defaults | fields)

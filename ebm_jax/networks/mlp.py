@@ -56,7 +56,7 @@ class EnergyMLP(nn.Module):
           ValueError: for a condition of another shape.
         """
 
-        def project(layer: int) -> jax.Array:
+        def project(layer: int, condition: jax.Array) -> jax.Array:
             if jnp.ndim(condition) == 2:
                 return nn.Dense(self.width, name=f"vector_{layer}")(condition)
             embedding = level_embedding(jnp.atleast_1d(condition), self.width)
@@ -79,6 +79,6 @@ class EnergyMLP(nn.Module):
         for i in range(self.depth):
             x = nn.Dense(self.width, name=f"hidden_{i}")(x)
             if condition is not None:
-                x = x + prepared(self, f"projection_{i}", lambda i=i: project(i))
+                x = x + prepared(self, f"projection_{i}", lambda i=i, t=condition: project(i, t))
             x = nn.swish(x)
         return nn.Dense(1, name="energy")(x)[:, 0]

@@ -41,8 +41,8 @@ def check_can_halve(image_size: int, times: int) -> None:
     if image_size % 2**times:
         fits = 2**times * max(1, round(image_size / 2**times))
         raise ValueError(
-            f"image_size {image_size} cannot be halved {times} times: "
-            f"write {fits}, or fewer multipliers"
+            f"image_size: expected one that can be halved {times} times, such as {fits}, or fewer "
+            f"multipliers, got {image_size}"
         )
 
 
@@ -109,7 +109,7 @@ class RecoveryResNet(nn.Module):
 
     @staticmethod
     def spectral_norm_mode(path: tuple[str, ...]) -> str | None:
-        """Every kernel is normalised but the head's; a block's second one is capped only."""
+        """Every kernel is normalized but the head's; a block's second one is capped only."""
         if path[-1] != "kernel" or path[-2] == "temb_dense_2":
             return None
         return "cap" if path[-2] == "conv2" else "unit"
@@ -124,7 +124,7 @@ class RecoveryResNet(nn.Module):
           E [batch], float32.
         """
         if self.width < 4 or self.width % 2:
-            raise ValueError(f"width is {self.width}: write an even number of at least 4")
+            raise ValueError(f"width: expected an even number >= 4, got {self.width}")
         check_can_halve(self.image_size, len(self.multipliers) - 1)
 
         def level_features() -> jax.Array:  # shared by all layers, so computed once

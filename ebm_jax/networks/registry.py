@@ -61,3 +61,15 @@ def make_network(
         formulation=formulation,
         **settings,
     )
+
+
+def in_float32(network: nn.Module) -> nn.Module:
+    """The same network, and those inside of it, with activations and kernels in float32."""
+    fields = {name: getattr(network, name) for name in network.__dataclass_fields__}
+    del fields["parent"]
+    changes: dict[str, Any] = {
+        name: in_float32(value) for name, value in fields.items() if isinstance(value, nn.Module)
+    }
+    if "dtype" in fields:
+        changes["dtype"] = jnp.dtype("float32")
+    return network.clone(**changes) if changes else network

@@ -1,4 +1,4 @@
-"""Spectral normalisation as pure functions on parameter trees (Miyato et al. 2018).
+"""Spectral normalization as pure functions on parameter trees (Miyato et al. 2018).
 
 A kernel W, seen as the matrix M = [everything but the last axis, c_out], is divided by its largest
 singular value sigma, estimated by power iteration from a stored vector u [c_out]:
@@ -6,7 +6,7 @@ singular value sigma, estimated by power iteration from a stored vector u [c_out
     v = l2n(u M^T),   u' = l2n(v M),   sigma = v M u'^T      (u', v constants for differentiation).
 
 This stands outside the networks, and outside the chains: a network is evaluated hundreds of times
-with the same kernels, so they are normalised once, before. Which kernels, and how, the network says
+with the same kernels, so they are normalized once, before. Which kernels, and how, the network says
 by its method `spectral_norm_mode(path) -> 'unit' | 'cap' | None`:
 
     'unit': W / sigma.
@@ -80,7 +80,7 @@ def _normalized_paths(params: Params, mode: Mode) -> dict[str, str]:
 
 def init_power_state(rng_key: jax.Array, params: Params, mode: Mode) -> PowerState:
     """Starts u ~ N(0, 1) for every kernel that `mode` names (its length does not matter)."""
-    flat = flatten_dict(params, sep="/")
+    flat: dict[str, Any] = flatten_dict(params, sep="/")
     paths = sorted(_normalized_paths(params, mode))
     keys = jax.random.split(rng_key, max(len(paths), 1))
     return {
@@ -91,12 +91,12 @@ def init_power_state(rng_key: jax.Array, params: Params, mode: Mode) -> PowerSta
 
 def converged_power_state(params: Params, mode: Mode) -> PowerState:
     """The converged u of every kernel that `mode` names: for sampling and evaluation."""
-    flat = flatten_dict(params, sep="/")
+    flat: dict[str, Any] = flatten_dict(params, sep="/")
     return {path: dominant_vector(flat[path]) for path in _normalized_paths(params, mode)}
 
 
 def normalize(params: Params, power_state: PowerState, mode: Mode) -> tuple[Params, PowerState]:
-    """Normalised parameters after one power iteration, and the iterated power state.
+    """Normalized parameters after one power iteration, and the iterated power state.
 
     Args:
       params: parameter tree. power_state: u for every kernel that `mode` names.
@@ -106,7 +106,7 @@ def normalize(params: Params, power_state: PowerState, mode: Mode) -> tuple[Para
     Raises:
       KeyError: where the power state lacks a kernel that `mode` names.
     """
-    flat = flatten_dict(params, sep="/")
+    flat: dict[str, Any] = flatten_dict(params, sep="/")
     new_state = {}
     for path, kind in _normalized_paths(params, mode).items():
         sigma, new_state[path] = power_iteration(flat[path], power_state[path])

@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
+from flax import linen as nn
 
 from ebm_jax import data, parallel
 from ebm_jax.methods.base import Method
 from ebm_jax.methods.registry import METHODS
 from ebm_jax.networks.ensemble import Ensemble
-from ebm_jax.networks.registry import NETWORKS, make_network
+from ebm_jax.networks.registry import NETWORKS, in_float32, make_network
 from ebm_jax.runs import settings
 from ebm_jax.runs.settings import ConfigError, one_line, read_named, read_section
 from ebm_jax.settings import check_values
@@ -51,6 +52,14 @@ class Run:
     def held_out(self) -> data.Dataset:
         """The split that a trained model is compared with."""
         return self.load_split(self.general.held_out_split)
+
+    def in_float32(self) -> "Run":
+        """The same run whose networks compute in float32, whatever they were trained in."""
+        if not dataclasses.is_dataclass(self.method):
+            return self
+        fields = {f.name: getattr(self.method, f.name) for f in dataclasses.fields(self.method)}
+        networks = {k: in_float32(v) for k, v in fields.items() if isinstance(v, nn.Module)}
+        return dataclasses.replace(self, method=dataclasses.replace(self.method, **networks))
 
     def key(self, name: str) -> jax.Array:
         """A random key by name: 'init' and 'train' of the run's seed, others of sampling.seed.
@@ -104,6 +113,20 @@ class Run:
                 images, self.data.low, self.data.high, dequantized=self.data.dequantize
             )
         )
+
+    def intensity_scale(self, low: float, high: float) -> tuple[float, float]:
+        """(scale, offset) from intensities to [low, high], as `scale` takes them to model units."""
+        return data.intensity_scale(low, high, dequantized=self.data.dequantize)
+
+    def to_unit(self, images: np.ndarray) -> np.ndarray:
+        """uint8 images in 0..1, float64: where `scale` puts them between low and high."""
+        scale, offset = self.intensity_scale(0.0, 1.0)
+        return scale * images + offset
+
+    def from_unit(self, images: np.ndarray) -> np.ndarray:
+        """Images in 0..1 in model units, float32."""
+        low, high = self.data.low, self.data.high
+        return (low + (high - low) * np.asarray(images, np.float64)).astype(np.float32)
 
     def to_pixels(self, x: Any) -> np.ndarray:
         """Images in model units as uint8."""
@@ -177,7 +200,7 @@ def load_split(config: ml_collections.ConfigDict, split: str) -> data.Dataset:
       ConfigError: with one line, for what is not there or damaged.
     """
     described = read_section(config, "data", settings.Data)
-    with one_line():
+    with one_line(), parallel.all_or_none():
         return data.load_dataset(
             described.name,
             split,

@@ -15,16 +15,13 @@ def parse(init_from: str) -> tuple[pathlib.Path, int | None]:
     Raises:
       ConfigError: where nothing is trained there, or the step is no number.
     """
-    name, separator, step = init_from.rpartition("@")
-    if not separator or not step.isdigit():
-        name, step = init_from, ""
-    path = resolve(name, "training.init_from")
+    path, step = _split(init_from)
     if not (path / "checkpoints").is_dir():
         raise ConfigError(
             f"training.init_from: expected <workdir> or <workdir>@<step> of a trained run, got "
             f"{init_from!r}: there is no {path}/checkpoints"
         )
-    return path, int(step) if step else None
+    return path, step
 
 
 def load(init_from: str, state: TrainState) -> tuple[TrainState, dict[str, Any]]:
@@ -35,7 +32,7 @@ def load(init_from: str, state: TrainState) -> tuple[TrainState, dict[str, Any]]
     Raises:
       ConfigError: where they cannot be read, or are of other networks.
     """
-    path, step = parse(init_from)
+    path, step = _split(init_from)
     with Checkpoints(path / "checkpoints", keep_latest=1) as checkpoints:
         try:
             if step is not None:
@@ -49,3 +46,10 @@ def load(init_from: str, state: TrainState) -> tuple[TrainState, dict[str, Any]]
             raise ConfigError(f"training.init_from: {error}") from error
     state = state._replace(params=params, ema_params=ema_params)
     return state, {"workdir": str(path), "step": step}
+
+
+def _split(init_from: str) -> tuple[pathlib.Path, int | None]:
+    name, separator, step = init_from.rpartition("@")
+    if not separator or not step.isdigit():
+        name, step = init_from, ""
+    return resolve(name, "training.init_from"), int(step) if step else None

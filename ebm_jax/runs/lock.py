@@ -15,11 +15,8 @@ import time
 import uuid
 from typing import Any, Self
 
-import jax
-import numpy as np
-from jax.experimental import multihost_utils
-
-from ebm_jax.runs.settings import ConfigError
+from ebm_jax import parallel
+from ebm_jax.runs.settings import ConfigError, one_line
 from ebm_jax.runs.workdir import make_folder
 
 _NAME = ".lock"
@@ -44,19 +41,12 @@ class Lock:
         self._is_held = False
 
     def __enter__(self) -> Self:
-        failure = None
-        if jax.process_index() == 0:
-            try:
-                make_folder(self._directory)
-                self._take()
-            except ConfigError as error:
-                failure = error
-        if jax.process_count() > 1:
-            failed = multihost_utils.broadcast_one_to_all(np.asarray(failure is not None))
-            if failed and failure is None:
-                failure = ConfigError(f"process 0 could not lock {self._directory}")
-        if failure is not None:
-            raise failure
+        def take() -> None:
+            make_folder(self._directory)
+            self._take()
+
+        with one_line():
+            parallel.first_does(take)
         return self
 
     def __exit__(self, *_: object) -> None:

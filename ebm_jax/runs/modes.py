@@ -33,7 +33,7 @@ def run_task(
     task: Task,
     mode: str,
     config: ml_collections.ConfigDict,
-    workdir: str | os.PathLike,
+    workdir: str | os.PathLike[str],
     *,
     other_modes: Sequence[str],
 ) -> int:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,9 @@ class Result:
     """What was measured.
 
     num_examples: that it rests on. metrics: for the JSON. summary: lines for the terminal.
-    figures: uint8 [height, width, 1 or 3] by name. arrays: files of arrays by name.
+    figures: uint8 [height, width, 1 or 3] by name. archives: .npz files by name, each of arrays by
+    name, which may be memory-mapped. image_folders: uint8 [n, height, width, channels] by name,
+    written as n PNG files each.
     file_name: of the JSON, without its ending; '': that of the mode.
     """
 
@@ -25,7 +28,8 @@ class Result:
     metrics: Mapping[str, Any]
     summary: Sequence[str]
     figures: Mapping[str, np.ndarray]
-    arrays: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    archives: Mapping[str, Mapping[str, np.ndarray]] = dataclasses.field(default_factory=dict)
+    image_folders: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     file_name: str = ""
 
 
@@ -46,10 +50,17 @@ def write_result(
         "settings": dict(settings),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    for title, array in result.arrays.items():
-        np.save(folder / f"{title}.npy", array)
+    for title, arrays in result.archives.items():
+        files.write_arrays(folder / f"{title}.npz", arrays)
+    for title, images in result.image_folders.items():
+        shutil.rmtree(folder / title, ignore_errors=True)  # an earlier result may have had more
+        for i, image in enumerate(images):
+            plotting.save_image(folder / title / f"{i:0{len(str(len(images)))}d}.png", image)
     for title, figure in result.figures.items():
         plotting.save_image(folder / f"{title}.png", figure)
     files.write_json(folder / f"{name}.json", {**described, **result.metrics})
-    written = [*(f"{t}.png" for t in result.figures), *(f"{t}.npy" for t in result.arrays)]
+    written = [
+        *(f"{t}.png" for t in result.figures), *(f"{t}.npz" for t in result.archives),
+        *(f"{t}/*.png" for t in result.image_folders),
+    ]  # fmt: skip
     print(*result.summary, f"{folder}/{name}.json; {', '.join(written)}", sep="\n", flush=True)

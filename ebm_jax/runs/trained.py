@@ -1,8 +1,10 @@
 """Trained models: the EMA parameters of a run's checkpoints, on the host."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -16,7 +18,7 @@ from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.methods.base import Params
 from ebm_jax.runs import build
 from ebm_jax.runs.build import Run
-from ebm_jax.runs.settings import ConfigError
+from ebm_jax.runs.settings import ConfigError, one_line
 from ebm_jax.runs.workdir import check_config, open_checkpoints, resolve, saved_config
 
 
@@ -34,16 +36,42 @@ class TrainedRun:
     ema_decay: float
 
     def samples(self, work: ResumableWork, number: int, *, first: int = 0) -> np.ndarray:
-        """Samples [number, ...] in model units; sample i depends on sampling.seed and i alone."""
-        run, key = self.run, self.run.key("sample")
+        """Samples [number, ...] in model units; sample i depends on sampling.seed and i alone.
 
-        def sample(params: Params, index: Any) -> dict[str, Any]:
-            return {"x": run.method.sample(params, key, index)}
-
+        All of them in memory; `sampler` makes them a batch at a time.
+        """
         index = np.arange(first, first + number, dtype=np.int32)
         return work.piece("samples", self.fingerprint(first=first)).map_batches(
-            "samples", sample, self.params, (index,), batch_size=run.sampling.batch_size
+            "samples",
+            self._sample,
+            self.params,
+            (index,),
+            batch_size=self.run.sampling.batch_size,
         )["x"]
+
+    def sampler(self) -> Callable[[int, int], np.ndarray]:
+        """(first, stop) -> the samples first .. stop - 1 in model units, on the local devices.
+
+        At most `sampling.batch_size` at once, rounded up to the devices.
+        """
+        mapped = parallel.map_examples(
+            self._sample, parallel.round_up(self.run.sampling.batch_size)
+        )
+        return lambda first, stop: mapped(self.params, np.arange(first, stop, dtype=np.int32))["x"]
+
+    def _sample(self, params: Params, index: Any) -> dict[str, Any]:
+        return {"x": self.run.method.sample(params, self.run.key("sample"), index)}
+
+    @contextlib.contextmanager
+    def for_densities(self) -> Iterator["TrainedRun"]:
+        """This model, its energies as exact as can be: in float32, products at highest precision.
+
+        Metropolis tests and annealing compare energies of neighboring points: in bfloat16, or at
+        the precision that accelerators multiply at by default, energies of thousands of nats carry
+        noise of whole nats. Make and call the programs inside.
+        """
+        with jax.default_matmul_precision("highest"):
+            yield dataclasses.replace(self, run=self.run.in_float32())
 
     def fingerprint(self, **others: Any) -> dict[str, Any]:
         """What samples and energies of this model depend on, for a piece of `ResumableWork`.
@@ -61,21 +89,24 @@ class TrainedRun:
         }
 
     def energies(self, rng_key: jax.Array, level: int, x: np.ndarray) -> np.ndarray:
-        """Energies [n] of examples x [n, ...] brought to a level's noise, on all local devices.
+        """Energies [n] of examples x [n, ...] brought to a level's noise, on all devices.
 
         rng_key: example i's noise is a function of it and i.
         """
 
-        def energies(params: Params, x: jax.Array, index: jax.Array) -> dict[str, jax.Array]:
+        def energies(params: Params, x: jax.Array, index: jax.Array) -> jax.Array:
             densities = self.run.method.densities(params)
             noised = densities.noised(rng_key, level, x, index)
-            return {"energy": densities.energy(jnp.asarray(level))(noised)}
+            return densities.energy(jnp.asarray(level))(noised)
 
-        size = parallel.round_up(min(self.run.sampling.batch_size, len(x)))
-        mapped, index = parallel.map_examples(energies, size), np.arange(len(x), dtype=np.int32)
-        batches = [slice(first, first + size) for first in range(0, len(x), size)]
-        found = [mapped(self.params, x[part], index[part])["energy"] for part in batches]
-        return np.concatenate(found)
+        size = min(self.run.sampling.batch_size * jax.process_count(), len(x))
+        size = parallel.round_up(size, jax.device_count())
+        program, params, found = jax.jit(energies), parallel.everywhere(self.params), []
+        for first in range(0, len(x), size):
+            rows = np.minimum(np.arange(first, first + size), len(x) - 1)
+            spread = parallel.spread(x[rows]), parallel.spread(rows.astype(np.int32))
+            found.append(parallel.whole(program(params, *spread)))
+        return np.concatenate(found)[: len(x)]
 
     def provenance(self, num_examples: int) -> dict[str, object]:
         """What a result was measured on: checkpoint, weights, sampler, number, data, versions."""
@@ -101,8 +132,15 @@ def check_trained(config: ml_collections.ConfigDict, workdir: str | os.PathLike)
       ConfigError: where nothing is trained there, or with another config.
     """
     path = resolve(workdir)
-    if not (path / "checkpoints").is_dir():
-        raise ConfigError(f"nothing is trained in {path}: run the same command with --mode=train")
+
+    def check() -> None:
+        if not (path / "checkpoints").is_dir():
+            raise ConfigError(
+                f"nothing is trained in {path}: run the same command with --mode=train"
+            )
+
+    with one_line():
+        parallel.first_does(check)
     check_config(path, config, "evaluate")
     return path
 
@@ -116,7 +154,7 @@ def load_trained(config: ml_collections.ConfigDict, workdir: str | os.PathLike) 
       ConfigError: where nothing is trained there, or with another config, or not at these steps.
     """
     path = check_trained(config, workdir)
-    saved = saved_config(path) or {}
+    saved = (saved_config(path) if jax.process_index() == 0 else None) or {}  # for provenance
     ema_decay = saved.get("training", {}).get("ema_decay", config.training.ema_decay)
     run = build.build(config)
     template = build.params_template(run)

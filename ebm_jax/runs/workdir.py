@@ -8,11 +8,11 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import ml_collections
 
+from ebm_jax import parallel
 from ebm_jax.io import files
-from ebm_jax.runs.settings import BINDS, ConfigError
+from ebm_jax.runs.settings import BINDS, ConfigError, one_line
 from ebm_jax.training.checkpoints import Checkpoints
 
 _LAYOUT = 2  # of the config's sections; another one is refused
@@ -65,11 +65,18 @@ def check_workdir(
         config in it (with the fields that differ).
     """
     path = resolve(workdir)
-    if not (existing := _existing(path)).is_dir():
-        raise ConfigError(f"workdir {path} cannot be made: {existing} is a file")
-    if not os.access(existing, os.W_OK):
-        raise ConfigError(f"workdir {path} cannot be written: {existing} is not yours to write in")
-    check_config(path, config, purpose)
+
+    def check() -> None:
+        if not (existing := _existing(path)).is_dir():
+            raise ConfigError(f"workdir {path} cannot be made: {existing} is a file")
+        if not os.access(existing, os.W_OK):
+            raise ConfigError(
+                f"workdir {path} cannot be written: {existing} is not yours to write in"
+            )
+        _check_config(path, config, purpose)
+
+    with one_line():
+        parallel.first_does(check)
     return path
 
 
@@ -103,7 +110,8 @@ def describe_run(path: pathlib.Path, config: ml_collections.ConfigDict, **proven
     Raises:
       ConfigError: a directory that cannot be written after all.
     """
-    if jax.process_index() == 0:
+
+    def write() -> None:
         try:
             path.mkdir(parents=True, exist_ok=True)
             files.write_json(path / "config.json", {"layout": _LAYOUT, **config.to_dict()})
@@ -111,6 +119,9 @@ def describe_run(path: pathlib.Path, config: ml_collections.ConfigDict, **proven
             files.write_json(path / "versions.json", {**before, **files.versions(), **provenance})
         except OSError as error:
             raise ConfigError(f"workdir {path} cannot be written: {error.strerror}") from error
+
+    with one_line():
+        parallel.first_does(write)
 
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
@@ -143,10 +154,15 @@ def saved_config(workdir: pathlib.Path) -> dict[str, Any] | None:
 def check_config(workdir: pathlib.Path, config: ml_collections.ConfigDict, purpose: str) -> None:
     """Raises ConfigError where the workdir holds a run of a config that differs and matters.
 
-    A run that made no checkpoint, as it diverged before, binds nothing.
+    A run that made no checkpoint, as it diverged before, binds nothing. Process 0 looks for all.
 
     purpose: 'resume' or 'evaluate', see `settings.BINDS`.
     """
+    with one_line():
+        parallel.first_does(lambda: _check_config(workdir, config, purpose))
+
+
+def _check_config(workdir: pathlib.Path, config: ml_collections.ConfigDict, purpose: str) -> None:
     if not has_checkpoints(workdir):
         return
     saved = saved_config(workdir)

@@ -64,6 +64,7 @@ from ebm_jax.samplers.replay_buffer import ReplayCodec as ReplayCodec
 from ebm_jax.samplers.replay_buffer import ReplayState as ReplayState
 from ebm_jax.samplers.replay_buffer import replay_buffer as replay_buffer
 from ebm_jax.samplers.replay_buffer import replay_codec as replay_codec
+from ebm_jax.samplers.roughness import MOST_ROUGHNESS as MOST_ROUGHNESS
 from ebm_jax.samplers.roughness import Roughness as Roughness
 from ebm_jax.samplers.roughness import roughness as roughness
 from ebm_jax.samplers.run import run_chain as run_chain

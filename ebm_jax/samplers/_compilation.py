@@ -101,7 +101,23 @@ def _key_of_function(function: types.FunctionType, depth: int) -> Hashable:
     keywords = function.__kwdefaults__ or {}
     found = [function.__globals__[name] for name in looked_up if name in function.__globals__]
     read = (*cells, *(function.__defaults__ or ()), *keywords.values(), *found)
-    return code, tuple(keywords), *(_key_of_constant(value, names, depth) for value in read)
+    return (
+        _program(code),
+        tuple(keywords),
+        *(_key_of_constant(value, names, depth) for value in read),
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def _program(code: types.CodeType) -> Hashable:
+    """All of a function's code but where it stands, so that two equal lines are one program."""
+    constants = tuple(
+        _program(c) if isinstance(c, types.CodeType) else (c.__class__, repr(c))
+        for c in code.co_consts
+    )
+    arguments = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags
+    names = code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars
+    return code.co_code, code.co_exceptiontable, constants, arguments, names
 
 
 @functools.lru_cache(maxsize=1024)

@@ -20,6 +20,9 @@ from ebm_jax.samplers.base import EnergyFn, energy_and_grad
 # Up to a unit of the last place of bfloat16, 2^16 of float32's: an energy that rounds its input to
 # bfloat16 does not notice smaller changes.
 _ULPS = (4, 2**10, 2**16)
+# Energies that jump by more than so many nats between neighboring floats decide the Metropolis test
+# by noise.
+MOST_ROUGHNESS = 0.3
 
 
 class Roughness(NamedTuple):

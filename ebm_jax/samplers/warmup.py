@@ -23,13 +23,12 @@ from ebm_jax.samplers._trees import (
     wide_dtype,
 )
 from ebm_jax.samplers.base import Kernel, positions
-from ebm_jax.samplers.roughness import jumps_near
+from ebm_jax.samplers.roughness import MOST_ROUGHNESS, jumps_near
 from ebm_jax.samplers.run import as_index, filled, is_state, start
 
 # A chain that has gone less than this part of the distance between two independent draws in the
-# last fifth of the warm-up does not move; energies that jump by more than this many nats between
-# neighboring floats decide the Metropolis test by noise.
-_LEAST_MOVEMENT, _MOST_ROUGHNESS = 0.05, 0.3
+# last fifth of the warm-up does not move.
+_LEAST_MOVEMENT = 0.05
 
 
 class MakeTunedKernel(Protocol):
@@ -277,7 +276,7 @@ def _warmup(
     across = _Pooling(axes, per_chain=False)
     movement = _movement(state, mark, across, per_chain)
     nats = _roughness(kernel_at(search, mass), state, across)
-    collapsed = (nats > _MOST_ROUGHNESS) & (step_size < initial / 10)
+    collapsed = (nats > MOST_ROUGHNESS) & (step_size < initial / 10)
     no_chain = jnp.isnan(accepted[-1])
     return WarmupResult(
         state=state,

@@ -2,31 +2,58 @@
 
 from typing import Any
 
+import numpy as np
+
+from ebm_jax import parallel
 from ebm_jax.data import Dataset
 from ebm_jax.evaluation.fidelity.classifier import supports
 from ebm_jax.evaluation.fidelity.features import (
     Extractor,
+    FeatureSummary,
     classifier_extractor,
     inception_extractor,
 )
+from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.runs.build import Run
 from ebm_jax.runs.settings import one_line
 
+_BLOCK = 256  # images between two updates of the moments, which cost d^2
+_KEPT_BYTES = 2**27
 
-def make_extractor(run: Run, weights: str) -> Extractor:
+
+def make_extractor(run: Run, weights: str, batch_size: int) -> Extractor:
     """Inception with the weights of a file, else our classifier where the images are small.
 
     Raises:
       ValueError: for a file that holds no such weights, and for large images without one.
     """
     if weights:
-        with one_line("fid.weights"):
-            return inception_extractor(weights)
+        with one_line("fid.weights"), parallel.all_or_none():
+            return inception_extractor(weights, batch_size)
     if supports(run.dataset.num_classes, run.dataset.example_shape):
         return classifier_extractor(run.dataset)
     raise ValueError(
         "fid.weights: expected a file with the weights of the FID Inception-v3 (torch-fidelity's "
         "or pytorch-fid's), which is not downloaded for you, got ''"
+    )
+
+
+def num_kept(extractor: Extractor, subset_size: int) -> int:
+    """How many images' features are kept for KID's subsets: what fits into 128 MB, or a subset."""
+    return max(_KEPT_BYTES // (4 * extractor.num_features), subset_size)
+
+
+def reference_features(
+    work: ResumableWork, extractor: Extractor, images: np.ndarray, kept_index: np.ndarray
+) -> FeatureSummary:
+    """The features of real images, in blocks of a memory map."""
+    return work.fold_batches(
+        "reference",
+        lambda first, stop: {"features": extractor.extract(images[first:stop])["features"]},
+        lambda summary, _, found: summary.update(found["features"]),
+        FeatureSummary.empty(extractor.num_features, kept_index),
+        number=len(images),
+        batch_size=_BLOCK,
     )
 
 

@@ -54,10 +54,11 @@ def _evaluate_plane(trained: TrainedRun, number: int, work: ResumableWork) -> Re
     run, held_out = trained.run, trained.run.held_out()
     density = data.toy_density(run.dataset.name)
     plane.check_number(number, held_out.num_examples)
-    model = preview.plane_model(run, trained.params)
     work.begin("sampling", number)
     points = run.to_data_units(trained.samples(work, number))
-    found = plane.density_fit(points, held_out.images, model, density)
+    with trained.for_densities() as exact:
+        model = preview.plane_model(exact.run, trained.params)
+        found = plane.density_fit(points, held_out.images, model, density)
     title = f"{number:,} samples from the EMA weights of step {trained.step}"
     return Result(
         num_examples=number,

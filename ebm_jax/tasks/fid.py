@@ -1,17 +1,21 @@
 """--mode=fid: FID and KID of samples, and their Inception score."""
 
 import dataclasses
-import functools
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ebm_jax import parallel
 from ebm_jax.data import Dataset
 from ebm_jax.evaluation.fidelity import frechet
-from ebm_jax.evaluation.fidelity.features import INCEPTION_FEATURES, Extractor
+from ebm_jax.evaluation.fidelity.features import (
+    INCEPTION_FEATURES,
+    Extractor,
+    FeatureSummary,
+)
 from ebm_jax.evaluation.fidelity.inception_scores import (
-    inception_score,
+    RunningScore,
+    kept_for_subsets,
     kernel_inception_distance,
 )
 from ebm_jax.evaluation.fidelity.reference_statistics import Statistics, read_statistics
@@ -22,7 +26,12 @@ from ebm_jax.runs.results import Result
 from ebm_jax.runs.settings import one_line
 from ebm_jax.runs.trained import TrainedRun
 from ebm_jax.settings import setting
-from ebm_jax.tasks._features import describe_reference, make_extractor
+from ebm_jax.tasks._features import (
+    describe_reference,
+    make_extractor,
+    num_kept,
+    reference_features,
+)
 
 IMAGES_ONLY = True
 
@@ -47,14 +56,23 @@ class Settings:
     kid_subset_size: int = setting(1_000, "images", at_least=2)
 
 
+class _Measured(NamedTuple):
+    """What is kept of the samples. pixels: None for large images; shown: the first samples."""
+
+    features: FeatureSummary
+    score: RunningScore
+    pixels: frechet.RunningGaussian | None
+    shown: np.ndarray
+
+
 def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
     """`fid/`: fid.json and samples.png."""
     run, number = trained.run, settings.num_samples
     split = run.load_split(settings.split)
-    extractor = make_extractor(run, settings.weights)
-    described, statistics = describe_reference(split, extractor), None
+    extractor = make_extractor(run, settings.weights, settings.batch_size)
+    described, statistics, real = describe_reference(split, extractor), None, None
     if settings.stats:
-        with one_line("fid.stats"):
+        with one_line("fid.stats"), parallel.all_or_none():
             statistics = read_statistics(settings.stats, described, extractor.num_features)
     with one_line("fid"):
         check_fid_settings(
@@ -65,73 +83,109 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
             kid_subsets=settings.kid_subsets,
             kid_subset_size=settings.kid_subset_size,
         )
-    total = number
-    if extractor.in_batches:
-        total += number + (0 if statistics else split.num_examples)
-    work.begin("sampling, features", total)
-    images = run.to_pixels(trained.samples(work, number))
-    of_samples = trained.fingerprint(extractor=extractor.details, num_samples=number)
-    found, real = _features(extractor, "features", images, settings, work, of_samples), None
+    work.begin("sampling, features", number + (0 if statistics else split.num_examples))
+    found = _measure_samples(trained, settings, extractor, split, work)
     if statistics is None:
-        real = _features(extractor, "reference", split.images, settings, work, described)[
-            "features"
-        ]
-        statistics = Statistics(frechet.fit_gaussian(real), described)
-    metrics = _metrics(settings, extractor, found, statistics, real, images, split)
+        kept = _kept(settings, extractor, split.num_examples)
+        piece = work.piece("reference", {**described, "num_kept": len(kept)})
+        real = reference_features(piece, extractor, split.images, kept)
+        statistics = Statistics(real.moments.fit(), described)
+    metrics = _metrics(settings, extractor, found, statistics, real, split)
     return Result(
         num_examples=number,
         metrics=metrics,
         summary=_lines(metrics, number, split),
-        figures={"samples": plotting.image_grid(images[:_SHOWN])},
+        figures={"samples": plotting.image_grid(found.shown)},
     )
 
 
-def _features(
-    extractor: Extractor,
-    name: str,
-    images: np.ndarray,
+def _measure_samples(
+    trained: TrainedRun,
     settings: Settings,
+    extractor: Extractor,
+    split: Dataset,
     work: ResumableWork,
-    depend_on: Mapping[str, Any],
-) -> dict[str, np.ndarray]:
-    """Features and logits; kept whatever is measured with them."""
-    piece = work.piece(name, depend_on)
-    map_batches = functools.partial(piece.map_batches, batch_size=settings.batch_size)
-    return extractor.extract(name, images, map_batches)
+) -> _Measured:
+    """Samples made, measured and let go, batch by batch."""
+    run, number, shape = trained.run, settings.num_samples, trained.run.dataset.example_shape
+    sample, values = trained.sampler(), int(np.prod(shape))
+    fewest = min(number, split.num_examples)
+    has_pixels = values <= _MAX_PIXELS and frechet.why_undefined(fewest, values) is None
+    kept = _kept(settings, extractor, number) if not settings.stats else np.zeros(0, np.int64)
+    initial = _Measured(
+        FeatureSummary.empty(extractor.num_features, kept),
+        RunningScore.empty(number, extractor.num_classes, settings.num_splits),
+        frechet.RunningGaussian.empty(values) if has_pixels else None,
+        np.zeros((0, *shape), np.uint8),
+    )
+
+    def measure(first: int, stop: int) -> dict[str, np.ndarray]:
+        x = sample(first, stop)
+        finite, images = np.isfinite(x).all(tuple(range(1, x.ndim))), run.to_pixels(x)
+        return {"image": images, "is_finite": finite, **extractor.extract(images)}
+
+    def update(state: _Measured, first: int, found: dict[str, np.ndarray]) -> _Measured:
+        if not np.all(found["is_finite"]):
+            bad = first + int(np.argmin(found["is_finite"]))
+            raise ValueError(f"sample {bad} has non-finite values: the model has diverged")
+        shown = np.concatenate([state.shown, found["image"]])[:_SHOWN]
+        return _Measured(
+            state.features.update(found["features"]),
+            state.score.update(found["logits"]),
+            None if state.pixels is None else state.pixels.update(found["image"]),
+            state.shown if len(state.shown) == _SHOWN else shown,
+        )
+
+    depends_on = trained.fingerprint(
+        extractor=extractor.details,
+        num_samples=number,
+        num_splits=settings.num_splits,
+        num_kept=len(kept),
+        has_pixels=has_pixels,
+    )
+    return work.piece("measured", depends_on).fold_batches(
+        "samples", measure, update, initial, number=number, batch_size=run.sampling.batch_size
+    )
+
+
+def _kept(settings: Settings, extractor: Extractor, number: int) -> np.ndarray:
+    """Of so many images, those whose features are kept for KID."""
+    return kept_for_subsets(number, num_kept(extractor, settings.kid_subset_size))
 
 
 def _metrics(
     settings: Settings,
     extractor: Extractor,
-    found: dict[str, np.ndarray],
+    found: _Measured,
     statistics: Statistics,
-    real: np.ndarray | None,
-    images: np.ndarray,
+    real: FeatureSummary | None,
     split: Dataset,
 ) -> dict[str, Any]:
-    number = len(images)
+    number = settings.num_samples
     is_fid50k = (extractor.title, number, split.split) == (INCEPTION_FEATURES, _FID50K, "train")
     metrics: dict[str, Any] = {
         "name": "FID50k" if is_fid50k else f"Frechet distance over {extractor.title}",
-        "frechet_distance": frechet.frechet_distance(
-            frechet.fit_gaussian(found["features"]), statistics.fit
-        ),
+        "frechet_distance": frechet.frechet_distance(found.features.moments.fit(), statistics.fit),
         "features": dict(extractor.details),
         "reference": {**statistics.described, "num_images": statistics.fit.num_examples},
-        "score": inception_score(found["logits"], num_splits=settings.num_splits)._asdict()
+        "score": found.score.score()._asdict()
         | {"name": extractor.score_title, "num_splits": settings.num_splits},
         "images": "in 0 .. 255, as they are written to files",
     }
     if real is not None:
-        size = subset_size(settings.kid_subset_size, number, len(real))
+        x, y = found.features.kept, real.kept
+        size = subset_size(settings.kid_subset_size, len(x), len(y))
         metrics["kernel_distance"] = kernel_inception_distance(
-            found["features"], real, num_subsets=settings.kid_subsets, subset_size=size
-        )._asdict() | {"num_subsets": settings.kid_subsets, "subset_size": size}
-    values, fewest = images[0].size, min(number, split.num_examples)
-    if values <= _MAX_PIXELS and frechet.why_undefined(fewest, values) is None:
+            x, y, num_subsets=settings.kid_subsets, subset_size=size
+        )._asdict() | {
+            "num_subsets": settings.kid_subsets,
+            "subset_size": size,
+            "num_images": {"samples": len(x), "reference": len(y)},
+        }
+    if found.pixels is not None:
         scale = {"scale": 1 / 127.5, "offset": -1.0}
         metrics["frechet_distance_over_pixels"] = frechet.frechet_distance(
-            *(frechet.fit_gaussian(x, **scale) for x in (images, split.images))
+            found.pixels.fit(**scale), frechet.fit_gaussian(split.images, **scale)
         )
     return metrics
 

@@ -1,10 +1,10 @@
 """--mode=fid_stats: mean and covariance of a split's features, for --mode=fid."""
 
-import functools
 import pathlib
 
 import jax
 import ml_collections
+import numpy as np
 
 from ebm_jax.evaluation.fidelity import frechet
 from ebm_jax.evaluation.fidelity.reference_statistics import Statistics, write_statistics
@@ -15,7 +15,7 @@ from ebm_jax.runs.lock import Lock
 from ebm_jax.runs.settings import one_line, read_section
 from ebm_jax.runs.workdir import check_workdir
 from ebm_jax.tasks import fid
-from ebm_jax.tasks._features import describe_reference, make_extractor
+from ebm_jax.tasks._features import describe_reference, make_extractor, reference_features
 
 
 def main(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> int:
@@ -25,16 +25,15 @@ def main(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> int:
     run = build.build(config)
     split = run.load_split(settings.split)
     with one_line():
-        extractor = make_extractor(run, settings.weights)
+        extractor = make_extractor(run, settings.weights, settings.batch_size)
         reason = frechet.why_undefined(split.num_examples, extractor.num_features)
         if reason is not None:
             raise ValueError(f"--mode=fid_stats: {split.name}, {split.split}: {reason}")
     described = describe_reference(split, extractor)
     with Lock(out), one_line(), ResumableWork(out / "partial", described) as work:
         work.begin("features", split.num_examples)
-        map_batches = functools.partial(work.map_batches, batch_size=settings.batch_size)
-        features = extractor.extract("reference", split.images, map_batches)["features"]
-        fit = frechet.fit_gaussian(features)
+        none_kept = np.zeros(0, np.int64)
+        fit = reference_features(work, extractor, split.images, none_kept).moments.fit()
         if jax.process_index() == 0:
             write_statistics(out / "stats.npz", Statistics(fit, described))
             files.write_json(

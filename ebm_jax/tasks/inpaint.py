@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from ebm_jax import parallel
 from ebm_jax.evaluation.images import masks
 from ebm_jax.evaluation.images.errors import image_error
 from ebm_jax.evaluation.images.neighbors import nearest_neighbors
@@ -37,7 +38,8 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
     if not isinstance(method, Inpainter):
         raise ValueError(f"{type(method).__name__} does not inpaint")
     training, held_out, key = run.dataset, run.held_out(), run.key("sample")
-    hidden = masks.hidden_pixels(settings.mask, training.example_shape)
+    with parallel.all_or_none():
+        hidden = masks.hidden_pixels(settings.mask, training.example_shape)
     shown = held_out.images[: settings.num_images]
     true = run.scale(shown)
     number, draws = len(shown), settings.num_draws

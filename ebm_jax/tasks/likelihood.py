@@ -1,6 +1,7 @@
 """--mode=likelihood: log-likelihoods by annealed importance sampling, bracketed from both sides."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -17,7 +18,7 @@ from ebm_jax.runs.build import Run
 from ebm_jax.runs.results import Result
 from ebm_jax.runs.trained import TrainedRun
 from ebm_jax.settings import setting
-from ebm_jax.tasks import _likelihood
+from ebm_jax.tasks import _likelihood, _movement
 
 IMAGES_ONLY = False
 
@@ -48,8 +49,13 @@ class Settings:
 
 def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
     """`likelihood/`: likelihood.json and likelihood.png; prints a table and what it means."""
+    with trained.for_densities() as exact:
+        return _run(exact, settings, work)
+
+
+def _run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
     run, densities = trained.run, trained.run.method.densities(trained.params)
-    parallel.check_divides("likelihood.num_chains", settings.num_chains, jax.local_device_count())
+    parallel.check_divides("likelihood.num_chains", settings.num_chains, jax.device_count())
     if not settings.num_temperatures:
         raise ValueError("likelihood.num_temperatures: expected one number or more, got none")
     levels = annealing.path_levels(np.asarray(densities.sigma_bar), settings.max_levels)
@@ -63,7 +69,8 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
         "held out": run.random_examples(run.held_out(), settings.num_images),
     }
     annealed = _Annealing(trained, settings, work, levels)
-    brackets, tuned = annealed.brackets(images["training"])
+    brackets, tuned, roughness = annealed.brackets(images["training"])
+    stuck = [f"{point.segment + point.beta:.4g}" for point in tuned if point.is_stuck]
     noise_key = jax.random.fold_in(run.key("likelihood"), 3)
     energies = {
         name: log_likelihood.split_energy(trained.energies(noise_key, 0, x))
@@ -95,14 +102,18 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
             **_likelihood.metrics(brackets, energies, units),
             "log_z_on_grid": on_grid,
             "tuned": [point._asdict() for point in tuned],
+            **_movement.metrics(roughness, "starts of reverse annealing", stuck),
         },
-        summary=[*lines, *meaning],
+        summary=[*lines, *meaning, *_movement.warning(roughness, stuck, "tuned temperatures")],
         figures={"likelihood": _likelihood.figure(brackets, energies, units)},
     )
 
 
 class _Annealing:
-    """The annealing of one model: compiled functions, and what they share."""
+    """The annealing of one model: compiled functions, and what they share.
+
+    Chains lie on the devices of all processes, so that each makes its part of them.
+    """
 
     def __init__(
         self,
@@ -112,7 +123,7 @@ class _Annealing:
         levels: tuple[int, ...],
     ):
         self.run = trained.run
-        self.params = trained.params
+        self.params = parallel.everywhere(trained.params)
         self.settings = settings
         self.work = work
         # More temperatures go on from what is tuned and from the brackets that are there.
@@ -139,8 +150,11 @@ class _Annealing:
 
     def brackets(
         self, images: np.ndarray
-    ) -> tuple[list[log_likelihood.Bracket], list[AdaptedTemperature]]:
-        """log Z from both sides for each number of temperatures, and the schedule behind them."""
+    ) -> tuple[list[log_likelihood.Bracket], list[AdaptedTemperature], float]:
+        """log Z from both sides for each number of temperatures, and the schedule behind them.
+
+        The last is the roughness of the energy, in nats, at the starts of reverse annealing.
+        """
         settings = self.settings
         total = 2 * sum(settings.num_temperatures)
         tuning = round(_TUNING_SHARE * total)
@@ -150,8 +164,10 @@ class _Annealing:
         log_z_base = self.base.log_z(int(np.prod(self.shape)))
         index = np.arange(settings.num_chains, dtype=np.int32)
 
-        @jax.jit
-        def anneal(params, key, chunk, u):
+        @functools.partial(jax.jit, static_argnames="is_first")
+        def anneal(params, key, chunk, u, *, is_first):
+            if is_first:
+                chunk = chunk._replace(segment=0)
             return annealing.anneal(
                 key, self.path(params), chunk, u, num_leapfrog_steps=settings.num_leapfrog_steps
             )
@@ -170,15 +186,25 @@ class _Annealing:
                     log_likelihood.estimate(reverse, log_z_base, reverse=True),
                 )
             )
-        return brackets, tuned
+        return brackets, tuned, self._roughness(starts)
+
+    def _roughness(self, x: np.ndarray) -> float:
+        @jax.jit
+        def roughness(params, u):
+            path = self.path(params)
+            energy_fn, reflect = path.densities.energy(jnp.asarray(0)), self.base.reflect
+            return samplers.roughness(lambda u: energy_fn(reflect(u)), u).nats
+
+        return float(parallel.whole(roughness(self.params, parallel.spread(x))))
 
     def _tune(self, amount: int) -> list[AdaptedTemperature]:
         """Temperatures and their steps along the whole path; amount: of the progress bar."""
         settings, work = self.settings, self.work
         key = jax.random.fold_in(self.key, 1)
 
-        @jax.jit
-        def step(params, n, segment, beta, u_earlier, u, step_size):
+        @functools.partial(jax.jit, static_argnames="is_first")
+        def step(params, n, segment, beta, u_earlier, u, step_size, *, is_first):
+            segment = 0 if is_first else segment
             return annealing.tune_step(
                 jax.random.fold_in(key, n), self.path(params), segment, beta, u_earlier, u,
                 step_size,
@@ -208,16 +234,19 @@ class _Annealing:
             if beta >= 1:
                 segment, beta = segment + 1, 0.0
             beta, moved, *found = step(
-                self.params, len(tuned), segment, float(beta), u_earlier, u, float(step_size)
-            )
+                self.params, len(tuned), segment, float(beta), u_earlier, u, float(step_size),
+                is_first=segment == 0,
+            )  # fmt: skip
+            beta, *found, is_stuck = (float(parallel.whole(value)) for value in (beta, *found))
             u_earlier, u = u, moved
-            point = AdaptedTemperature(segment, float(beta), *(float(value) for value in found))
+            point = AdaptedTemperature(segment, beta, *found, is_stuck=bool(is_stuck))
             step_size = point.step_size
             if not np.all(np.isfinite(np.asarray(point))) or len(tuned) == _MOST_TUNED:
                 raise ValueError(_no_end(tuned, segment))
             tuned.append(point)
             columns = dict(zip(AdaptedTemperature._fields, zip(*tuned, strict=True), strict=True))
-            self.forward.save("tuned", {**columns, "u_earlier": u_earlier, "u": u})
+            moved_chains = {"u_earlier": parallel.whole(u_earlier), "u": parallel.whole(u)}
+            self.forward.save_state("tuned", {**columns, **moved_chains})
             done = self._share(point, amount)
             shown_metrics = {"beta": segment + point.beta, "acceptance": point.acceptance}
             work.advance(done - shown, shown_metrics)
@@ -247,7 +276,7 @@ class _Annealing:
 
         # Where images are few, some start more than one chain.
         x = images[np.arange(settings.num_chains) % len(images)]
-        x = np.asarray(settle(self.params, parallel.spread(x)))
+        x = parallel.whole(settle(self.params, parallel.spread(x)))
         self.reverse.save("starts", {"x": x})
         return x
 
@@ -272,10 +301,14 @@ class _Annealing:
         work.skip(int(shares[:first].sum()))
         for n in range(first, chunks):
             chunk = Ladder(*(field[n] for field in ladder))
-            found = anneal(self.params, jax.random.fold_in(key, n), chunk, spread_u)
+            found = anneal(
+                self.params, jax.random.fold_in(key, n), chunk, spread_u,
+                is_first=int(chunk.segment) == 0,
+            )  # fmt: skip
             spread_u = found.x
-            log_weights = log_weights + np.asarray(found.log_weights, np.float64)
-            work.save(name, {"next": n + 1, "u": spread_u, "log_weights": log_weights})
+            log_weights = log_weights + parallel.whole(found.log_weights).astype(np.float64)
+            here = {"next": n + 1, "u": parallel.whole(spread_u), "log_weights": log_weights}
+            work.save_state(name, here)
             work.advance(int(shares[n]), {"log w": float(np.mean(log_weights))})
         return log_weights
 

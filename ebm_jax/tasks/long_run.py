@@ -1,25 +1,25 @@
 """--mode=long_run: chains far longer than those of training, and where they go."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from ebm_jax import parallel
+from ebm_jax import parallel, samplers
 from ebm_jax.energy import EnergyFn
 from ebm_jax.evaluation.density import long_run
 from ebm_jax.io import plotting
+from ebm_jax.io.pace import Pace
 from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.methods.base import Params
 from ebm_jax.methods.densities import Densities
 from ebm_jax.runs.build import Run
 from ebm_jax.runs.results import Result
 from ebm_jax.runs.trained import TrainedRun
-from ebm_jax.samplers import energy_and_grad
+from ebm_jax.samplers import Kernel, energy_and_grad
 from ebm_jax.settings import setting
-from ebm_jax.tasks import _long_run
+from ebm_jax.tasks import _long_run, _movement
 
 IMAGES_ONLY = True
 
@@ -55,7 +55,7 @@ class Settings:
 class _Plan(NamedTuple):
     """What a run does.
 
-    events: steps at which it stops to record, save or change its level. shown, kept: those of them
+    events: steps at which it records or changes its level. shown, kept: those of them
     that give a row of the figure, a state for R-hat. levels: in their order. tuned: places in
     `levels` where MALA and HMC tune their step anew.
     """
@@ -79,22 +79,33 @@ class _Plan(NamedTuple):
 
 def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
     """`long_run/`: long_run.json, curves.png, chains.png; prints the diagnosis."""
+    with trained.for_densities() as exact:
+        return _run(exact, settings, work)
+
+
+def _run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
     densities = trained.run.method.densities(trained.params)
     plan = _plan(settings, densities)
     chains = _Chains(trained, settings, plan, densities)
     work.begin("long chains", settings.num_steps)
     state = work.load("chains") or chains.start()
-    work.skip(max(int(state["step"]), 0))
+    work.skip(int(state["done"]))
     while int(state["step"]) < settings.num_steps and not _has_diverged(state):
-        before = max(int(state["step"]), 0)
-        state = chains.to_next_event(state)
-        work.save("chains", state)
-        last = dict(zip(long_run.Record._fields, state["records"][-1], strict=True))
-        shown = {name: last[name] for name in ("energy", "displacement")}
-        work.advance(int(state["step"]) - before, shown)
+        before = int(state["done"])
+        state = chains.go_on(state)
+        work.save_state("chains", state)
+        shown = {}
+        if len(state["records"]):
+            last = dict(zip(long_run.Record._fields, state["records"][-1], strict=True))
+            shown = {name: last[name] for name in ("energy", "displacement")}
+        work.advance(int(state["done"]) - before, shown)
     records = [_as_record(row) for row in state["records"]]
     found = long_run.diagnose(records, chains.real)
     r_hat = long_run.r_hat(state["kept"], state["kept_energies"])
+    roughness, stuck = (
+        chains.roughness(state),
+        [plan.levels[i] for i, is_stuck in enumerate(state["is_stuck"]) if is_stuck],
+    )
     rows = state["shown"].reshape(-1, *state["shown"].shape[2:])
     return Result(
         num_examples=settings.num_chains,
@@ -110,8 +121,12 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
             },
             "records": [record._asdict() for record in records],
             "shown_steps": plan.shown[: len(state["shown"])],
+            **_movement.metrics(roughness, "the ends of the chains", stuck),
         },
-        summary=_lines(settings, plan, found, r_hat, chains.no_frechet),
+        summary=[
+            *_lines(settings, plan, found, r_hat, chains.no_frechet),
+            *_movement.warning(roughness, stuck, "levels"),
+        ],
         figures={
             "curves": _long_run.curves(records, chains.real),
             "chains": plotting.image_grid(rows, min(_SHOWN, settings.num_chains)),
@@ -120,11 +135,14 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
 
 
 class _Chains:
-    """The chains of one run: compiled once for all levels and numbers of steps."""
+    """The chains of one run: compiled once for all levels and numbers of steps.
+
+    They lie on the devices of all processes, so that each makes its part of them.
+    """
 
     def __init__(self, trained: TrainedRun, settings: Settings, plan: _Plan, densities: Densities):
         self.run: Run = trained.run
-        self.params = trained.params
+        self.params = parallel.everywhere(trained.params)
         self.settings = settings
         self.plan = plan
         self.densities = densities
@@ -140,9 +158,13 @@ class _Chains:
             low=self.run.data.low,
             high=self.run.data.high,
         )
-        self.tune, self.move, self.descend, self.measure = (
-            jax.jit(fn) for fn in (self._tune, self._move, self._descend, self._measure)
-        )
+        self.pace = Pace()
+        self.tune, self.begin, self.move, self.descend, self.measure, self.jumps = (
+            jax.jit(fn)
+            for fn in (
+                self._tune, self._begin, self._move, self._descend, self._measure, self._jumps
+            )
+        )  # fmt: skip
 
     def start(self) -> dict[str, Any]:
         """Nothing done yet: where the chains start, and nothing recorded."""
@@ -156,29 +178,63 @@ class _Chains:
         x = np.asarray(x)
         values = min(long_run.NUM_VALUES, int(np.prod(shape)))
         return {
-            "step": -1,  # so that the start is an event
+            "step": -1,  # of the last event: so that the start is one
+            "done": 0, "accepted": np.zeros((), np.float32),  # since that event
             "x": x, "start": x, "x_noisy": x,
             "step_sizes": np.zeros(len(self.plan.levels)),
+            "is_stuck": np.zeros(len(self.plan.levels), bool),
             "records": np.zeros((0, len(long_run.Record._fields))),
             "kept": np.zeros((0, number, values), np.float32),
             "kept_energies": np.zeros((0, number), np.float32),
             "shown": np.zeros((0, min(_SHOWN, number), *shape), np.uint8),
         }  # fmt: skip
 
-    def to_next_event(self, state: dict[str, Any]) -> dict[str, Any]:
-        """The state at the next event, with what is recorded there."""
+    def go_on(self, state: dict[str, Any]) -> dict[str, Any]:
+        """The state after some seconds, or at the next event with what is recorded there.
+
+        The kernel's own state is part of it, its leaves by number, so that a run is the same
+        however it is cut.
+        """
         plan, state = self.plan, dict(state)
-        done = max(int(state["step"]), 0)
+        done = int(state["done"])
         event = next(step for step in plan.events if step > int(state["step"]))
         level = plan.level_at(event)
-        u, x_noisy = parallel.spread(state["x"]), parallel.spread(state["x_noisy"])
-        state["step_sizes"] = self._step_sizes(state["step_sizes"], level, x_noisy, u)
+        x_noisy = parallel.spread(state["x_noisy"])
+        if "leaf_0" not in state:  # at the beginning of a level
+            u = parallel.spread(state["x"])
+            state |= self._tuned(state, level, x_noisy, u)
         step_size = float(state["step_sizes"][plan.levels.index(level)])
+        if "leaf_0" in state:
+            moving = self._unflatten(state, level, x_noisy, step_size)
+        else:
+            moving = self.begin(self.params, level, x_noisy, u, step_size)
         # At the start there are no steps to make, but programs to compile before the clock runs.
-        u, acceptance = self.move(self.params, level, x_noisy, u, step_size, done, event - done)
-        x, energies, grad = (np.asarray(a) for a in self.measure(self.params, level, u))
+        number = self.pace.next(event - done)
+        with self.pace.timed(number):
+            moving, accepted = self.move(
+                self.params, level, x_noisy, step_size, moving, state["accepted"], done, number
+            )
+            state["accepted"] = parallel.whole(accepted)
+        for i, leaf in enumerate(jax.tree.leaves(moving)):
+            state[f"leaf_{i}"] = parallel.whole(leaf)
+        state["x"], state["done"] = parallel.whole(moving.x), done + number
+        if done + number == event:
+            self._record(state, event, level)
+        return state
+
+    def roughness(self, state: dict[str, Any]) -> float:
+        """`samplers.roughness` in nats, at the chains' last level and where they are."""
+        u, level = parallel.spread(state["x"]), int(state["records"][-1][1])
+        return float(parallel.whole(self.jumps(self.params, level, u)))
+
+    def _record(self, state: dict[str, Any], event: int, level: int) -> None:
+        """Adds to the state what is kept of an event, and goes down where a level ends."""
+        plan, u = self.plan, parallel.spread(state["x"])
+        x, energies, grad = map(parallel.whole, self.measure(self.params, level, u))
+        steps = event - max(int(state["step"]), 0)
+        acceptance = float(state["accepted"]) / steps if steps else 1.0
         record = long_run.record(
-            event, level, x, state["start"], energies, grad, float(acceptance), self.real,
+            event, level, x, state["start"], energies, grad, acceptance, self.real,
             low=self.run.data.low, high=self.run.data.high,
         )  # fmt: skip
         state["records"] = np.concatenate([state["records"], [record]])
@@ -190,24 +246,41 @@ class _Chains:
             values = np.linspace(0, flat.shape[1] - 1, state["kept"].shape[2]).astype(int)
             state["kept"] = np.concatenate([state["kept"], flat[None, :, values]])
             state["kept_energies"] = np.concatenate([state["kept_energies"], energies[None]])
-        state["step"], state["x"] = event, np.asarray(u)
+        state["step"], state["accepted"] = event, np.zeros((), np.float32)
         if plan.is_last_of_level(event):
             below = self.descend(self.params, plan.level_at(event + 1), parallel.spread(x))
-            state["x_noisy"], state["x"], state["start"] = x, np.asarray(below), np.asarray(below)
-        return state
+            state["x_noisy"], state["x"] = x, parallel.whole(below)
+            state["start"] = state["x"]
+            for name in [name for name in state if name.startswith("leaf_")]:
+                del state[name]
 
-    def _step_sizes(
-        self, step_sizes: np.ndarray, level: int, x_noisy: jax.Array, u: jax.Array
-    ) -> np.ndarray:
-        """With that of a level, which MALA and HMC find when they first come to it."""
-        place, sizes = self.plan.levels.index(level), np.array(step_sizes)
-        if sizes[place] != 0 or self.settings.is_native:
-            return sizes
-        before = sizes[place - 1] if place else float(self.densities.sigma_bar[level]) or 0.01
-        sizes[place] = self.settings.step_size or before
-        if place in self.plan.tuned and not self.settings.step_size:
-            sizes[place] = float(self.tune(self.params, level, x_noisy, u, before)[0])
-        return sizes
+    def _unflatten(
+        self, state: dict[str, Any], level: int, x_noisy: jax.Array, step_size: float
+    ) -> Any:
+        """The kernel's state of what `go_on` has kept of it."""
+        like = jax.eval_shape(
+            self._begin, self.params, level, x_noisy, jax.typeof(x_noisy), step_size
+        )
+        number = self.settings.num_chains
+        leaves = [
+            parallel.spread(leaf) if leaf.shape[:1] == (number,) else parallel.everywhere(leaf)
+            for leaf in (state[f"leaf_{i}"] for i in range(len(jax.tree.leaves(like))))
+        ]
+        return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+    def _tuned(
+        self, state: dict[str, Any], level: int, x_noisy: jax.Array, u: jax.Array
+    ) -> dict[str, Any]:
+        """The step size of a level, which MALA and HMC find when they first come to it."""
+        place, sizes = self.plan.levels.index(level), np.array(state["step_sizes"])
+        is_stuck = np.array(state["is_stuck"])
+        if sizes[place] == 0 and not self.settings.is_native:
+            before = sizes[place - 1] if place else float(self.densities.sigma_bar[level]) or 0.01
+            sizes[place] = self.settings.step_size or before
+            if place in self.plan.tuned and not self.settings.step_size:
+                found = self.tune(self.params, level, x_noisy, u, float(before))
+                sizes[place], is_stuck[place] = map(parallel.whole, found)
+        return {"step_sizes": sizes, "is_stuck": is_stuck}
 
     def _energy(self, densities: Densities, level: Any, x_noisy: jax.Array) -> EnergyFn:
         """The level's own, or that of x_t given the level above.
@@ -227,20 +300,26 @@ class _Chains:
         energy_fn = self._energy(self.run.method.densities(params), level, x_noisy)
         return long_run.tuned_step(key, self.make_kernel, energy_fn, u, first)
 
-    def _move(
-        self, params: Params, level: Any, x_noisy: jax.Array, u: jax.Array, step_size: Any,
-        first_step: Any, num_steps: Any,
-    ):  # fmt: skip
+    def _kernel(self, params: Params, level: Any, x_noisy: jax.Array, step_size: Any) -> Kernel:
         densities = self.run.method.densities(params)
         energy_fn = self._energy(densities, level, x_noisy)
-        make: Callable[..., Any] = self.make_kernel
-        if self.settings.is_native:
-            kernel = densities.native_kernel(energy_fn, level)
-        else:
-            kernel = make(energy_fn, step_size)
+        if not self.settings.is_native:
+            return self.make_kernel(energy_fn, step_size)
+        assert densities.native_kernel is not None  # else `_plan` has refused
+        return densities.native_kernel(energy_fn, level)
+
+    def _begin(
+        self, params: Params, level: Any, x_noisy: jax.Array, u: jax.Array, step_size: Any
+    ) -> Any:
+        return self._kernel(params, level, x_noisy, step_size).init(u)
+
+    def _move(
+        self, params: Params, level: Any, x_noisy: jax.Array, step_size: Any, state: Any,
+        accepted: Any, first_step: Any, num_steps: Any,
+    ) -> tuple[Any, jax.Array]:  # fmt: skip
+        kernel = self._kernel(params, level, x_noisy, step_size)
         chain_key = jax.random.fold_in(self.key, 2)
-        state, acceptance = long_run.advance(chain_key, kernel, u, first_step, num_steps)
-        return state.x, acceptance
+        return long_run.advance(chain_key, kernel, state, accepted, first_step, num_steps)
 
     def _descend(self, params: Params, level: Any, x_noisy: jax.Array):
         key = jax.random.fold_in(jax.random.fold_in(self.key, 4), level)
@@ -251,10 +330,15 @@ class _Chains:
         x = densities.base.reflect(u)
         return x, *energy_and_grad(densities.energy(level), x)
 
+    def _jumps(self, params: Params, level: Any, u: jax.Array) -> jax.Array:
+        densities = self.run.method.densities(params)
+        energy_fn, reflect = densities.energy(level), densities.base.reflect
+        return samplers.roughness(lambda u: energy_fn(reflect(u)), u).nats
+
 
 def _plan(settings: Settings, densities: Densities) -> _Plan:
     number, highest = settings.num_steps, densities.num_levels - 1
-    parallel.check_divides("long_run.num_chains", settings.num_chains, jax.local_device_count())
+    parallel.check_divides("long_run.num_chains", settings.num_chains, jax.device_count())
     if not (settings.level <= highest and (settings.level >= 0 or highest)):
         through = ", or -1 for all of them" if highest else ""
         raise ValueError(

@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 
-from ebm_jax import data
 from ebm_jax.evaluation.fidelity.classifier import supports, train_classifier
 from ebm_jax.evaluation.fidelity.memorization import KSTest, Nearness, ks_test, nearness
 from ebm_jax.evaluation.images.neighbors import nearest_neighbors
@@ -95,22 +94,24 @@ def _scores(
     num_levels = run.method.densities(trained.params).num_levels
     levels = evenly_spaced_levels(num_levels, settings.max_levels)
 
-    def energies(params, x, index):
-        return level_energies(run.method.densities(params), key, levels, x, index)
-
     energies_work = work.piece(
         "energies", trained.fingerprint(num_images=settings.num_images, levels=levels)
     )
-    found = {
-        name: energies_work.map_batches(
-            name.replace(" ", "_"),
-            energies,
-            trained.params,
-            (x, np.arange(len(x), dtype=np.int32)),
-            batch_size=run.sampling.batch_size,
-        )
-        for name, x in real.items()
-    }
+    with trained.for_densities() as exact:
+
+        def energies(params, x, index):
+            return level_energies(exact.run.method.densities(params), key, levels, x, index)
+
+        found = {
+            name: energies_work.map_batches(
+                name.replace(" ", "_"),
+                energies,
+                trained.params,
+                (x, np.arange(len(x), dtype=np.int32)),
+                batch_size=run.sampling.batch_size,
+            )
+            for name, x in real.items()
+        }
     return {name: ood_scores(values, found["training"], levels) for name, values in found.items()}
 
 
@@ -120,9 +121,7 @@ def _spaces(run: Run, samples: np.ndarray, held_out: np.ndarray) -> dict[str, tu
     The training images stay as they are stored: scale and offset bring them to model units.
     """
     training = run.dataset
-    scale, offset = data.intensity_scale(
-        run.data.low, run.data.high, dequantized=run.data.dequantize
-    )
+    scale, offset = run.intensity_scale(run.data.low, run.data.high)
     spaces = {"pixels": (samples, held_out, training.images, scale, offset)}
     if supports(training.num_classes, training.example_shape):
         classifier = train_classifier(

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from ebm_jax import data
+from ebm_jax import data, parallel
 from ebm_jax.evaluation import ood
 from ebm_jax.evaluation.level_energies import evenly_spaced_levels, level_energies, ood_scores
 from ebm_jax.io import plotting
@@ -34,30 +34,30 @@ class Settings:
 def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
     """`ood/`: ood.json with the table, histograms.png and sets.png."""
     run, key = trained.run, trained.run.key("sample")
-    low, high = run.data.low, run.data.high
     inside = f"{run.data.name}, {run.general.held_out_split}"
     sets = _sets(run, settings, inside)
     num_levels = run.method.densities(trained.params).num_levels
     levels = evenly_spaced_levels(num_levels, settings.max_levels)
 
-    def energies(params, x, index):
-        x = low + (high - low) * x
-        return level_energies(run.method.densities(params), key, levels, x, index)
-
     work.begin("energies", sum(len(x) for x in sets.values()))
     kept = work.piece(
         "energies", trained.fingerprint(sets=list(sets), number=settings.num_images, levels=levels)
     )
-    found = {
-        name: kept.map_batches(
-            f"set_{i}",
-            energies,
-            trained.params,
-            (x.astype(np.float32), np.arange(len(x), dtype=np.int32)),
-            batch_size=run.sampling.batch_size,
-        )
-        for i, (name, x) in enumerate(sets.items())
-    }
+    with trained.for_densities() as exact:
+
+        def energies(params, x, index):
+            return level_energies(exact.run.method.densities(params), key, levels, x, index)
+
+        found = {
+            name: kept.map_batches(
+                f"set_{i}",
+                energies,
+                trained.params,
+                (run.from_unit(x), np.arange(len(x), dtype=np.int32)),
+                batch_size=run.sampling.batch_size,
+            )
+            for i, (name, x) in enumerate(sets.items())
+        }
     scores = {name: ood_scores(values, found[_TRAINING], levels) for name, values in found.items()}
     others = [name for name in sets if name not in (_TRAINING, inside)]
     table = {
@@ -82,8 +82,7 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
         if score.startswith("energy")
     }
     some = {
-        name.replace("_", " "): np.round(255 * x[:_SHOWN]).astype(np.uint8)
-        for name, x in sets.items()
+        name.replace("_", " "): run.to_pixels(run.from_unit(x[:_SHOWN])) for name, x in sets.items()
     }
     return Result(
         num_examples=len(sets[inside]),
@@ -107,22 +106,23 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
 
 
 def _sets(run: Run, settings: Settings, inside: str) -> dict[str, np.ndarray]:
-    """Images in 0..1 by name: of training, held out, then the others."""
+    """Images in 0..1 by name, scaled as in training: of it, held out, then the others."""
     number, seed, training = settings.num_images, run.sampling.seed, run.dataset
     if not (settings.sets or settings.others):
         raise ValueError("ood.sets, ood.others: expected one or more, got none")
-    held_out = run.held_out().images[:number] / 255.0
+    held_out = run.to_unit(run.held_out().images[:number])
     many = min(number, training.num_examples)
     chosen = np.sort(data.batch_indices(training.num_examples, many, 0, seed))
-    sets = {_TRAINING: training.images[chosen] / 255.0, inside: held_out}
+    sets = {_TRAINING: run.to_unit(training.images[chosen]), inside: held_out}
     sets |= {name: ood.synthetic_set(name, held_out, seed=seed) for name in settings.sets}
     for name in settings.others:
-        other = data.load_dataset(
-            name, data.held_out_split(name), data_dir=run.general.data_dir or None
-        )
+        with parallel.all_or_none():
+            other = data.load_dataset(
+                name, data.held_out_split(name), data_dir=run.general.data_dir or None
+            )
         if len(other.example_shape) != 3:
             raise ValueError(f"ood.others: expected sets of images, got {name}")
-        sets[name] = ood.resize_to(other.images[:number], training.example_shape) / 255.0
+        sets[name] = run.to_unit(ood.resize_to(other.images[:number], training.example_shape))
     return sets
 
 

@@ -44,9 +44,9 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
     if not settings.corruptions:
         raise ValueError("restore.corruptions: expected one or more, got none")
     training, held_out, key = run.dataset, run.held_out(), run.key("sample")
-    low, high = run.data.low, run.data.high
     labels = held_out.labels[: settings.num_images]
-    true = held_out.images[: settings.num_images] / 255.0  # 0..1, as everything from here on
+    # In 0..1, as everything from here on.
+    true = run.to_unit(held_out.images[: settings.num_images])
     strengths = corruption.strengths(
         salt_fraction=settings.salt_fraction,
         noise_std=settings.noise_std,
@@ -58,29 +58,30 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
     }
 
     def restore(params, x, label, index):
-        x = method.restore(params, key, low + (high - low) * x, index, label)
-        return {"x": (x - low) / (high - low)}
+        return {"x": method.restore(params, key, x, index, label)}
 
     work.begin("restoring", len(true) * len(corrupted))
     errors, figures, lines = {}, {}, []
     for name, x in corrupted.items():
-        arrays = (x.astype(np.float32), labels, np.arange(len(x), dtype=np.int32))
+        arrays = (run.from_unit(x), labels, np.arange(len(x), dtype=np.int32))
         restored = work.map_batches(
             name, restore, trained.params, arrays, batch_size=run.sampling.batch_size
         )["x"]
-        nearest = nearest_neighbors(255 * x, training.images, 1).indices[:, 0]
+        scale, offset = run.intensity_scale(0.0, 1.0)
+        found = nearest_neighbors(x, training.images, 1, scale=scale, offset=offset)
+        nearest = found.indices[:, 0]
         guesses = {
             "corrupted input": x,
-            _MODEL: restored,
+            _MODEL: (restored - run.data.low) / (run.data.high - run.data.low),
             **{title: repair(x) for title, repair in corruption.BASELINES.items()},
-            "nearest training image": training.images[nearest] / 255.0,
+            "nearest training image": run.to_unit(training.images[nearest]),
         }
         guesses = {title: np.clip(guess, 0, 1) for title, guess in guesses.items()}
         errors[name] = {
             title: image_error(guess, true, value_range=1.0) for title, guess in guesses.items()
         }
         columns = {
-            title: np.round(255 * x[:_SHOWN]).astype(np.uint8)
+            title: run.to_pixels(run.from_unit(x[:_SHOWN]))
             for title, x in {"original": true, **guesses}.items()
         }
         figures[name] = plotting.columns_picture(columns)

@@ -45,7 +45,9 @@ class Settings:
     pin_every: int = setting(
         0, "steps; checkpoints at its multiples are kept for good; 0: none", at_least=0
     )
-    max_abs_energy: float = setting(1e8, "a larger mean energy counts as divergence", above=0)
+    max_abs_energy: float = setting(
+        1e8, "a larger mean energy counts as divergence; or inf", above=0, may_be_infinite=True
+    )
     max_retries: int = setting(
         0, "times to go back to the last checkpoint, with other random numbers", at_least=0
     )
@@ -64,8 +66,8 @@ def main(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> int:
     settings = read_section(config, "train", Settings)
     training = read_section(config, "training", Training)
     path = check_workdir(workdir, config)
-    if training.init_from and not (path / "checkpoints").is_dir():
-        init_from.parse(training.init_from)
+    with one_line():
+        parallel.first_does(lambda: _check_init_from(training, path))
     run = build.build(config)
     with contextlib.ExitStack() as stack:
         lock = stack.enter_context(Lock(path))
@@ -97,6 +99,12 @@ def main(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> int:
                 return session.train(state)
             except divergence.DivergedAt as diverged:
                 state = session.go_back(state, diverged)
+
+
+def _check_init_from(training: Training, path: pathlib.Path) -> None:
+    """Raises ConfigError where a run that is to begin now begins from parameters that are not."""
+    if training.init_from and not (path / "checkpoints").is_dir():
+        init_from.parse(training.init_from)
 
 
 class _Session:

@@ -12,14 +12,16 @@ newest checkpoint is passed over for the one before it, and a template of anothe
 refused by naming the first array that differs.
 
 The state is any pytree of arrays on the host and the same on every process. Each process calls
-every method; process 0 alone writes. The directory must be one that all processes see.
+every method; process 0 alone looks at the directory, reads and writes, and tells the others: what
+they see of a slow shared file system does not enter.
 """
 
 import contextlib
 import hashlib
+import json
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -31,6 +33,7 @@ from absl import logging
 from etils import epath
 from jax.experimental import multihost_utils
 
+from ebm_jax import parallel
 from ebm_jax.io.files import json_safe
 from ebm_jax.training import manifest as manifests
 
@@ -121,7 +124,7 @@ class Checkpoints:
             )
         self._set_damaged_aside()
         writer = self._open_writer()
-        present = writer.all_steps()
+        present = self.steps()
         if step in present:
             return False
         if present and step < max(present):
@@ -164,7 +167,6 @@ class Checkpoints:
           CheckpointError: if there are checkpoints and all of them are damaged.
         """
         steps = self.steps()
-        _require_shared_directory(self.directory, steps)
         for i, step in enumerate(reversed(steps)):
             try:
                 state = self._read_everywhere(step, template, part)
@@ -199,7 +201,7 @@ class Checkpoints:
         Raises: as `restore`, but for ArchitectureError.
         """
         self._require(step)
-        return self._read_manifest(step)["config"]
+        return self._manifest_everywhere(step)["config"]
 
     def steps(self) -> list[int]:
         """Returns the steps of the complete checkpoints, oldest first; waits for one in writing."""
@@ -244,7 +246,11 @@ class Checkpoints:
             logging.warning("%s", failed)  # the error under way matters more
 
     def _steps_on_disk(self) -> list[int]:
-        return sorted(found.step for found in _STEP_NAMES.find_all(self.directory))
+        """Those that process 0 sees."""
+        steps: list[int] = []
+        if jax.process_index() == 0:
+            steps = sorted(found.step for found in _STEP_NAMES.find_all(self.directory))
+        return np.frombuffer(_told(np.asarray(steps, np.int64).tobytes()), np.int64).tolist()
 
     def _require(self, step: int) -> None:
         steps = self.steps()
@@ -263,7 +269,7 @@ class Checkpoints:
         if self._writer is None:
             for step in self._steps_on_disk():
                 try:
-                    if self._read_manifest(step)["pinned"]:
+                    if self._manifest_everywhere(step)["pinned"]:
                         self._pinned.add(step)
                 except DamagedCheckpointError:
                     continue  # rotates away like any other
@@ -299,20 +305,30 @@ class Checkpoints:
             self._writer.reload()
 
     def _read_everywhere(self, step: int, template: Any, part: str) -> Any:
-        """Reads one checkpoint; either every process gets it or every process raises."""
-        failure: CheckpointError | None = None
-        state = None
-        try:
-            state = self._read(step, template, part)
-        except CheckpointError as error:
-            failure = error
-        if jax.process_count() > 1 and not _all_processes(failure is None):
-            failure = failure or DamagedCheckpointError(
-                f"{self.directory / str(step)} is damaged: another process could not read it"
-            )
-        if failure is not None:
-            raise failure
-        return state
+        """Process 0's reading of one checkpoint; either every process gets it or every one raises.
+
+        So that no process takes for damaged what it does not see yet.
+        """
+        state = _by_first(lambda: self._read(step, template, part))
+        if jax.process_count() == 1:
+            return state
+        specs = manifests.leaf_specs(template).values()
+        content = b""
+        if jax.process_index() == 0:
+            content = b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state))
+        told, leaves, begin = _told(content), [], 0
+        for spec in specs:
+            dtype, number = _dtype(spec.dtype), int(np.prod(spec.shape, dtype=np.int64))
+            # A copy, as what is read is its reader's to change.
+            leaf = np.frombuffer(told, dtype, number, begin).reshape(spec.shape).copy()
+            leaves.append(leaf)
+            begin += leaf.nbytes
+        return jax.tree.unflatten(jax.tree.structure(template), leaves)
+
+    def _manifest_everywhere(self, step: int) -> dict[str, Any]:
+        """Process 0's reading of a manifest, as `_read_everywhere`."""
+        found = _by_first(lambda: self._read_manifest(step))
+        return json.loads(_told(json.dumps(found).encode()))
 
     def _read(self, step: int, template: Any, part: str) -> Any:
         folder = self.directory / str(step)
@@ -452,18 +468,27 @@ def _dtype(name: str) -> np.dtype:
     return jax.numpy.dtype(name)  # knows bfloat16 and its kin by name
 
 
-def _all_processes(here: bool) -> bool:
-    return bool(np.all(multihost_utils.process_allgather(np.asarray(here))))
+def _told(content: bytes) -> bytes:
+    """Process 0's, on every process."""
+    return parallel.tell_bytes(content) or b""
 
 
-def _require_shared_directory(directory: epath.Path, steps: Sequence[int]) -> None:
-    """Refuses a directory that is not the same on every process, which would wait for ever."""
-    if jax.process_count() == 1:
-        return
-    newest = steps[-1] if steps else -1
-    everywhere = multihost_utils.process_allgather(np.asarray(newest))
-    if np.any(everywhere != newest):
-        raise CheckpointError(
-            f"the processes see different checkpoints in {directory}; put the workdir on a file"
-            " system that all of them share"
-        )
+def _by_first(read: Callable[[], Any]) -> Any:
+    """What process 0 reads, and None on the others; its CheckpointError is raised on all."""
+    found, failure = None, None
+    if jax.process_index() == 0:
+        try:
+            found = read()
+        except CheckpointError as error:
+            failure = error
+    if jax.process_count() > 1:
+        kinds = {kind.__name__: kind for kind in _READING_ERRORS}
+        told = json.loads(_told(json.dumps([type(failure).__name__, str(failure)]).encode()))
+        if failure is None and told[0] in kinds:
+            failure = kinds[told[0]](told[1])
+    if failure is not None:
+        raise failure
+    return found
+
+
+_READING_ERRORS = (CheckpointError, DamagedCheckpointError, ArchitectureError)

@@ -1,4 +1,4 @@
-"""IGEBM's optimiser: Adam that clips each element of the gradient by its running magnitude."""
+"""IGEBM's optimizer: Adam that clips each element of the gradient by its running magnitude."""
 
 from typing import Any, NamedTuple
 
@@ -67,7 +67,7 @@ def igebm_adam(
     clip_factor: float = 3.0,
     clip_offset: float = 0.1,
 ) -> optax.GradientTransformation:
-    """Du & Mordatch's optimiser: `scale_by_clipped_adam` at a learning rate or schedule."""
+    """Du & Mordatch's optimizer: `scale_by_clipped_adam` at a learning rate or schedule."""
     return optax.chain(
         scale_by_clipped_adam(
             b1=b1, b2=b2, eps=eps, clip_factor=clip_factor, clip_offset=clip_offset

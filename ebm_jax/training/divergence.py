@@ -27,7 +27,7 @@ _NAMES = {
 }
 _REMEDIES = (
     "more sampler steps per update, a lower learning rate, gradient clipping, a larger L2 penalty"
-    " on the energies, or spectral normalisation"
+    " on the energies, or spectral normalization"
 )
 
 

@@ -137,7 +137,7 @@ def _spec(name: str, leaf: Any) -> LeafSpec:
 
 def _crc32(array: np.ndarray) -> int:
     """CRC-32 of an array's bytes in C order (little-endian on every platform JAX runs on)."""
-    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
 def _crc32_of_json(body: Mapping[str, Any]) -> int:

@@ -1,7 +1,8 @@
 """Optimizers by name, with their learning rates: one for all parameters or one per group."""
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Hashable, Mapping
 from typing import Any, Protocol
 
 import jax
@@ -70,13 +71,16 @@ class Adam(LearningRate):
     b1: float = setting(0.9, '"beta_1"', at_least=0, below=1)
     b2: float = setting(0.999, '"beta_2"', at_least=0, below=1)
     max_grad_norm: float = setting(
-        0.0, "clip gradients to this global L2 norm; 0 does not clip", at_least=0
+        0.0,
+        "clip gradients to this global L2 norm; 0 and inf do not clip",
+        at_least=0,
+        may_be_infinite=True,
     )
 
     def make(self, num_steps: int) -> optax.GradientTransformation:
         """See `Optimizer`."""
         optimizer = optax.adam(self.learning_rate_at(num_steps), b1=self.b1, b2=self.b2)
-        if not self.max_grad_norm:
+        if not 0 < self.max_grad_norm < math.inf:
             return optimizer
         return optax.chain(optax.clip_by_global_norm(self.max_grad_norm), optimizer)
 
@@ -113,4 +117,5 @@ def partition(
             )
         return {name: jax.tree.map(lambda _, name=name: name, params[name]) for name in params}
 
-    return optax.partition(dict(optimizers), label)
+    transforms: dict[Hashable, optax.GradientTransformation] = {**optimizers}
+    return optax.partition(transforms, label)

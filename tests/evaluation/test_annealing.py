@@ -208,3 +208,26 @@ def test_log_z_on_a_grid():
     energy_fn = lambda x: jnp.sum((x - 2.5) ** 2, 1) / (2 * 0.3**2)  # noqa: E731
     found = log_likelihood.log_z_on_grid(energy_fn, -1.0, 4.0)
     assert found == pytest.approx(np.log(2 * np.pi * 0.3**2), abs=1e-4)
+
+
+def test_the_network_is_not_evaluated_where_the_path_leaves_the_base():
+    """Segment 0 takes one energy of each chain, the others two; values as by hand."""
+    seen = []
+
+    def energy(level):
+        def energy_fn(x):
+            seen.append(x.shape[0])
+            return (1.0 + level) * jnp.sum(x**2, 1)
+
+        return energy_fn
+
+    base = BaseDistribution(std=2.0)
+    path = annealing.Path(Densities(energy, jnp.ones(3), jnp.zeros(3), base), (2, 1, 0))
+    u = jax.random.normal(KEY, (5, 2))
+    squares = jnp.sum(u**2, 1)
+    np.testing.assert_allclose(path.along(0)(u, 0.25), 0.75 * squares / 8 + 0.25 * 3 * squares)
+    assert seen == [5]
+    np.testing.assert_allclose(path.along(2)(u, 0.25), (0.75 * 2 + 0.25) * squares, rtol=1e-6)
+    assert seen == [5, 10]
+    traced = jax.jit(lambda n, u: path.along(n)(u, 0.25))(0, u)
+    np.testing.assert_allclose(traced, path.along(0)(u, 0.25), rtol=1e-6)

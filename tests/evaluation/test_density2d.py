@@ -130,7 +130,7 @@ def test_an_infinite_energy_is_a_density_of_zero():
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match=r"factor is 0\.0: write one above 0"):
+    with pytest.raises(ValueError, match=r"factor: expected > 0, got 0\.0"):
         learned_density(lambda y: y[:, 0], GRID, factor=0.0)
     with pytest.raises(ValueError, match="28800 of 57600 energies on the grid are not finite"):
         learned_density(lambda y: jnp.where(y[:, 0] > 0, jnp.nan, 0.0), GRID)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ebm_jax.evaluation.fidelity import inception_scores
 from ebm_jax.evaluation.fidelity.features import summarize_features
 from ebm_jax.evaluation.fidelity.frechet import GaussianFit, fit_gaussian
 from ebm_jax.evaluation.fidelity.inception_scores import (
@@ -249,3 +250,26 @@ def test_gray_images_are_the_color_ones_of_three_equal_channels(monkeypatch):
     np.testing.assert_array_equal(seen[0], seen[1])
     assert seen[0].shape == (2, 299, 299, 3)
     assert float(jnp.max(jnp.abs(seen[0]))) <= 1
+
+
+def score_of_a_split(logits):
+    """The definition: exp of the mean divergence from the mean of the class probabilities."""
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    return np.exp(np.mean(np.sum(p * (np.log(p) - np.log(p.mean(0))), 1)))
+
+
+def test_running_score_is_the_score_of_all():
+    """Blocks that end within splits; sharp logits, where p log p is mostly rounding."""
+    logits = np.random.default_rng(0).normal(0, 5, (103, 10))
+    running = inception_scores.RunningScore.empty(103, 10, 4)
+    for first in range(0, 103, 17):
+        assert running.num_seen == first
+        running = running.update(logits[first : first + 17])
+    expected = [score_of_a_split(part) for part in np.split(logits, [25, 51, 77])]
+    found = running.score()
+    assert found.mean == pytest.approx(np.mean(expected), rel=1e-10)
+    assert found.deviation == pytest.approx(np.std(expected), rel=1e-9)
+    assert inception_scores.inception_score(logits, num_splits=4) == pytest.approx(found, rel=1e-12)
+    with pytest.raises(ValueError, match="expected 103 images, got 17"):
+        inception_scores.RunningScore.empty(103, 10, 4).update(logits[:17]).score()

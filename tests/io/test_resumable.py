@@ -64,3 +64,84 @@ def test_what_has_another_fingerprint_is_thrown_away(tmp_path, calls):
         run(folder, {"step": 1})
     run(folder, {"step": 2})
     assert calls == [0, 8, 0, 8, 16]
+
+
+def total_of(folder, fingerprint, measured, *, stop_at=None, batch_size=8):
+    """Sum and last index of X by a fold; Ctrl-C's exit while batch `stop_at` is measured."""
+
+    def measure(first, stop):
+        if len(measured) == stop_at:
+            raise KeyboardInterrupt
+        measured.append((first, stop))
+        return {"x": X[first:stop]}
+
+    def update(state, first, found):
+        assert first == state["num"]
+        return {"num": state["num"] + len(found["x"]), "sum": state["sum"] + found["x"].sum()}
+
+    with resumable.ResumableWork(folder, fingerprint) as work:
+        work.begin("adding", len(X))
+        initial = {"num": 0, "sum": np.zeros((), np.float64)}
+        return work.fold_batches(
+            "x", measure, update, initial, number=len(X), batch_size=batch_size
+        )
+
+
+def test_a_fold_keeps_one_file_and_goes_on_after_an_interruption(tmp_path):
+    """Also by batches of another size; another fingerprint begins anew."""
+    folder, measured = tmp_path / "partial", []
+    with pytest.raises(KeyboardInterrupt):
+        total_of(folder, {"step": 1}, measured, stop_at=2)
+    assert {path.name for path in folder.iterdir()} == {"fingerprint.json", "x.npz"}
+    found = total_of(folder, {"step": 1}, measured, batch_size=16)
+    assert measured == [(0, 8), (8, 16), (16, 21)]
+    assert (found["num"], found["sum"]) == (21, X.sum())
+    assert not folder.exists()
+    with pytest.raises(KeyboardInterrupt):
+        total_of(folder, {"step": 1}, measured, stop_at=4)
+    again = []
+    total_of(folder, {"step": 2}, again)
+    assert again == [(0, 8), (8, 16), (16, 21)]
+
+
+def test_states_are_written_now_and_then_and_when_the_work_ends_early(tmp_path, monkeypatch):
+    clock, written = [0.0], []
+    monkeypatch.setattr(resumable.time, "monotonic", lambda: clock[0])
+    plain = resumable.files.write_arrays
+
+    def write_arrays(path, arrays):
+        written.append((path.stem, int(arrays["n"])))
+        clock[0] += 2.0  # so slow that the next is due after 40 seconds
+        plain(path, arrays)
+
+    monkeypatch.setattr(resumable.files, "write_arrays", write_arrays)
+
+    def work_for_100_seconds():
+        with resumable.ResumableWork(tmp_path / "p", {}) as work:
+            for second in range(100):
+                clock[0] = float(second)
+                work.save_state("state", {"n": second})
+            assert written == [("state", 20), ("state", 62)]
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work_for_100_seconds()
+    assert written[2:] == [("state", 99)]
+    with resumable.ResumableWork(tmp_path / "p", {}) as work:
+        assert work.load("state")["n"] == 99
+
+
+def test_arrays_in_files_stay_and_come_back(tmp_path):
+    def write_two(first):
+        with resumable.ResumableWork(tmp_path / "p", {}) as work:
+            array = work.array_file("x", (4, 3), np.float32)
+            np.testing.assert_array_equal(array[:first], 1)
+            array[first : first + 2] = 1
+            raise KeyboardInterrupt
+
+    for first in (0, 2):
+        with pytest.raises(KeyboardInterrupt):
+            write_two(first)
+    with resumable.ResumableWork(tmp_path / "p", {}) as work:
+        np.testing.assert_array_equal(work.array_file("x", (4, 3), np.float32), np.ones((4, 3)))
+        assert not work.array_file("x", (5, 3), np.float32).any()

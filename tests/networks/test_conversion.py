@@ -129,7 +129,7 @@ def test_what_is_no_such_network_is_refused():
     module = igebm.mnist_net(width=2, first_width=3, multipliers=(1,), image_size=8)
     arrays = named(module, random_params(module), strided_name)
     for method, given, message in [
-        ("vae", arrays, "method is 'vae': write one of 'drl', 'igebm', 'mdsm'"),
+        ("vae", arrays, "method: expected one of 'drl', 'igebm', 'mdsm', got 'vae'"),
         ("mdsm", arrays, "no MDSM network in names such as"),
         ("igebm", {"w/c1_pre/kernel": arrays["c1_pre/kernel"]}, "no IGEBM network in names such"),
         ("igebm", arrays | {"c1/bias": np.zeros(2)}, "'c1/bias' is no weight of this network"),

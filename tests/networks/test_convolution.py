@@ -147,7 +147,9 @@ def test_choice_on_an_accelerator_is_xlas_own(monkeypatch):
 
 
 def test_unknown_formulation_is_refused():
-    with pytest.raises(ValueError, match="convolution is 'fft': write one of auto, native"):
+    with pytest.raises(
+        ValueError, match="formulation: expected one of auto, native, flipped, dense, got 'fft'"
+    ):
         convolution.choose_formulation("fft", 3, (8, 8), 1)
 
 
@@ -184,3 +186,12 @@ def test_half_precision_computes_in_it(way):
     assert y.dtype == jnp.bfloat16
     wanted = by_definition(x, kernel, stride)
     np.testing.assert_allclose(y.astype(np.float32), wanted, atol=0.03 * np.abs(wanted).max())
+
+
+def test_dense_matrices_that_no_memory_holds_are_refused_with_their_size():
+    kernel = jnp.zeros((3, 3, 128, 128))
+    says = r"at most 1,073,741,824 bytes, got 68,719,476,736 \(131,072 x 131,072\) for 32 x 32"
+    with pytest.raises(ValueError, match=says):
+        jax.eval_shape(
+            lambda kernel: convolution.prepare_kernel(kernel, (32, 32), formulation="dense"), kernel
+        )

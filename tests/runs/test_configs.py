@@ -79,7 +79,8 @@ def wrong_values(field, kind):
     is_tuple, base = getattr(kind, "__origin__", None) is tuple, inner[0] if inner else kind
     bounds, wrong = field.metadata["bounds"], [None] if kind == base else []
     if base in (int, float):
-        wrong += [math.nan, math.inf, -math.inf, True, "1", 10**400, [[1]], 1j]
+        wrong += [math.nan, -math.inf, True, "1", 10**400, [[1]], 1j]
+        wrong += [] if field.metadata["may_be_infinite"] else [math.inf]
         wrong += [1.5, 2**32, -(2**32)] if base is int else [1e39, 1e-40, -1e39]
         wrong += [-1] if not bounds.allow(-1) else []
         for bound in (bounds.above, bounds.below):

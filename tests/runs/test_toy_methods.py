@@ -126,7 +126,7 @@ def test_a_ramp_over_the_steps_goes_on_over_a_resume_bit_for_bit(tmp_path):
     assert saved(resumed, 9) == saved(whole, 9)
 
     assert tasks.run("sample", config, whole) == 0
-    assert np.load(whole / "sample" / "samples.npy").shape == (8, 2)
+    assert np.load(whole / "sample" / "samples.npz")["x"].shape == (8, 2)
 
 
 # ---- what is not finite ----

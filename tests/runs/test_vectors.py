@@ -45,7 +45,7 @@ def test_every_method_takes_points(name, tmp_path):
         assert result.code == 0, result.err
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [5, 10, 15, 20]
-    samples = np.load(workdir / "sample" / "samples.npy")
+    samples = np.load(workdir / "sample" / "samples.npz")["x"]
     assert samples.shape == (40, 2)
     assert np.isfinite(samples).all()
     evaluation = json.loads((workdir / "evaluate" / "evaluation.json").read_text())

@@ -76,8 +76,11 @@ def test_what_a_function_reads_is_part_of_what_it_is():
     settings = {"low": 0.0}
     first, second = (Static(lambda x: x + settings["low"]) for _ in range(2))
     assert first != second
-    first, second = (Static(lambda x: jnp.sum(np.pi * x)) for _ in range(2))
+    first = Static(lambda x: jnp.sum(np.pi * x))
+    second = Static(lambda x: jnp.sum(np.pi * x))  # on another line
     assert first == second
+    assert hash(first) == hash(second)
+    assert Static(lambda x: x + 1) != Static(lambda x: x + 1.0)
 
 
 def test_making_a_kernel_waits_for_no_device():

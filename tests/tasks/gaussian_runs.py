@@ -94,6 +94,16 @@ def install(monkeypatch, densities=DENSITIES):
     return config
 
 
+def small_config(config):
+    """Short chains of 16, in both modes."""
+    config.long_run.update(num_steps=20, num_chains=16, sampler="mala")
+    config.likelihood.update(
+        num_temperatures=(12,), num_chains=16, tuning_steps=20, num_images=20, reverse_steps=5,
+        max_levels=2,
+    )  # fmt: skip
+    return config
+
+
 def run_mode(mode, config, workdir):
     """As main.py does; returns the exit code."""
     return tasks.run(mode, config, str(workdir))

@@ -42,7 +42,7 @@ def test_from_the_command_line(tmp_path):
     assert measured_on["weights"] == "EMA"
     assert measured_on["method"]["num_steps"] == 2
     assert measured_on["versions"]["device_count"] == 1
-    samples = np.load(tmp_path / "run" / "sample" / "samples.npy").astype(np.float64)
+    samples = np.load(tmp_path / "run" / "sample" / "samples.npz")["x"].astype(np.float64)
     real = data.load_dataset("digits", "train").images / 127.5 - 1
     distance = metrics["frechet_distance_to_training"]["over_pixels"]
     expected = frechet_by_sqrtm(samples.reshape(80, 64), real.reshape(-1, 64))

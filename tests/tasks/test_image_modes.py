@@ -10,7 +10,12 @@ from PIL import Image
 
 from configs import digits
 from ebm_jax import data, tasks
+from ebm_jax.evaluation.fidelity.features import classifier_extractor
 from ebm_jax.evaluation.fidelity.frechet import fit_gaussian, frechet_distance
+from ebm_jax.evaluation.fidelity.inception_scores import (
+    inception_score,
+    kernel_inception_distance,
+)
 from ebm_jax.evaluation.images import corruption
 from ebm_jax.evaluation.images.errors import image_error
 from ebm_jax.runs import build, modes
@@ -52,11 +57,34 @@ def test_interpolate(run_dir):
         drawn = np.asarray(picture)
     assert drawn.shape == (3 * 50 + 2, 4 * 50 + 2)
     assert run_mode(run_dir, "sample").code == 0
-    samples = np.load(run_dir / "sample/samples.npy")[:2]
+    samples = np.load(run_dir / "sample/samples.npz")["x"][:2]
     ends = [drawn[5:50:6, 5:50:6], drawn[5:50:6, 155:200:6]]
     expected = np.asarray(data.unscale_images(samples, -1, 1))[..., 0].astype(int)
     assert np.max(np.abs(np.array(ends, int) - expected)) <= 1
     assert not (run_dir / "interpolate/partial").exists()
+
+
+def test_sample_as_arrays_and_as_files(run_dir):
+    """120 samples: as made 16 at a time, all in the archive, a hundred in the figure."""
+    flags = ("--config.sampling.num_samples=120", "--config.sample.png_files=True")
+    result = run_mode(run_dir, "sample", *flags)
+    assert result.code == 0, result.err
+    out = run_dir / "sample"
+    assert "samples.png, samples.npz, samples/*.png" in result.out
+    with np.load(out / "samples.npz") as archive:
+        x, images = archive["x"], archive["image"]
+    assert (x.shape, x.dtype) == ((120, 8, 8, 1), np.float32)
+    np.testing.assert_array_equal(images, data.unscale_images(x, -1, 1))
+    files = sorted((out / "samples").iterdir())
+    assert [files[0].name, files[-1].name, len(files)] == ["000.png", "119.png", 120]
+    for i in (0, 17, 119):
+        with Image.open(files[i]) as picture:
+            np.testing.assert_array_equal(np.asarray(picture).reshape(8, 8, -1)[..., :1], images[i])
+    with Image.open(out / "samples.png") as picture:
+        assert picture.width < 1_200
+    assert not (out / "partial").exists()
+    assert run_mode(run_dir, "sample").code == 0
+    np.testing.assert_allclose(np.load(out / "samples.npz")["x"], x[:16], atol=1e-5)
 
 
 def test_inpaint_with_a_mask_from_a_file(run_dir, tmp_path):
@@ -146,7 +174,7 @@ def test_neighbours(run_dir):
     assert result.code == 0, result.err
     found = read(run_dir, "neighbours")
     assert run_mode(run_dir, "sample").code == 0
-    samples = np.load(run_dir / "sample/samples.npy").reshape(16, 64)
+    samples = np.load(run_dir / "sample/samples.npz")["x"].reshape(16, 64)
     training = data.load_dataset("digits", "train").images.reshape(-1, 64) / 127.5 - 1
     distance = np.linalg.norm(samples[:, None] - training, axis=2).min(1)
     pixels = found["distance_to_nearest_training_image"]["pixels"]
@@ -166,11 +194,21 @@ def test_fid_of_the_classifier(run_dir):
     assert "not Inception" in found["features"]["network"]
     assert "FID" not in result.out
     assert run_mode(run_dir, "sample", "--config.sampling.num_samples=80").code == 0
-    samples = np.load(run_dir / "sample/samples.npy").reshape(80, 64)
+    samples = np.load(run_dir / "sample/samples.npz")["x"].reshape(80, 64)
     rounded = np.round(127.5 * (np.clip(samples, -1, 1) + 1)) / 127.5 - 1
     real = data.load_dataset("digits", "train").images.reshape(-1, 64) / 127.5 - 1
     distance = frechet_distance(fit_gaussian(rounded), fit_gaussian(real))
     assert found["frechet_distance_over_pixels"] == pytest.approx(distance, rel=1e-3)
+    with np.load(run_dir / "sample/samples.npz") as archive:
+        images, training = archive["image"], data.load_dataset("digits", "train")
+    extract = classifier_extractor(training).extract
+    made, of_real = extract(images), extract(training.images)["features"]
+    distance = frechet_distance(fit_gaussian(made["features"]), fit_gaussian(of_real))
+    assert found["frechet_distance"] == pytest.approx(distance, rel=1e-6)
+    kernel = kernel_inception_distance(made["features"], of_real, subset_size=80)
+    assert found["kernel_distance"]["mean"] == pytest.approx(kernel.mean, rel=1e-6)
+    score = inception_score(made["logits"], num_splits=2)
+    assert found["score"]["mean"] == pytest.approx(score.mean, rel=1e-6)
 
     result = run_mode(run_dir, "fid_stats", *flags)
     assert result.code == 0, result.err
@@ -216,7 +254,7 @@ def install(monkeypatch, path):
     trained = TrainedRun(build.build(config), 7, None, 0.999)
     monkeypatch.setattr(modes, "load_trained", lambda *_: trained)
     monkeypatch.setattr(modes, "check_trained", lambda *_: path)
-    monkeypatch.setattr(TrainedRun, "samples", lambda *_: pytest.fail("sampled"))
+    monkeypatch.setattr(TrainedRun, "sampler", lambda *_: pytest.fail("sampled"))
     return config
 
 

@@ -13,6 +13,8 @@ from PIL import Image
 from ebm_jax import samplers
 from ebm_jax.diffusion import NoiseSchedule, make_schedule
 from ebm_jax.evaluation.density import long_run as chains
+from ebm_jax.io.pace import Pace
+from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.methods.densities import BaseDistribution, Densities
 from ebm_jax.methods.recovery_likelihood.densities import gaussian_densities
 from ebm_jax.methods.recovery_likelihood.transitions import gaussian_transition
@@ -160,16 +162,54 @@ def test_chains_that_settle_far_from_the_data_have_drifted():
 
 
 def test_steps_in_pieces_are_those_of_run_chain():
+    """However they are cut, to the last bit."""
     kernel = samplers.hmc(lambda x: jnp.sum(x**2, 1), 0.3, 3)
     key, x = jax.random.key(0), jax.random.normal(jax.random.key(1), (8, 2))
-    whole, _ = samplers.run_chain(key, kernel, x, 7)
-    move = jax.jit(lambda x, first, n: chains.advance(key, kernel, x, first, n))
-    first, _ = move(x, 0, 4)
-    second, acceptance = move(first.x, 4, 3)
-    np.testing.assert_allclose(second.x, whole.x, rtol=1e-5, atol=1e-6)
-    assert move(x, 0, 0)[1] == 1
-    np.testing.assert_array_equal(move(x, 0, 0)[0].x, x)
-    assert 0 < acceptance <= 1
+    state, info = samplers.run_chain(key, kernel, x, 7)
+    move = jax.jit(lambda *piece: chains.advance(key, kernel, *piece))
+    ends = []
+    for cuts in ([7], [4, 3], [1, 0, 5, 1]):
+        moving, accepted, done = jax.jit(kernel.init)(x), jnp.zeros(()), 0
+        for number in cuts:
+            moving, accepted = move(moving, accepted, done, number)
+            done += number
+        np.testing.assert_allclose(moving.x, state.x, rtol=1e-5, atol=1e-6)
+        assert accepted / 7 == pytest.approx(float(np.mean(info.acceptance)), rel=1e-5)
+        ends.append((*jax.tree.leaves(moving), accepted))
+    for other in ends[1:]:
+        for a, b in zip(ends[0], other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_pieces_take_seconds(tmp_path, monkeypatch):
+    """A thousand steps a second, and a run cut everywhere else, which is the same."""
+    clock = [0.0]
+    pace, numbers = Pace(lambda: clock[0]), []
+    while sum(numbers) < 20_000:
+        numbers.append(pace.next(20_000 - sum(numbers)))
+        with pace.timed(numbers[-1]):
+            clock[0] += 1e-3 * numbers[-1]
+    assert numbers[:5] == [1, 8, 64, 512, 2_000]
+    assert max(numbers) == 2_000
+    with pace.timed(0):
+        clock[0] += 100
+    assert pace.next(10_000) == 2_000
+    with pace.timed(2_000):
+        clock[0] += 2_000
+    assert pace.next(10_000) == 2
+
+    config = small(exact.install(monkeypatch), num_steps=60, num_chains=16, sampler="mala")
+    assert exact.run_mode("long_run", config, str(tmp_path / "as_it_comes")) == 0
+    shown = []
+    monkeypatch.setattr(Pace, "next", lambda self, left: min(left, 3))
+    advance = ResumableWork.advance
+    monkeypatch.setattr(
+        ResumableWork, "advance",
+        lambda self, number, shown_metrics: shown.append(number) or advance(self, number),
+    )  # fmt: skip
+    assert exact.run_mode("long_run", config, str(tmp_path / "in_threes")) == 0
+    assert result_of(tmp_path / "in_threes") == result_of(tmp_path / "as_it_comes")
+    assert (max(shown), sum(shown)) == (3, 60)
 
 
 def test_steps_at_which_a_run_stops():

@@ -6,6 +6,8 @@ order. (Alternate images would make halves more alike than independent samples a
 written by the same hand.)
 """
 
+from typing import Any
+
 import numpy as np
 
 from ebm_jax.data.sources.base import prepared_source
@@ -16,7 +18,7 @@ def _read(fetch) -> dict[str, Arrays]:
     del fetch  # scikit-learn carries the data
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
+    digits: Any = load_digits()
     # Sorted raw words of a bit generator: a permutation that no NumPy version changes.
     order = np.argsort(np.random.Philox(key=0).random_raw(len(digits.target)), kind="stable")
     by_class = [order[digits.target[order] == label] for label in range(10)]

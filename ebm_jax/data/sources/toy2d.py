@@ -128,7 +128,7 @@ def _moons_log_density(x):
     offset = np.log(weights) - np.sum(points**2, axis=-1) / (2 * _NOISE_VARIANCE)
     flat = x.reshape(-1, 2)
     each = [  # a few thousand at a time: each is compared with 256 points
-        logsumexp(part @ points.T / _NOISE_VARIANCE + offset, axis=-1)
+        np.asarray(logsumexp(part @ points.T / _NOISE_VARIANCE + offset, axis=-1))
         for part in np.split(flat, range(4096, len(flat), 4096))
     ]
     factor = _log_normal(x, 0.0, _NOISE_VARIANCE)

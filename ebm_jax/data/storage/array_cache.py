@@ -20,7 +20,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -119,7 +119,7 @@ def _report(count: int, total: int) -> None:
 
 
 def decoded_blocks(
-    sources: Iterable, decode: Callable[[object], np.ndarray]
+    sources: Iterable[Any], decode: Callable[[Any], np.ndarray]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Blocks of unlabelled images, `decode(source)` for each source, in order, on all cores.
 

@@ -17,6 +17,8 @@ import numpy as np
 from ebm_jax import samplers
 from ebm_jax.methods.densities import Densities
 
+Segment = int | jax.Array  # a number of the path's; 0 as an int spares a network, see `Path.ends`
+
 _TUNED_LENGTH = 0.8  # nats between tuned temperatures
 _LEAST_BETA_STEP = 1e-6  # a segment has at most a million temperatures when tuned
 _LEAST_LENGTH = 0.02  # of a temperature where the two distributions are nearly the same
@@ -34,17 +36,18 @@ class Path(NamedTuple):
         """From the base to the first level, and from each level to the next."""
         return len(self.levels)
 
-    def ends(self, segment: jax.Array) -> Callable[[jax.Array], tuple[jax.Array, jax.Array]]:
+    def ends(self, segment: Segment) -> Callable[[jax.Array], tuple[jax.Array, jax.Array]]:
         """Reflected coordinates u [chains, ...] -> energies [chains] at a segment's start and end.
 
         Both come from one evaluation of twice the batch: programs with one network compile sooner.
+        Of segment 0, known as the int 0 while tracing, only the end is of the network.
         """
         densities, base = self.densities, self.densities.base
         levels = jnp.asarray(self.levels)
 
         def both(u: jax.Array) -> tuple[jax.Array, jax.Array]:
             x = base.reflect(u)
-            if len(self.levels) == 1:
+            if len(self.levels) == 1 or (isinstance(segment, int) and segment == 0):
                 return base.energy(u), densities.energy(levels[0])(x)
             level = jnp.stack([levels[jnp.maximum(segment - 1, 0)], levels[segment]])
             energy_fn = densities.energy(jnp.repeat(level, x.shape[0]))
@@ -53,7 +56,7 @@ class Path(NamedTuple):
 
         return both
 
-    def along(self, segment: jax.Array) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    def along(self, segment: Segment) -> Callable[[jax.Array, jax.Array], jax.Array]:
         """(u, beta) -> (1 - beta) E_start + beta E_end; at 0 and 1 the other end does not enter."""
         both = self.ends(segment)
 
@@ -70,7 +73,8 @@ class AdaptedTemperature(NamedTuple):
     """One temperature of the adapted schedule.
 
     step_size: of HMC there; acceptance: seen while tuning. length: from the temperature before it,
-    in nats: the standard deviation of log weights that HMC can even out.
+    in nats: the standard deviation of log weights that HMC can even out. is_stuck: whether tuning
+    left chains that do not move, see `samplers.WarmupResult`.
     """
 
     segment: int
@@ -78,6 +82,7 @@ class AdaptedTemperature(NamedTuple):
     step_size: float
     acceptance: float
     length: float
+    is_stuck: bool = False
 
 
 class Ladder(NamedTuple):
@@ -116,7 +121,7 @@ def path_levels(sigma_bar: np.ndarray, at_most: int) -> tuple[int, ...]:
 def tune_step(
     rng_key: jax.Array,
     path: Path,
-    segment: jax.Array,
+    segment: Segment,
     beta: jax.Array,
     u_earlier: jax.Array,
     u: jax.Array,
@@ -125,7 +130,7 @@ def tune_step(
     num_steps: int,
     num_leapfrog_steps: int,
     target_acceptance: float,
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
     """From one temperature to the next, whose log weights spread by `_TUNED_LENGTH` nats.
 
     The spread is what HMC's moves change: std(D(u) - D(u_earlier)) / sqrt(2) per unit of beta, with
@@ -139,7 +144,8 @@ def tune_step(
         samples of the same distribution), and now. step_size: of HMC at beta.
       num_steps: of HMC at the new beta, during which its step is adapted, at least 20.
     Returns:
-      (beta, u, step_size, acceptance, length) of the new temperature; beta is 1 at a segment's end.
+      (beta, u, step_size, acceptance, length, is_stuck) of the new temperature; beta is 1 at a
+      segment's end.
     """
     start, end = path.ends(segment)(jnp.concatenate([u_earlier, u]))
     earlier, now = jnp.split(end - start, 2)
@@ -163,7 +169,8 @@ def tune_step(
         adapt_mass=False,
     )
     step_size = _capped(found.step_size, path)
-    return new_beta, found.state.x, step_size, found.acceptance, (new_beta - beta) * spread
+    length = (new_beta - beta) * spread
+    return new_beta, found.state.x, step_size, found.acceptance, length, found.is_stuck
 
 
 def _capped(step_size: jax.Array, path: Path) -> jax.Array:

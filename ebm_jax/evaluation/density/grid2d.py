@@ -1,6 +1,6 @@
 """The density that a model of points in the plane has learned, against the true one, on a grid.
 
-In the plane a sum over cells gives what is out of reach elsewhere: the normalising constant, hence
+In the plane a sum over cells gives what is out of reach elsewhere: the normalizing constant, hence
 the learned density itself, and its divergence from the truth.
 
 A model's variable y is an affine function of the data's x, y = offset + factor * x. Densities here
@@ -35,18 +35,19 @@ class Grid(NamedTuple):
 
     @property
     def points(self) -> np.ndarray:
-        """Centres of the cells, float64 [n, n, 2]; point [i, j] has the j-th x and the i-th y."""
+        """Centers of the cells, float64 [n, n, 2]; point [i, j] has the j-th x and the i-th y."""
         along = self.half_width * ((2 * np.arange(self.num_cells) + 1) / self.num_cells - 1)
         return np.stack(np.meshgrid(along, along), axis=-1)
 
     @property
     def extent(self) -> tuple[float, float, float, float]:
         """(x from, x to, y from, y to)."""
-        return (-self.half_width, self.half_width) * 2
+        half = self.half_width
+        return (-half, half, -half, half)
 
 
 class LearnedDensity(NamedTuple):
-    """log_density: log q at the cells' centres, float64 [n, n]. log_z: log Z of the energy of y."""
+    """log_density: log q at the cells' centers, float64 [n, n]. log_z: log Z of the energy of y."""
 
     log_density: np.ndarray
     log_z: float
@@ -70,7 +71,7 @@ class Comparison(NamedTuple):
 def learned_density(
     energy_fn: EnergyFn, grid: Grid, *, factor: float = 1.0, offset: float = 0.0
 ) -> LearnedDensity:
-    """The density of x that an energy of y = offset + factor * x defines, normalised on a grid.
+    """The density of x that an energy of y = offset + factor * x defines, normalized on a grid.
 
     Args:
       energy_fn: E(y), [batch, 2] -> [batch]; +inf where the density is 0.
@@ -81,7 +82,7 @@ def learned_density(
         or +inf everywhere.
     """
     if not factor > 0:
-        raise ValueError(f"factor is {factor}: write one above 0")
+        raise ValueError(f"factor: expected > 0, got {factor}")
     y = jnp.asarray(offset + factor * grid.points, jnp.float32)
     energy = np.asarray(jax.jit(lambda y: jax.lax.map(energy_fn, y))(y), np.float64)
     is_wrong = ~np.isfinite(energy) & ~(np.isposinf(energy) & np.any(np.isfinite(energy)))
@@ -90,12 +91,12 @@ def learned_density(
             f"{np.sum(is_wrong)} of {energy.size} energies on the grid are not finite: "
             "train on, or with a smaller learning rate, before measuring the density"
         )
-    log_mass = float(logsumexp(-energy)) + np.log(grid.cell_area)  # of exp(-E), over x
+    log_mass = float(np.asarray(logsumexp(-energy))) + np.log(grid.cell_area)  # of exp(-E), over x
     return LearnedDensity(-energy - log_mass, float(log_mass + 2 * np.log(factor)))
 
 
 def compare(log_density: np.ndarray, true_log_density: np.ndarray, grid: Grid) -> Comparison:
-    """Compares log q and log p at the centres of a grid's cells, both [n, n]; p may be zero."""
+    """Compares log q and log p at the centers of a grid's cells, both [n, n]; p may be zero."""
     true = np.exp(true_log_density)
     inside = true > 0
     mass = true[inside] * grid.cell_area

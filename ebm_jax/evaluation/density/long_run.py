@@ -124,14 +124,23 @@ def make_kernel(name: str, num_leapfrog_steps: int) -> MakeKernel:
 
 
 def advance(
-    rng_key: jax.Array, kernel: samplers.Kernel, x: jax.Array, first_step: Any, num_steps: Any
+    rng_key: jax.Array,
+    kernel: samplers.Kernel,
+    state: Any,
+    accepted: jax.Array,
+    first_step: Any,
+    num_steps: Any,
 ) -> tuple[Any, jax.Array]:
     """So many steps, as `samplers.run_chain` makes them, in a loop of traced length.
 
+    One program makes stretches of any length, so that results do not depend on where they end.
+
     Args:
-      rng_key: step n uses fold_in(rng_key, n). x: [chains, ...]. first_step, num_steps: ints.
+      rng_key: step n uses fold_in(rng_key, n). state: the kernel's, of chains [chains, ...].
+      accepted: [], to which the mean acceptance over chains of each step is added. first_step,
+        num_steps: ints.
     Returns:
-      (state, acceptance []): after the steps, and over them (1 where there are none).
+      (state, accepted) after the steps.
     """
 
     def body(n, carry):
@@ -139,15 +148,16 @@ def advance(
         state, info = kernel.step(random.fold_in(rng_key, n), state)
         return state, accepted + jnp.mean(info.acceptance)
 
-    start = kernel.init(x), jnp.zeros(())
-    state, accepted = jax.lax.fori_loop(first_step, first_step + num_steps, body, start)
-    return state, jnp.where(num_steps > 0, accepted / jnp.maximum(num_steps, 1), 1.0)
+    return jax.lax.fori_loop(first_step, first_step + num_steps, body, (state, accepted))
 
 
 def tuned_step(
     rng_key: jax.Array, make: MakeKernel, energy_fn: energy.EnergyFn, x: jax.Array, first: Any
 ) -> tuple[jax.Array, jax.Array]:
-    """(step size, acceptance) of MALA or HMC with an acceptance of about .75, found from x."""
+    """(step size, is_stuck) of MALA or HMC with an acceptance of about .75, found from x.
+
+    is_stuck: whether chains do not move all the same, see `samplers.WarmupResult`.
+    """
     found = samplers.warmup(
         rng_key,
         lambda step, mass: make(energy_fn, step),
@@ -157,7 +167,7 @@ def tuned_step(
         target_acceptance=0.75,
         adapt_mass=False,
     )
-    return found.step_size, found.acceptance
+    return found.step_size, found.is_stuck
 
 
 def saturated_share(x: np.ndarray, low: float, high: float) -> float:

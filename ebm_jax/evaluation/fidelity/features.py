@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ebm_jax import parallel
 from ebm_jax.data.dataset import Dataset
 from ebm_jax.evaluation.fidelity import classifier as classifiers
 from ebm_jax.evaluation.fidelity.frechet import RunningGaussian
@@ -13,40 +14,42 @@ from ebm_jax.networks import inception
 
 INCEPTION_FEATURES = "Inception features"
 
-# (name, fn, common, arrays) -> {name: [n, ...]}, as `resumable.ResumableWork.map_batches`
-OverBatches = Callable[..., dict[str, np.ndarray]]
-
 
 class Extractor(NamedTuple):
-    """in_batches: whether `extract` works through map_batches; else at once, on the host.
+    """Features of images, whatever network they are of.
 
-    title: of the distances over these features. details: for JSON. num_features: d.
+    title: of the distances over these features; score_title: of the score over these logits.
+    details: for JSON. num_features: d. num_classes: of the logits.
 
-    score_title: of the score over these logits.
-
-    extract: (name, images uint8 [n, height, width, channels], map_batches) ->
-        {'features': [n, d], 'logits': [n, classes]}.
+    extract: (images uint8 [n, height, width, channels]) -> {'features': [n, d], 'logits':
+        [n, classes]}, on the local devices or the host; each image's are its own.
     """
 
-    in_batches: bool
     title: str
     score_title: str
     details: Mapping[str, Any]
     num_features: int
-    extract: Callable[..., dict[str, np.ndarray]]
+    num_classes: int
+    extract: Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
-def inception_extractor(path: str) -> Extractor:
-    """The FID Inception-v3 with weights from a file.
+def inception_extractor(path: str, batch_size: int) -> Extractor:
+    """The FID Inception-v3 with weights from a file. batch_size: images at once.
 
     Raises:
       ValueError: as `read_weights` and `params_from_arrays`.
     """
     weights = read_weights(path)
     params = inception.params_from_arrays(weights.arrays)
+    batch_size = parallel.round_up(batch_size)
+    mapped = parallel.map_examples(inception.inception, batch_size)
 
-    def extract(name: str, images: np.ndarray, map_batches: OverBatches) -> dict[str, np.ndarray]:
-        return map_batches(name, inception.inception, params, (images,))
+    def extract(images: np.ndarray) -> dict[str, np.ndarray]:
+        found = [
+            mapped(params, images[first : first + batch_size])
+            for first in range(0, len(images), batch_size)
+        ]
+        return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
 
     details = {
         "network": "FID Inception-v3 (2015-12-05)",
@@ -54,8 +57,9 @@ def inception_extractor(path: str) -> Extractor:
         "resize": f"bilinear to {inception.SIZE}, as TensorFlow 1 does it",
     }
     return Extractor(
-        True, INCEPTION_FEATURES, "Inception score", details, inception.NUM_FEATURES, extract
-    )
+        INCEPTION_FEATURES, "Inception score", details, inception.NUM_FEATURES,
+        inception.NUM_LOGITS, extract,
+    )  # fmt: skip
 
 
 def classifier_extractor(training: Dataset) -> Extractor:
@@ -64,8 +68,7 @@ def classifier_extractor(training: Dataset) -> Extractor:
         training.images, training.labels, training.num_classes, scale=1 / 127.5, offset=-1.0
     )
 
-    def extract(name: str, images: np.ndarray, map_batches: OverBatches) -> dict[str, np.ndarray]:
-        del name, map_batches
+    def extract(images: np.ndarray) -> dict[str, np.ndarray]:
         logits = classifier.logits(images, scale=1 / 127.5, offset=-1.0)
         return {"features": logits, "logits": logits}
 
@@ -75,8 +78,8 @@ def classifier_extractor(training: Dataset) -> Extractor:
         "resize": "none",
     }
     return Extractor(
-        False, "class logits of our small classifier", "classifier's score", details,
-        training.num_classes, extract,
+        "class logits of our small classifier", "classifier's score", details,
+        training.num_classes, training.num_classes, extract,
     )  # fmt: skip
 
 
@@ -103,9 +106,8 @@ class FeatureSummary(NamedTuple):
         first = self.moments.num_examples
         start, stop = np.searchsorted(self.kept_index, [first, first + len(features)])
         chosen = np.asarray(features)[self.kept_index[start:stop] - first]
-        return self._replace(
-            moments=self.moments.update(features), kept=np.concatenate([self.kept, chosen])
-        )
+        kept = np.concatenate([self.kept, chosen]) if len(chosen) else self.kept
+        return self._replace(moments=self.moments.update(features), kept=kept)
 
 
 def summarize_features(

@@ -130,7 +130,7 @@ def frechet_distance(a: GaussianFit, b: GaussianFit) -> float:
     """
     if a.mean.shape != b.mean.shape:
         raise ValueError(f"expected features of one shape, got {a.mean.shape} and {b.mean.shape}")
-    overlap = scipy.linalg.svdvals(_factor(a).T @ _factor(b)).sum()
+    overlap = np.sum(scipy.linalg.svdvals(_factor(a).T @ _factor(b)))
     traces = np.trace(a.covariance) + np.trace(b.covariance)
     return float(np.sum((a.mean - b.mean) ** 2) + traces - 2 * overlap)
 

@@ -43,18 +43,66 @@ def inception_score(logits: np.ndarray, *, num_splits: int = 10) -> InceptionSco
     Raises:
       ValueError: for fewer images than splits, or no split.
     """
-    logits = np.asarray(logits, np.float64)
     check_splits(len(logits), num_splits)
-    logits = logits - logits.max(1, keepdims=True)
-    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-    scores = []
-    for part in np.split(log_p, [i * len(log_p) // num_splits for i in range(1, num_splits)]):
-        p = np.exp(part)
+    running = RunningScore.empty(len(logits), logits.shape[1], num_splits)
+    return running.update(logits).score()
+
+
+class RunningScore(NamedTuple):
+    """The Inception score of logits that come in blocks, as `frechet.RunningGaussian` has moments.
+
+    log of a split's score: mean_i sum_c p_ic log p_ic - sum_c q_c log q_c, q_c = mean_i p_ic, so
+    that two sums for each split are enough.
+
+    num_seen: images so far. ends: int [splits], where each split ends among all images. sum_p:
+    [splits, classes]. sum_p_log_p: [splits]. A plain value.
+    """
+
+    num_seen: int
+    ends: np.ndarray
+    sum_p: np.ndarray
+    sum_p_log_p: np.ndarray
+
+    @classmethod
+    def empty(cls, num_images: int, num_classes: int, num_splits: int) -> "RunningScore":
+        """The sums of no image, of num_images to come.
+
+        Raises:
+          ValueError: as `check_splits`.
+        """
+        check_splits(num_images, num_splits)
+        ends = np.array([i * num_images // num_splits for i in range(1, num_splits + 1)])
+        return cls(0, ends, np.zeros((num_splits, num_classes)), np.zeros(num_splits))
+
+    def update(self, logits: np.ndarray) -> "RunningScore":
+        """The sums with the logits [m, classes] of the next images too."""
+        logits = np.asarray(logits, np.float64)
+        logits = logits - logits.max(1, keepdims=True)
+        log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+        p = np.exp(log_p)
+        terms = np.where(p > 0, p * np.where(p > 0, log_p, 0), 0).sum(1)
+        sum_p, sum_p_log_p = self.sum_p.copy(), self.sum_p_log_p.copy()
+        index = np.arange(self.num_seen, self.num_seen + len(logits))
+        split = np.searchsorted(self.ends, index, side="right")
+        for i in np.unique(split):
+            sum_p[i] += p[split == i].sum(0)
+            sum_p_log_p[i] += terms[split == i].sum()
+        return RunningScore(self.num_seen + len(logits), self.ends, sum_p, sum_p_log_p)
+
+    def score(self) -> InceptionScore:
+        """The score of all images.
+
+        Raises:
+          ValueError: before all of them have come.
+        """
+        if self.num_seen != self.ends[-1]:
+            raise ValueError(f"expected {self.ends[-1]} images, got {self.num_seen}")
+        sizes = np.diff(self.ends, prepend=0)
+        q = self.sum_p / sizes[:, None]
         # A class of no probability anywhere adds 0 log 0 = 0.
-        marginal = np.log(np.maximum(p.mean(0), np.finfo(np.float64).tiny))
-        terms = np.where(p > 0, p * (part - marginal), 0)
-        scores.append(np.exp(terms.sum(1).mean()))
-    return InceptionScore(float(np.mean(scores)), float(np.std(scores)))
+        negative_entropy = (q * np.log(np.maximum(q, np.finfo(np.float64).tiny))).sum(1)
+        scores = np.exp(self.sum_p_log_p / sizes - negative_entropy)
+        return InceptionScore(float(np.mean(scores)), float(np.std(scores)))
 
 
 def kernel_inception_distance(

@@ -5,7 +5,7 @@ Two of them. Energies of training images lie below those of held-out ones (Li, C
 nearer to training images than held-out images do.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -49,7 +49,7 @@ def ks_test(training: np.ndarray, held_out: np.ndarray) -> KSTest:
     training, held_out = (np.asarray(x, np.float64) for x in (training, held_out))
     if not (np.all(np.isfinite(training)) and np.all(np.isfinite(held_out))):
         raise ValueError("some energies are not finite: the model has diverged on these images")
-    test = ks_2samp(training, held_out)
+    test: Any = ks_2samp(training, held_out)
     spread = np.sqrt((training.var() + held_out.var()) / 2)
     gap = (held_out.mean() - training.mean()) / spread if spread > 0 else 0.0
     return KSTest(float(test.statistic), float(test.pvalue), float(gap))

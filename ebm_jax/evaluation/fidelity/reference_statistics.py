@@ -5,6 +5,7 @@
 """
 
 import json
+import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ class Statistics(NamedTuple):
     described: Mapping[str, Any]
 
 
-def write_statistics(path: str, statistics: Statistics) -> None:
+def write_statistics(path: str | os.PathLike[str], statistics: Statistics) -> None:
     """Writes the file."""
     files.write_arrays(
         path,

@@ -12,7 +12,7 @@ def hidden_pixels(mask: str, shape: tuple[int, int, int]) -> np.ndarray:
 
     Args:
       mask: 'lower_half'; 'centre', the square of half the height and width in the middle; or the
-        path of a .png (grey) or .npy, in which what is not zero is hidden.
+        path of a .png (gray) or .npy, in which what is not zero is hidden.
       shape: (height, width, channels) of the images.
     Returns:
       bool [height, width, 1].
@@ -34,7 +34,7 @@ def hidden_pixels(mask: str, shape: tuple[int, int, int]) -> np.ndarray:
             f"expected mask {', '.join(NAMES)} or the path of a .png or .npy, got {mask!r}"
         )
     if not hidden.any():
-        raise ValueError(f"the mask {mask} hides no pixel: write one with values other than 0")
+        raise ValueError(f"mask: expected values other than 0, got none in {mask}")
     return hidden[..., None]
 
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.core import Tracer
 
 from ebm_jax import energy, networks, samplers
 from ebm_jax.energy import EnergyFn
@@ -135,7 +136,7 @@ class ContrastiveDivergence:
         """Parameters of the network, vectors of its spectral norm, and empty buffers."""
         params_key, state_key = jax.random.split(rng_key)
         x, label = example_batch["image"], self._label_of(example_batch)
-        if not isinstance(x, jax.core.Tracer):
+        if not isinstance(x, Tracer):
             _check_box(x, self.low, self.high)
             if label is not None:
                 check_classes(label, self.num_classes)
