@@ -367,14 +367,15 @@ def test_likelihood(run, monkeypatch):
     monkeypatch.setattr(
         log_likelihood, "summarize_weights", lambda w: estimated.append(w) or summarize(w)
     )
-    save = modes.ResumableWork.save
+    for name in ("save", "save_state"):
+        usual = getattr(modes.ResumableWork, name)
 
-    def saved(self, name, arrays, **options):
-        starts.extend([np.asarray(arrays["x"])] if name == "starts" else [])
-        kept.append(self._folder.name)
-        return save(self, name, arrays, **options)
+        def saved(self, name, arrays, usual=usual):
+            starts.extend([np.asarray(arrays["x"])] if name == "starts" else [])
+            kept.append(self._folder.name)
+            return usual(self, name, arrays)
 
-    monkeypatch.setattr(modes.ResumableWork, "save", saved)
+        monkeypatch.setattr(modes.ResumableWork, name, saved)
     config = config_of(*rows_of("likelihood"))
     config.data.dequantize = True
     with monkeypatch.context() as patch:  # an end after annealing, with other images
