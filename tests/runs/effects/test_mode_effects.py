@@ -384,12 +384,14 @@ def test_likelihood(run, monkeypatch):
         with pytest.raises(ConfigError):
             run("likelihood", config)
     assert set(kept) == {"forward", "reverse"}
-    tuned = asked["tune_step"][0][1]
+    tuned, before = asked["tune_step"][0][1], list(estimated)
     for recorded in (starts, estimated, kept, asked):
         recorded.clear()
     config.likelihood.num_images = value_of("likelihood.num_images")
     found = run("likelihood", config)
     assert set(kept) == {"reverse"}  # forward annealing saw no image, and goes on
+    same = [np.array_equal(one, other) for one, other in zip(before, estimated, strict=True)]
+    assert same == [True, False, True, False]  # forward, reverse for each number
     assert found["levels_passed"] == [0]
     assert [row["num_temperatures"] for row in found["log_z"]] == [20, 40]
     assert {len(weights) for weights in estimated} == {16}
