@@ -3,11 +3,14 @@
 import json
 
 import gaussian_runs as exact
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
+from ebm_jax.evaluation.density import annealing
 from ebm_jax.runs.settings import ConfigError
+from ebm_jax.tasks import likelihood
 
 TRUTH = 2 * np.log(2 * np.pi * float(exact.VARIANCE[0]))  # log Z at the lowest level
 
@@ -75,5 +78,28 @@ def test_metrics_are_those_of_the_density_also_after_an_interrupt(tmp_path, monk
 def test_bad_settings_are_one_line(fields, says, tmp_path, monkeypatch):
     config = small(exact.install(monkeypatch))
     config.likelihood.update(fields)
+    with pytest.raises(ConfigError, match=says):
+        exact.run_mode("likelihood", config, str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("good", "says"),
+    [
+        (0, "energies at the base distribution are not finite: train longer"),
+        (2, r"annealing does not get beyond beta = 0\.2 of segment 0"),
+        (99, r"annealing does not get beyond beta = 0\.4 of segment 0"),
+    ],
+)
+def test_an_annealing_that_ends_nowhere_is_one_line(good, says, tmp_path, monkeypatch):
+    """At once, after two temperatures, and where there are more of them than can be."""
+
+    def tune_step(rng_key, path, segment, beta, u_earlier, u, step_size, **_):
+        step = jnp.where(beta < 0.1 * good - 0.05, step_size, jnp.nan)
+        others = [1.0] * (len(annealing.AdaptedTemperature._fields) - 3)
+        return beta + 0.1, u, step, *others
+
+    monkeypatch.setattr(annealing, "tune_step", tune_step)
+    monkeypatch.setattr(likelihood, "_MOST_TUNED", 4)
+    config = small(exact.install(monkeypatch))
     with pytest.raises(ConfigError, match=says):
         exact.run_mode("likelihood", config, str(tmp_path))

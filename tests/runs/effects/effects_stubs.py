@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from jax.experimental.compilation_cache import compilation_cache
 
 from configs import default
 from ebm_jax.data import Dataset
@@ -51,17 +52,31 @@ def images(split):
     return Dataset("made", split, gray.astype(np.uint8), labels, 2, (0.0, 255.0))
 
 
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """XLA without its optimizations; what one test has compiled the next finds on disk."""
+    options = {
+        "jax_disable_most_optimizations": True,
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("xla")),
+        "jax_persistent_cache_min_compile_time_secs": 0.05,
+    }
+    usual = {name: jax.config.values[name] for name in options}
+    for name, value in options.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()  # else a folder set earlier stays
+    yield
+    for name, value in usual.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
 @pytest.fixture(scope="module", autouse=True)
-def stubs():
+def stubs(quick):
     """The network by the name 'quadratic', the images as every data set."""
-    name = "jax_disable_most_optimizations"
-    usual = jax.config.values[name]
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(NETWORKS, "quadratic", Quadratic)
         patch.setattr(build, "load_split", lambda config, split: images(split))
-        jax.config.update(name, True)
         yield
-        jax.config.update(name, usual)
 
 
 def config_of(method, **values):

@@ -180,6 +180,7 @@ TABLE: dict[str, tuple[Any, str]] = {
     "ood.others": (("digits",), "a row, resized to the model's images"),
     "ood.max_levels": (3, "levels 0, 2 and 5"),
     "ood.num_bootstrap": (20, "resamples behind the interval"),
+    "sample.png_files": (True, "each image is a file too, of the pixels in the archive"),
     "restore.corruptions": (("blur",), "corruptions"),
     "restore.num_images": (16, "images"),
     "restore.salt_fraction": (0.5, "error of the corrupted images, in closed form"),

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from effects_stubs import EXAMPLES, INDEX, KEY, SHAPE, built, config_of, loss_of, stubs
+from effects_stubs import EXAMPLES, INDEX, KEY, SHAPE, built, config_of, loss_of, quick, stubs
 from effects_table import CD, DSM, ED, RECOVERY, changed, shows, value_of
 
 from ebm_jax import samplers
@@ -17,7 +17,7 @@ from ebm_jax.methods.recovery_likelihood import sampling
 from ebm_jax.methods.recovery_likelihood.loss import sample_pairs
 from ebm_jax.samplers import random
 
-__all__ = ["stubs"]
+__all__ = ["quick", "stubs"]
 
 THETA = 0.3
 KNOWN = np.array([[True, False], [False, True]])[..., None]

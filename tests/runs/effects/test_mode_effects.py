@@ -6,16 +6,18 @@ Images are N(0, .2^2) in model units; six levels of noise .3 to .95; samples are
 import dataclasses
 import json
 import pathlib
+import zlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from effects_stubs import SHAPE, images, stubs
+from effects_stubs import SHAPE, images, quick, stubs
 from effects_table import TABLE, changed, shows, value_of
+from PIL import Image
 
 from configs import default
-from ebm_jax import parallel, samplers, tasks
+from ebm_jax import samplers, tasks
 from ebm_jax.data import unscale_images
 from ebm_jax.evaluation import ood as ood_scores
 from ebm_jax.evaluation.density import annealing, log_likelihood
@@ -24,6 +26,7 @@ from ebm_jax.evaluation.fidelity import frechet
 from ebm_jax.evaluation.fidelity.features import Extractor
 from ebm_jax.evaluation.fidelity.inception_scores import (
     inception_score,
+    kept_for_subsets,
     kernel_inception_distance,
 )
 from ebm_jax.evaluation.fidelity.reference_statistics import Statistics, write_statistics
@@ -32,16 +35,18 @@ from ebm_jax.evaluation.images.errors import image_error
 from ebm_jax.io import plotting
 from ebm_jax.methods.densities import BaseDistribution, Densities
 from ebm_jax.runs import build, modes
+from ebm_jax.runs.settings import ConfigError
 from ebm_jax.runs.trained import TrainedRun
 from ebm_jax.samplers import random
-from ebm_jax.tasks import _features, fid
+from ebm_jax.tasks import _features, _likelihood, fid
+from ebm_jax.tasks._features import num_kept
 
-__all__ = ["stubs"]
+__all__ = ["quick", "stubs"]
 
 SIGMA_BAR = np.linspace(0.3, 0.95, 6).astype(np.float32)
 A_BAR = np.sqrt(1 - SIGMA_BAR**2)
 VARIANCE = A_BAR**2 * 0.04 + SIGMA_BAR**2
-KEY = jax.random.key(0)  # of samples, with the usual seed
+KEY = jax.random.fold_in(jax.random.key(0), zlib.crc32(b"sample"))  # with the usual seed
 
 
 def energy(level):
@@ -103,7 +108,7 @@ def run(tmp_path, monkeypatch, stubs):
 
     def call(mode, config):
         assert tasks.run(mode, config, tmp_path) == 0
-        name = {"evaluate": "evaluation"}.get(mode, mode)
+        name = {"evaluate": "evaluation", "sample": "samples"}.get(mode, mode)
         return json.loads((tmp_path / mode / f"{name}.json").read_text())
 
     return call
@@ -138,6 +143,21 @@ def distance(x, y):
     return frechet.frechet_distance(frechet.fit_gaussian(x), frechet.fit_gaussian(y))
 
 
+@shows("sample.png_files")
+def test_sample(run, tmp_path):
+    for fields in ((), ("sample.png_files",)):
+        run("sample", config_of(*fields, sampling={"num_samples": 20}))
+        with np.load(tmp_path / "sample/samples.npz") as written:
+            x, pixels = written["x"], written["image"]
+        np.testing.assert_allclose(x, SAMPLES[:20], rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(pixels, unscale_images(x, -1, 1))
+        files = sorted((tmp_path / "sample").glob("samples/*.png"))
+        assert len(files) == (20 if fields else 0)
+        for file, image in zip(files, pixels, strict=False):
+            with Image.open(file) as picture:
+                np.testing.assert_array_equal(np.asarray(picture), image[..., 0])
+
+
 @shows("evaluate.num_samples")
 def test_evaluate(run):
     training = images("train").images / 127.5 - 1
@@ -153,25 +173,19 @@ def test_evaluate(run):
 # ------------------------------------------------------------------------------------ FID
 
 
-def features(params, x):
+def features(x):
     flat = x.reshape(len(x), -1) / 255.0
     return {"features": flat, "logits": 9 * flat[:, :3]}
 
 
-EXTRACTOR = Extractor(
-    True, "made features", "made score", {"network": "made"}, 4,
-    lambda name, images, map_batches: map_batches(name, features, {}, (images,)),
-)  # fmt: skip
+EXTRACTOR = Extractor("made features", "made score", {"network": "made"}, 4, 3, features)
 
 
 @shows(*(field for field in rows_of("fid") if field != "fid.weights"))
 def test_fid(run, monkeypatch, tmp_path):
     """Everything by hand from features and logits that differ, row by row of the table."""
-    sizes, usual = [], parallel.map_examples
-    monkeypatch.setattr(
-        parallel, "map_examples", lambda fn, size: sizes.append(size) or usual(fn, size)
-    )
-    monkeypatch.setattr(fid, "make_extractor", lambda run, weights: EXTRACTOR)
+    asked = []
+    monkeypatch.setattr(fid, "make_extractor", lambda *given: asked.append(given[1:]) or EXTRACTOR)
     stats = frechet.fit_gaussian(np.random.default_rng(5).normal(size=(50, 4)))
     write_statistics(tmp_path / "stats.npz", Statistics(stats, {}))
     monkeypatch.chdir(tmp_path)
@@ -181,11 +195,11 @@ def test_fid(run, monkeypatch, tmp_path):
         usual_values = {"num_samples": 64, "num_splits": 2, "kid_subsets": 2, "kid_subset_size": 8}
         config = config_of(fid={**usual_values, "batch_size": 32})
         config = changed(config, *([field] if field else []))
-        sizes.clear()
         found, s = run("fid", config), config.fid
+        assert asked[-1] == (s.weights, s.batch_size)
         pixels = np.asarray(unscale_images(SAMPLES[: s.num_samples], -1, 1))
-        of_samples, split = features({}, pixels), images(s.split)
-        real = features({}, split.images)["features"]
+        of_samples, split = features(pixels), images(s.split)
+        real = features(split.images)["features"]
         expected = stats if s.stats else frechet.fit_gaussian(real)
         fit = frechet.fit_gaussian(of_samples["features"])
         assert found["frechet_distance"] == pytest.approx(
@@ -198,21 +212,24 @@ def test_fid(run, monkeypatch, tmp_path):
             assert "kernel_distance" not in found
         else:
             subsets = {"num_subsets": s.kid_subsets, "subset_size": s.kid_subset_size}
-            kid = kernel_inception_distance(of_samples["features"], real, **subsets)
+            kept = [
+                x[kept_for_subsets(len(x), num_kept(EXTRACTOR, s.kid_subset_size))]
+                for x in (of_samples["features"], real)
+            ]
+            kid = kernel_inception_distance(*kept, **subsets)
             assert found["kernel_distance"]["mean"] == pytest.approx(kid.mean, rel=1e-3, abs=1e-6)
             assert found["kernel_distance"]["num_subsets"] == s.kid_subsets
-        assert s.batch_size in sizes
-        assert sizes[-1] == s.batch_size
 
 
 @shows("fid.weights")
 def test_weights_of_inception(monkeypatch, stubs):
     read = []
-    monkeypatch.setattr(_features, "inception_extractor", lambda path: read.append(path))
+    monkeypatch.setattr(_features, "inception_extractor", lambda *given: read.append(given))
     described = type("Run", (), {"dataset": images("train")})
-    _features.make_extractor(described, value_of("fid.weights"))
-    assert read == ["weights.npz"]
-    assert not _features.make_extractor(described, "").in_batches
+    _features.make_extractor(described, value_of("fid.weights"), value_of("fid.batch_size"))
+    assert read == [("weights.npz", 16)]
+    assert "small classifier" in _features.make_extractor(described, "", 16).title
+    assert len(read) == 1
 
 
 # ----------------------------------------------------------------------- images in and out
@@ -345,27 +362,40 @@ def test_likelihood(run, monkeypatch):
             return usual(*args, **options)
 
         monkeypatch.setattr(annealing, name, spied)
-    starts, estimated = [], []
+    starts, estimated, kept = [], [], []
     summarize = samplers.summarize_weights
     monkeypatch.setattr(
         log_likelihood, "summarize_weights", lambda w: estimated.append(w) or summarize(w)
     )
-    save = modes.ResumableWork.save
+    for name in ("save", "save_state"):
+        usual = getattr(modes.ResumableWork, name)
 
-    def saved(self, name, arrays, **options):
-        starts.extend([np.asarray(arrays["x"])] if name == "starts" else [])
-        return save(self, name, arrays, **options)
+        def saved(self, name, arrays, usual=usual):
+            starts.extend([np.asarray(arrays["x"])] if name == "starts" else [])
+            kept.append(self._folder.name)
+            return usual(self, name, arrays)
 
-    monkeypatch.setattr(modes.ResumableWork, "save", saved)
+        monkeypatch.setattr(modes.ResumableWork, name, saved)
     config = config_of(*rows_of("likelihood"))
     config.data.dequantize = True
+    with monkeypatch.context() as patch:  # an end after annealing, with other images
+        patch.setattr(_likelihood, "statement", lambda **_: int("none"))
+        config.likelihood.num_images = 8
+        with pytest.raises(ConfigError):
+            run("likelihood", config)
+    assert set(kept) == {"forward", "reverse"}
+    tuned, before = asked["tune_step"][0][1], list(estimated)
+    for recorded in (starts, estimated, kept, asked):
+        recorded.clear()
+    config.likelihood.num_images = value_of("likelihood.num_images")
     found = run("likelihood", config)
+    assert set(kept) == {"reverse"}  # forward annealing saw no image, and goes on
+    same = [np.array_equal(one, other) for one, other in zip(before, estimated, strict=True)]
+    assert same == [True, False, True, False]  # forward, reverse for each number
     assert found["levels_passed"] == [0]
     assert [row["num_temperatures"] for row in found["log_z"]] == [20, 40]
     assert {len(weights) for weights in estimated} == {16}
-    assert asked["tune_step"][0][1] == {
-        "num_steps": 20, "num_leapfrog_steps": 2, "target_acceptance": 0.7,
-    }  # fmt: skip
+    assert tuned == {"num_steps": 20, "num_leapfrog_steps": 2, "target_acceptance": 0.7}
     assert asked["anneal"][0][1] == {"num_leapfrog_steps": 2}
     assert "settle" not in asked
     truth = 2 * np.log(2 * np.pi * VARIANCE[0])
@@ -402,11 +432,17 @@ def test_likelihood(run, monkeypatch):
             other = {"upper": "lower", "lower": "upper"}[side]
             assert measured["bits_per_dim"][other] == pytest.approx(bits, rel=1e-4)
 
-    config.likelihood.update(reverse_steps=11, num_temperatures=(10,), num_images=8)
-    run("likelihood", config)
-    ((args, options),) = asked["settle"]
-    assert args[4] == 11
-    assert options == {"num_leapfrog_steps": 2}
+    class Settled(Exception):
+        pass
+
+    def settle(*args, **options):
+        raise Settled(args[4], options)
+
+    monkeypatch.setattr(annealing, "settle", settle)
+    config.likelihood.update(reverse_steps=11, num_images=8)
+    with pytest.raises(Settled) as asked_for:
+        run("likelihood", config)
+    assert asked_for.value.args == (11, {"num_leapfrog_steps": 2})
 
 
 # ----------------------------------------------------------------------------- long chains
@@ -423,23 +459,22 @@ def test_long_chains(run, monkeypatch):
         chains, "make_kernel", lambda name, n: made.append((name, n)) or usual(name, n)
     )
     short = ("long_run.num_steps", "long_run.num_chains")
-    plain = run("long_run", config_of(*short))
-    assert plain["records"][-1]["step"] == 20
-    assert plain["measured_on"]["num_samples"] == 16
-    assert {record["level"] for record in plain["records"]} == {0}
-    start = first_record(plain, 0)
-    assert start["contrast"] == pytest.approx(np.sqrt(VARIANCE[0]), rel=0.35)
-    assert plain["real_images"]["energy"] == pytest.approx(2, abs=4 * np.sqrt(2 / 120))
-    assert all(record["acceptance"] == 1 for record in plain["records"])
-
     noisy = run("long_run", config_of(*short, "long_run.start", "long_run.level"))
     assert {record["level"] for record in noisy["records"]} == {2}
+    assert all(record["acceptance"] == 1 for record in noisy["records"])
     start = first_record(noisy, 0)
     assert start["contrast"] == pytest.approx(1, rel=0.35)
     assert start["energy"] == pytest.approx(2 / VARIANCE[2], rel=0.8)
     assert noisy["real_images"]["energy"] == pytest.approx(2, abs=4 * np.sqrt(2 / 120))
+    assert noisy["step_sizes_by_level"] == {}
 
     slow = run("long_run", config_of(*short, "long_run.step_size"))
+    assert slow["records"][-1]["step"] == 20
+    assert slow["measured_on"]["num_samples"] == 16
+    assert {record["level"] for record in slow["records"]} == {0}
+    start = first_record(slow, 0)
+    assert start["contrast"] == pytest.approx(np.sqrt(VARIANCE[0]), rel=0.35)
+    assert slow["real_images"]["energy"] == pytest.approx(2, abs=4 * np.sqrt(2 / 120))
     moved = np.sqrt(2e-4) * 1.88  # mean norm of four normals
     assert first_record(slow, 1)["displacement"] == pytest.approx(moved, rel=4 * 0.37 / 4)
     assert slow["step_sizes_by_level"] == {"0": pytest.approx(1e-4)}

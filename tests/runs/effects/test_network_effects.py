@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from effects_stubs import quick
 from effects_table import changed, shows
 
 from configs import default
@@ -11,6 +12,8 @@ from ebm_jax import parallel, tasks
 from ebm_jax.data import Dataset
 from ebm_jax.runs import build, preview
 from ebm_jax.runs.trained import load_trained
+
+__all__ = ["quick"]
 
 SMALL = {
     "recovery_resnet": {"width": 4, "multipliers": (1,), "num_blocks": 1},
@@ -23,7 +26,7 @@ METHOD = {"recovery_resnet": "recovery_likelihood", "mlp": "energy_discrepancy"}
 
 
 @pytest.fixture(autouse=True)
-def stub(monkeypatch):
+def stub(monkeypatch, quick):
     def load_split(config, split):
         if config.data.name == "cifar10":
             images = np.zeros((16, 8, 8, 1), np.uint8)
