@@ -79,10 +79,19 @@ def sum_over_dims(tree: PyTree) -> jax.Array:
     return sum(sums[1:], start=sums[0])
 
 
+@jax.custom_jvp
 def safe_sqrt(square: jax.Array) -> jax.Array:
     """Square root with derivative 0 instead of infinity at 0."""
-    is_positive = square > 0
-    return jnp.where(is_positive, jnp.sqrt(jnp.where(is_positive, square, 1)), square)
+    return jnp.sqrt(square)
+
+
+@safe_sqrt.defjvp
+def _safe_sqrt_jvp(
+    primals: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    root = safe_sqrt(primals[0])
+    slope = jnp.where(root > 0, 0.5 / jnp.where(root > 0, root, 1), 0)
+    return root, slope * tangents[0]
 
 
 def norm(tree: PyTree) -> jax.Array:
