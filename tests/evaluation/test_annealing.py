@@ -133,7 +133,7 @@ def test_a_box_is_annealed_from_its_uniform_distribution():
     base = BaseDistribution(box=(0.0, 2.0))
     path = annealing.Path(Densities(energy, jnp.ones(1), jnp.zeros(1), base), (0,))
     exact = jnp.asarray(np.stack(draws, 1), jnp.float32)
-    found = anneal(path, (2,), exact, num_chains=512, num_temperatures=100, length=100)
+    found = anneal(path, (2,), exact, num_chains=512, num_temperatures=200, length=200)
     for side in (found.forward, found.reverse):
         assert side.standard_error < 0.05
         assert abs(side.log_z - truth) < 4 * side.standard_error

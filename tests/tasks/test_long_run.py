@@ -32,7 +32,7 @@ def result_of(path):
 
 
 def test_chains_on_the_right_density_stay_also_after_an_interrupt(tmp_path, monkeypatch, capsys):
-    config = small(exact.install(monkeypatch), sampler="hmc")
+    config = small(exact.install(monkeypatch), sampler="hmc", num_leapfrog_steps=4)
     assert exact.run_mode("long_run", config, str(tmp_path / "whole")) == 0
     said = capsys.readouterr().out
     result = result_of(tmp_path / "whole")
