@@ -73,9 +73,9 @@ BAD_FLAGS = {
         [DIGITS, "--config.optimizer.learning_rate=nan"],
         "optimizer.learning_rate: expected a number > 0, got nan",
     ),
-    "infinite gradient norm": (
-        [DIGITS, "--config.optimizer.max_grad_norm=inf"],
-        "optimizer.max_grad_norm: expected a number >= 0 of a size from 1.17549e-38 to 3.4e+38, "
+    "infinite learning rate": (
+        [DIGITS, "--config.optimizer.learning_rate=inf"],
+        "optimizer.learning_rate: expected a number > 0 of a size from 1.17549e-38 to 3.4e+38, "
         "got inf",
     ),
     "negative seed": ([DIGITS, "--config.seed=-1"], "seed: expected a whole number >= 0, got -1"),

@@ -251,7 +251,7 @@ def test_recipe_of_a_method(monkeypatch, tmp_path):
     assert loss == pytest.approx(2.0, abs=4 * np.sqrt(2 * 2 / 4_000))  # of chi^2_2
     assert tasks.run("train", config, tmp_path) == 0
     assert tasks.run("sample", config, tmp_path) == 0
-    assert np.isfinite(np.load(tmp_path / "sample" / "samples.npy")).all()
+    assert np.isfinite(np.load(tmp_path / "sample" / "samples.npz")["x"]).all()
 
 
 def test_recipe_of_a_sampler():

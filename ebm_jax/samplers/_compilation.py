@@ -159,7 +159,7 @@ def _is_of_a_library(value: Any) -> bool:
     """Whether this is a function or a module of Python, NumPy or JAX."""
     if not isinstance(value, types.FunctionType | types.ModuleType):
         return False
-    name: str = value.__name__ if isinstance(value, types.ModuleType) else value.__module__
+    name: str = value.__name__ if isinstance(value, types.ModuleType) else value.__module__ or ""
     return name.partition(".")[0] in _LIBRARIES
 
 

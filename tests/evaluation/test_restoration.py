@@ -81,7 +81,7 @@ def test_refusals(tmp_path):
     for mask, said in (
         ("upper", "expected mask lower_half, centre or the path of a .png or .npy, got 'upper'"),
         (f"{tmp_path}/small.npy", r"has the shape \(4, 4\) and the images are 8 x 8: give one"),
-        (f"{tmp_path}/empty.npy", "hides no pixel"),
+        (f"{tmp_path}/empty.npy", "expected values other than 0"),
         (f"{tmp_path}/text.png", "cannot be read"),
         (f"{tmp_path}/absent.npy", "cannot be read"),
     ):

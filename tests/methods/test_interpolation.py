@@ -36,5 +36,5 @@ def test_paths_and_their_jumps():
     )
     with pytest.raises(ValueError, match="0 pairs of 1 points make no path"):
         sample_paths(0, 1)
-    with pytest.raises(TypeError, match="blended chains take no Metropolis tests"):
+    with pytest.raises(TypeError, match="expected an unadjusted kernel for blended chains"):
         random.uniform(KEY, paths, jnp.zeros((6, 2)))

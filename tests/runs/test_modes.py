@@ -45,7 +45,7 @@ def task(fails):
         samples = trained.samples(work, settings.num_samples)
         if fails:
             raise ValueError("a cheap setting is wrong")
-        return Result(len(samples), {"sum": samples.sum()}, ["summed"], {}, {"x": samples})
+        return Result(len(samples), {"sum": samples.sum()}, ["summed"], {}, {"x": {"x": samples}})
 
     return types.SimpleNamespace(Settings=Settings, IMAGES_ONLY=False, run=run)
 
@@ -97,7 +97,7 @@ def test_a_result_is_written(tmp_path, batches, capsys):
     assert found["settings"] == {"num_samples": 40}
     assert "summed\n" in capsys.readouterr().out
     names = sorted(path.name for path in (tmp_path / "evaluate").iterdir())
-    assert names == ["evaluate.json", "x.npy"]  # no partial work, no lock
+    assert names == ["evaluate.json", "x.npz"]  # no partial work, no lock
 
 
 KEPT = {
@@ -128,7 +128,9 @@ def test_samples_are_kept_unless_they_would_be_others(change, again, tmp_path, b
     if number == 36:
         again = [32]  # the last batch has fewer
     assert batches == again
-    np.testing.assert_array_equal(np.load(tmp_path / "evaluate/x.npy")[:, 0, 0, 0], range(number))
+    np.testing.assert_array_equal(
+        np.load(tmp_path / "evaluate/x.npz")["x"][:, 0, 0, 0], range(number)
+    )
     assert not (tmp_path / "evaluate/partial").exists()
 
 

@@ -23,8 +23,8 @@ MLP = EnergyMLP(width=8, depth=1)
             {"transition": "gaussian", "sampler": RecoverySampler(num_steps=5)},
             r"sampler.num_steps: expected 0, as the gaussian transition is one step, got 5",
         ),
-        ({"num_pairs": 700}, "num_pairs is 700"),
-        ({"noise_levels": (0.1, 0.2)}, "noise_levels has 2 levels and num_pairs is 6"),
+        ({"num_pairs": 700}, "expected 1 to 501, or 1000 for the fine schedule, got 700"),
+        ({"noise_levels": (0.1, 0.2)}, "num_pairs: expected 2, the number of noise_levels, got 6"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(settings, message):

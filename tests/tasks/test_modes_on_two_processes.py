@@ -38,6 +38,7 @@ def test_two_processes_give_the_numbers_of_one(tmp_path, monkeypatch):
     environment = os.environ | {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0",
         "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(pathlib.Path(__file__).parents[2]),  # configs, too
     }
     port = str(free_port())
     workers = [
