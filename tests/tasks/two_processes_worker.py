@@ -1,4 +1,6 @@
-"""One of several processes that evaluate one run together; started by test_modes_on_two_processes.py.
+"""One of several processes that evaluate one run together.
+
+Started by test_modes_on_two_processes.py.
 
 Usage: two_processes_worker.py PROCESS NUM_PROCESSES PORT FOLDER
 """
