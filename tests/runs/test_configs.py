@@ -137,3 +137,6 @@ def test_instances_are_checked_too():
     for mode in tasks.names():
         if hasattr(tasks.load(mode), "Settings"):
             check(tasks.load(mode).Settings(), f"{mode}.")
+    wrong = tasks.load("likelihood").Settings(num_chains=0)
+    with pytest.raises(ValueError, match=r"likelihood\.num_chains: expected .* >= 1, got 0"):
+        check(wrong, "likelihood.")
