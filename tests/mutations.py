@@ -30,6 +30,11 @@ from collections.abc import Callable, Iterable, Iterator
 
 TREE = pathlib.Path(__file__).parents[1]
 EFFECTS = "tests/runs/effects"  # they see every task, method and section
+_EFFECTS_OF = {
+    "data": ("training",), "evaluation": ("mode",), "methods": ("method",),
+    "networks": ("network",), "runs": ("training", "mode"), "tasks": ("mode",),
+    "training": ("training",),
+}  # fmt: skip
 _EQUIVALENT = "tests/mutations_equivalent.txt"
 _COPIED = ("ebm_jax", "configs", "tests", "docs", "examples", "main.py", "pyproject.toml")
 
@@ -307,7 +312,7 @@ class Imports:
     def tests_of(self, path: str, nearest: int = 0) -> list[str]:
         """Test files that import a file, the nearest first; those of effects among the first.
 
-        nearest: at most so many beside those of effects; 0: all.
+        nearest: at most so many, and of those of effects the ones of the file's room; 0: all.
         """
         stem = pathlib.Path(path).stem.lstrip("_")
         tests = [p for p in self.files if pathlib.Path(p).name.startswith("test_")]
@@ -319,7 +324,11 @@ class Imports:
         )
         near = [test for _, test in ranked]
         effects = [test for distance, test in seen if distance and test.startswith(EFFECTS)]
-        near = near[:nearest] if nearest else near
+        if nearest:
+            room = pathlib.Path(path).parts[1]
+            near, here = near[:nearest], _EFFECTS_OF.get(room, ())
+            effects = [f"{EFFECTS}/test_{name}_effects.py" for name in here]
+            effects = [test for test in effects if test in self.files]
         return [*near[:3], *effects, *near[3:]]
 
 

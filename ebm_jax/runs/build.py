@@ -64,14 +64,13 @@ class Run:
     def key(self, name: str) -> jax.Array:
         """A random key by name: 'init' and 'train' of the run's seed, others of sampling.seed.
 
-        'sample' is the key of samples, whichever mode makes them.
+        'sample' is the key of samples, whichever mode makes them. What methods and modes split off
+        a key is no other key, also where the two seeds are equal.
         """
         init, train = jax.random.split(jax.random.key(self.general.seed))
-        sample = jax.random.key(self.sampling.seed)
-        known = {"init": init, "train": train, "sample": sample}
-        if name in known:
+        if name in (known := {"init": init, "train": train}):
             return known[name]
-        return jax.random.fold_in(sample, zlib.crc32(name.encode()))
+        return jax.random.fold_in(jax.random.key(self.sampling.seed), zlib.crc32(name.encode()))
 
     def preprocess(self, dataset: data.Dataset | None = None, *, flip: bool = True) -> Preprocess:
         """(keys, stored examples) -> examples in model units, on the device.
@@ -102,7 +101,7 @@ class Run:
         """
         number = min(number, dataset.num_examples)
         chosen = data.batch_indices(dataset.num_examples, number, 0, self.sampling.seed)
-        keys = data.example_keys(jax.random.key(self.sampling.seed), np.asarray(chosen))
+        keys = data.example_keys(self.key("examples"), np.asarray(chosen))
         return np.asarray(
             self.preprocess(dataset, flip=False)(keys, dataset.images[chosen]), np.float32
         )

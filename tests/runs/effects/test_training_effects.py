@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import json
 import types
+import zlib
 
 import jax
 import jax.numpy as jnp
@@ -191,11 +192,26 @@ def test_seeds(tmp_path, monkeypatch):
             assert line["energy_pos"] == pytest.approx(batch.mean(), rel=1e-5)
         index = jnp.arange(16)
         key = jax.random.key(changed_config.sampling.seed)
+        key = jax.random.fold_in(key, zlib.crc32(b"sample"))
         expected = Ramp(None).sample(found.grids[-1][0], key, index)
         np.testing.assert_allclose(found.grids[-1][1], expected, rtol=1e-5)
     draws = {name: [line["draw"] for line in found.lines] for name, found in runs.items()}
     assert draws["usual"] == draws["samples"]
     assert len({*draws["usual"], *draws["seed"]}) == 6
+
+
+def test_keys_have_nothing_in_common():
+    """Nor has what is split off them, with equal seeds; else samples begin as parameters did."""
+    run, found = build.build(config_of()), []
+    for name in ("init", "train", "sample", "examples", "likelihood", "long_run"):
+        key = run.key(name)
+        for derived in (key, *jax.random.split(key), *jax.random.split(key, 3)):
+            found.append(tuple(jax.random.key_data(derived).tolist()))
+        for step in range(9):
+            found.append(tuple(jax.random.key_data(jax.random.fold_in(key, step)).tolist()))
+    own = 1 + 2 + 3 + 9
+    for i in range(0, len(found), own):
+        assert not set(found[i : i + own]) & {*found[:i], *found[i + own :]}
 
 
 @shows("train.log_every", "train.sample_every", "train.checkpoint_every")
