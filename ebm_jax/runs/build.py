@@ -18,7 +18,14 @@ from ebm_jax.methods.registry import METHODS
 from ebm_jax.networks.ensemble import Ensemble
 from ebm_jax.networks.registry import NETWORKS, in_float32, make_network
 from ebm_jax.runs import settings
-from ebm_jax.runs.settings import ConfigError, one_line, read_named, read_section
+from ebm_jax.runs.settings import (
+    ConfigError,
+    groups,
+    one_line,
+    prefix,
+    read_named,
+    read_section,
+)
 from ebm_jax.settings import check_values
 from ebm_jax.training import optimizers
 from ebm_jax.training.state import TrainState, init_train_state
@@ -183,9 +190,9 @@ def check_sections(
             f"data.low: expected less than data.high, {described.high}, got {described.low}"
         )
     with one_line():
-        for one in _named_sections(config, "network"):
-            network, values = read_named(one, "network", NETWORKS)
-            check_values(network, values, "network.")
+        for group in groups(config, "network"):
+            network, values = read_named(config, "network", NETWORKS, group)
+            check_values(network, values, prefix("network", group))
         method, values = read_named(config, "method", METHODS)
         check_values(method, values, "method.")
         read_section(config, "sampler", settings.sampler_settings(method))
@@ -216,11 +223,12 @@ def make_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransform
 
     A section of `optimizer` is named after a top-level key of the method's parameters.
     """
-    num_steps = config.training.num_steps
-    made = [_one_optimizer(one, num_steps) for one in _named_sections(config, "optimizer")]
-    if "name" in config.optimizer:
-        return made[0]
-    return optimizers.partition(dict(zip(config.optimizer, made, strict=True)))
+    made = {}
+    for group in groups(config, "optimizer"):
+        cls, values = read_named(config, "optimizer", optimizers.OPTIMIZERS, group)
+        check_values(cls, values, prefix("optimizer", group))
+        made[group] = cls(**values).make(config.training.num_steps)
+    return made[""] if "" in made else optimizers.partition(made)
 
 
 def init_state(run: Run) -> TrainState:
@@ -260,26 +268,6 @@ def make_ensemble(run: Run, num_members: int) -> Run:
     return dataclasses.replace(run, method=method)
 
 
-def _named_sections(
-    config: ml_collections.ConfigDict, section: str
-) -> list[ml_collections.ConfigDict]:
-    """Configs with one section `section` each: the config's own, or every group that is in it."""
-    groups = settings.get_section(config, section)
-    if "name" in groups:
-        return [config]
-    if not all(isinstance(group, ml_collections.ConfigDict) for group in groups.values()):
-        raise ConfigError(f"{section}.name: expected a name, or sections that have one; got none")
-    return [ml_collections.ConfigDict({section: group}) for group in groups.values()]
-
-
-def _one_optimizer(
-    config: ml_collections.ConfigDict, num_steps: int
-) -> optax.GradientTransformation:
-    cls, values = read_named(config, "optimizer", optimizers.OPTIMIZERS)
-    check_values(cls, values, "optimizer.")
-    return cls(**values).make(num_steps)
-
-
 def _make_method(config: ml_collections.ConfigDict, dataset: data.Dataset) -> Method:
     """The method of a config, its network and its sampler."""
     cls, values = read_named(config, "method", METHODS)
@@ -290,17 +278,13 @@ def _make_method(config: ml_collections.ConfigDict, dataset: data.Dataset) -> Me
         if name in known:
             values[name] = config.data[name]
     values["sampler"] = read_section(config, "sampler", settings.sampler_settings(cls))
-    if "name" in config.network:
-        values["network"] = _make_network(config, dataset)
-    else:  # of a method with several networks: a section each, named after its field
-        for name, section in config.network.items():
-            one = ml_collections.ConfigDict({"network": section, "compute": config.compute})
-            values[name] = _make_network(one, dataset)
+    for group in groups(config, "network"):  # of several networks: each named after its field
+        values[group or "network"] = _make_network(config, group, dataset)
     return cls(**values)
 
 
-def _make_network(config: ml_collections.ConfigDict, dataset: data.Dataset) -> Any:
-    cls, values = read_named(config, "network", NETWORKS)
+def _make_network(config: ml_collections.ConfigDict, group: str, dataset: data.Dataset) -> Any:
+    cls, values = read_named(config, "network", NETWORKS, group)
     compute = read_section(config, "compute", settings.Compute)
     network = make_network(
         cls,
@@ -313,8 +297,8 @@ def _make_network(config: ml_collections.ConfigDict, dataset: data.Dataset) -> A
     if num_classes and num_classes != dataset.num_classes:
         expected = dataset.num_classes if dataset.num_classes > 1 else 0
         raise ConfigError(
-            f"network.num_classes: expected {expected}, the classes of {dataset.name}, got "
-            f"{num_classes}"
+            f"{prefix('network', group)}num_classes: expected {expected}, the classes of "
+            f"{dataset.name}, got {num_classes}"
         )
     return network
 

@@ -168,22 +168,44 @@ def read_general(config: ml_collections.ConfigDict) -> General:
 
 
 def read_named(
-    config: ml_collections.ConfigDict, section: str, known: Mapping[str, T]
+    config: ml_collections.ConfigDict, section: str, known: Mapping[str, T], group: str = ""
 ) -> tuple[T, dict[str, Any]]:
     """(known[config.<section>.name], the other settings of the section).
 
+    Args:
+      group: of a section that has several, such as one optimizer per network; '': it has one.
     Raises:
       ConfigError: for another name, with the nearest.
     """
-    settings = plain(get_section(config, section))
+    named = get_section(config, section)
+    settings = plain(named[group] if group else named)
     name = settings.pop("name", None)
     if name not in known:
         close = difflib.get_close_matches(str(name), known, n=1, cutoff=0)[0]
         raise ConfigError(
-            f"{section}.name: expected one of {', '.join(known)}, got {name!r}; "
+            f"{prefix(section, group)}name: expected one of {', '.join(known)}, got {name!r}; "
             f"did you mean {close!r}?"
         )
     return known[name], settings
+
+
+def groups(config: ml_collections.ConfigDict, section: str) -> tuple[str, ...]:
+    """Groups of a section, such as one optimizer per network; ('',) where it is itself named.
+
+    Raises:
+      ConfigError: where it is neither named nor made of sections.
+    """
+    found = get_section(config, section)
+    if "name" in found:
+        return ("",)
+    if not all(isinstance(group, ml_collections.ConfigDict) for group in found.values()):
+        raise ConfigError(f"{section}.name: expected a name, or sections that have one; got none")
+    return tuple(found)
+
+
+def prefix(section: str, group: str = "") -> str:
+    """What stands before a setting of a section, or of one of its groups, in messages."""
+    return f"{section}.{group}." if group else f"{section}."
 
 
 def check_names(config: ml_collections.ConfigDict, modes: Sequence[str]) -> None:

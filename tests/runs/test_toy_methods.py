@@ -104,7 +104,11 @@ def test_a_section_of_the_optimizer_for_each_group_and_no_other():
         build.build(config)
     config = adversarial()
     config.optimizer.generator.name = "adan"
-    with pytest.raises(ConfigError, match="did you mean 'adam'"):
+    with pytest.raises(ConfigError, match=r"^optimizer\.generator\.name: .* did you mean 'adam'"):
+        build.build(config)
+    config = adversarial()
+    config.optimizer.generator.b1 = 1.0
+    with pytest.raises(ConfigError, match=r"^optimizer\.generator\.b1: expected .*, got 1"):
         build.build(config)
 
 
