@@ -37,6 +37,22 @@ def test_bounds(field, within, beyond, said):
     assert word(**{field: beyond}) == said
 
 
+def test_reasons_name_what_was_measured():
+    records = [RECORD._replace(step=step) for step in (0, 10, 100)]
+    last = RECORD._replace(step=100, energy=13.0, contrast=0.6, saturated=0.15, frechet=1.5)
+    moved, away, values, displaced, frechet = long_run.diagnose([*records, last], REAL).reasons
+    assert "from step 10 to 100" in moved
+    assert "+1.50 standard" in moved
+    assert "from 10 to 13 nats" in moved
+    assert "+1.50 standard" in away
+    assert "1.200 times" in values
+    assert "+5.0% more" in values
+    assert "1 model units" in displaced
+    assert "from 1 to 1.5" in frechet
+    without = [record._replace(frechet=np.nan) for record in (*records, last)]
+    assert len(long_run.diagnose(without, REAL).reasons) == 4
+
+
 @pytest.mark.parametrize(("away", "said"), [(2.9, "stable"), (3.1, "drifting"), (-3.1, "drifting")])
 def test_far_from_real_images_from_the_start(away, said):
     """Nothing moves, and energies are that many deviations of real ones away."""

@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -43,6 +44,26 @@ def test_igebm_adam_takes_a_schedule():
     schedule = optax.linear_schedule(0.0, 1.0, 2)
     history = run(igebm_adam(schedule, clip_offset=1e9), jnp.zeros(1), jnp.ones((3, 1)))
     np.testing.assert_allclose([h[0][0] for h in history], [0.0, -0.5, -1.5], atol=1e-5)
+
+
+def test_usual_constants_are_those_of_the_published_code():
+    """The first step: a tiny gradient beside epsilon, 1e-8; a large one is clipped at .1."""
+    g = np.array([1e-6, 5.0])
+    ((step, _),) = run(igebm_adam(1.0), jnp.zeros(2), [jnp.asarray(g, jnp.float32)])
+    # v is 0 when the bound is computed, so that only the offset counts.
+    g = np.minimum(g, 0.1)
+    size = np.sqrt(1 - 0.999)
+    np.testing.assert_allclose(step, -size * g / (size * g + 1e-8), rtol=1e-4)
+    steady = [jnp.full(1, 0.01)] * 3 + [jnp.full(1, 9.0)]
+    before, after = (h[1] for h in run(igebm_adam(1.0), jnp.zeros(1), steady)[-2:])
+    nu = float(jax.tree.leaves(before, is_leaf=is_moments)[0].nu[0])
+    bound = 3 * np.sqrt(nu / (1 - 0.999**4)) + 0.1
+    clipped = jax.tree.leaves(after, is_leaf=is_moments)[0].mu[0]
+    np.testing.assert_allclose(clipped, bound, rtol=1e-4)
+
+
+def is_moments(node):
+    return isinstance(node, ClippedAdamState)
 
 
 def test_igebm_adam_against_the_published_code():

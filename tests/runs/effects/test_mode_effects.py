@@ -280,7 +280,7 @@ def test_interpolate(run):
 def test_restore(run):
     """Corrupted images and their errors; the model's chains here leave them as they are."""
     usual = {"restore": {"num_images": 24}}
-    for field in (None, *rows_of("restore")):
+    for field in (None, "data.low", "data.high", *rows_of("restore")):
         config = config_of(*([field] if field else []), **usual)
         found, s = run("restore", config), config.restore
         strength = {
