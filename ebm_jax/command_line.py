@@ -19,7 +19,7 @@ from absl import flags, logging
 
 from ebm_jax import tasks
 from ebm_jax.runs.settings import ConfigError
-from ebm_jax.training.checkpoints import CheckpointError
+from ebm_jax.training.checkpoint_files import CheckpointError
 from ebm_jax.training.divergence import DIVERGED_EXIT_CODE, DivergenceError
 
 USAGE_EXIT_CODE = 2

@@ -5,7 +5,8 @@ from typing import Any
 
 from ebm_jax.runs.settings import ConfigError
 from ebm_jax.runs.workdir import resolve
-from ebm_jax.training.checkpoints import CheckpointError, Checkpoints
+from ebm_jax.training.checkpoint_files import CheckpointError
+from ebm_jax.training.checkpoints import Checkpoints
 from ebm_jax.training.state import TrainState
 
 

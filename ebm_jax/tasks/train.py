@@ -26,7 +26,8 @@ from ebm_jax.runs.workdir import (
 )
 from ebm_jax.settings import setting
 from ebm_jax.training import device_state, divergence, loop
-from ebm_jax.training.checkpoints import Checkpoints, NonFiniteError
+from ebm_jax.training.checkpoint_files import NonFiniteError
+from ebm_jax.training.checkpoints import Checkpoints
 from ebm_jax.training.metric_writers import MetricWriter, flatten_metrics
 from ebm_jax.training.state import TrainState
 from ebm_jax.training.train_step import make_train_step

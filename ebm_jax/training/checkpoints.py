@@ -16,19 +16,15 @@ every method; process 0 alone looks at the directory, reads and writes, and tell
 they see of a slow shared file system does not enter.
 """
 
-import contextlib
-import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-import tensorstore
 from absl import logging
 from etils import epath
 from jax.experimental import multihost_utils
@@ -36,29 +32,19 @@ from jax.experimental import multihost_utils
 from ebm_jax import parallel
 from ebm_jax.io.files import json_safe
 from ebm_jax.training import manifest as manifests
+from ebm_jax.training.checkpoint_files import (
+    ArchitectureError,
+    CheckpointError,
+    DamagedCheckpointError,
+    NonFiniteError,
+    read_manifest,
+    read_state,
+    to_dtype,
+    without_patterns,
+    writing,
+)
 
-_PATTERN_CHARACTERS = "[]*?\\"
 _STEP_NAMES = ocp.path.step.standard_name_format()
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint could not be written or read; the message is one line."""
-
-
-class NonFiniteError(CheckpointError):
-    """The state holds a NaN or an infinity in the array called `name`, so it was not saved."""
-
-    def __init__(self, message: str, name: str):
-        super().__init__(message)
-        self.name = name
-
-
-class DamagedCheckpointError(CheckpointError):
-    """What is on disk is not what was saved."""
-
-
-class ArchitectureError(CheckpointError):
-    """The checkpoint holds other arrays than the template asks for."""
 
 
 class Checkpoints:
@@ -87,7 +73,7 @@ class Checkpoints:
             raise ValueError(f"pin_every is {pin_every}; give a number of steps, or None")
         path = os.fspath(directory)
         self.directory = epath.Path(path if "://" in path else os.path.abspath(path))
-        self._address = _without_patterns(self.directory)
+        self._address = without_patterns(self.directory)
         self._keep_latest = keep_latest
         self._pin_every = pin_every
         self._async_save = async_save
@@ -136,13 +122,13 @@ class Checkpoints:
         if pinned:
             self._pinned.add(step)
         manifest = manifests.build(step, arrays, pinned=pinned, config=self._config)
-        items = {"manifest": ocp.args.JsonSave(manifest)}
+        items: dict[str, Any] = {"manifest": ocp.args.JsonSave(manifest)}
         stored = {name: array for name, array in arrays.items() if array.size}  # Orbax's condition
         if stored:
             items["state"] = ocp.args.PyTreeSave(stored)
         self.wait()  # so that what went wrong with the save before is told of its own step
         self._last_given = step
-        with _writing(f"the checkpoint of step {step}"):
+        with writing(f"the checkpoint of step {step}"):
             # force: past Orbax's own choice of steps; it still never overwrites.
             return writer.save(step, args=ocp.args.Composite(**items), force=True)
 
@@ -216,7 +202,7 @@ class Checkpoints:
         """
         if self._writer is not None:
             try:
-                with _writing(f"the checkpoint of step {self._last_given}"):
+                with writing(f"the checkpoint of step {self._last_given}"):
                     self._writer.wait_until_finished()
             except CheckpointError:
                 self._writer.reload()  # Orbax has forgotten the ones that were to go after it
@@ -226,7 +212,7 @@ class Checkpoints:
         """Waits for the last save, then ends the background threads. May be called twice."""
         writer, self._writer = self._writer, None
         if writer is not None:
-            with _writing(f"the checkpoint of step {self._last_given}"):
+            with writing(f"the checkpoint of step {self._last_given}"):
                 writer.close()
 
     def __enter__(self) -> Self:
@@ -251,6 +237,10 @@ class Checkpoints:
         if jax.process_index() == 0:
             steps = sorted(found.step for found in _STEP_NAMES.find_all(self.directory))
         return np.frombuffer(_told(np.asarray(steps, np.int64).tobytes()), np.int64).tolist()
+
+    def _places(self, step: int) -> tuple[epath.Path, epath.Path]:
+        """A checkpoint's folder as messages name it, and as storage takes it."""
+        return self.directory / str(step), self._address / str(step)
 
     def _require(self, step: int) -> None:
         steps = self.steps()
@@ -279,7 +269,7 @@ class Checkpoints:
                 cleanup_tmp_directories=True,  # what a killed save left behind
                 save_root_metadata=False,
             )
-            with _writing(f"checkpoints in {self.directory}"):
+            with writing(f"checkpoints in {self.directory}"):
                 if self._address != self.directory:
                     self.directory.mkdir(parents=True, exist_ok=True)
                 self._writer = ocp.CheckpointManager(self._address, options=options)
@@ -295,7 +285,7 @@ class Checkpoints:
                 aside = self.directory / f"damaged-{step}"
                 if aside.exists():
                     aside.rmtree()
-                with _writing(f"{aside}"):
+                with writing(f"{aside}"):
                     (self.directory / str(step)).rename(aside)
                 logging.warning("the damaged checkpoint of step %d is now %s", step, aside)
         if jax.process_count() > 1:
@@ -309,7 +299,7 @@ class Checkpoints:
 
         So that no process takes for damaged what it does not see yet.
         """
-        state = _by_first(lambda: self._read(step, template, part))
+        state = _by_first(lambda: read_state(*self._places(step), template, part))
         if jax.process_count() == 1:
             return state
         specs = manifests.leaf_specs(template).values()
@@ -318,7 +308,7 @@ class Checkpoints:
             content = b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state))
         told, leaves, begin = _told(content), [], 0
         for spec in specs:
-            dtype, number = _dtype(spec.dtype), int(np.prod(spec.shape, dtype=np.int64))
+            dtype, number = to_dtype(spec.dtype), int(np.prod(spec.shape, dtype=np.int64))
             # A copy, as what is read is its reader's to change.
             leaf = np.frombuffer(told, dtype, number, begin).reshape(spec.shape).copy()
             leaves.append(leaf)
@@ -327,50 +317,8 @@ class Checkpoints:
 
     def _manifest_everywhere(self, step: int) -> dict[str, Any]:
         """Process 0's reading of a manifest, as `_read_everywhere`."""
-        found = _by_first(lambda: self._read_manifest(step))
+        found = _by_first(lambda: read_manifest(*self._places(step)))
         return json.loads(_told(json.dumps(found).encode()))
-
-    def _read(self, step: int, template: Any, part: str) -> Any:
-        folder = self.directory / str(step)
-        manifest = self._read_manifest(step)
-        prefix = f"{part}/" if part else ""
-        wanted = {f"{prefix}{k}": spec for k, spec in manifests.leaf_specs(template).items()}
-        stored = {
-            name: spec
-            for name, spec in manifests.stored_specs(manifest).items()
-            if name.startswith(prefix)
-        }
-        difference = manifests.first_difference(stored, wanted)
-        if difference is not None:
-            raise ArchitectureError(
-                f"{folder} was made by another architecture: {difference};"
-                " use the config it was trained with, or another workdir"
-            )
-        arrays = {
-            name: np.zeros(spec.shape, _dtype(spec.dtype))
-            for name, spec in stored.items()
-            if 0 in spec.shape
-        }
-        names = [name for name in stored if name not in arrays]
-        if names:
-            with _reading(folder):
-                arrays |= _read_arrays(self._address / str(step) / "state", names)
-        damaged = manifests.first_damaged(manifest, arrays)
-        if damaged is not None:
-            raise DamagedCheckpointError(
-                f"{folder} is damaged: {damaged} is not what was saved (checksum)"
-            )
-        leaves = [arrays[name] for name in wanted]
-        return jax.tree.unflatten(jax.tree.structure(template), leaves)
-
-    def _read_manifest(self, step: int) -> dict[str, Any]:
-        with _reading(self.directory / str(step)):
-            found = ocp.JsonCheckpointHandler().restore(self._address / str(step) / "manifest")
-        if not manifests.intact(found) or found["step"] != step:
-            raise DamagedCheckpointError(
-                f"{self.directory / str(step)} is damaged: its manifest is not what was saved"
-            )
-        return found
 
 
 class _LatestAndPinned(ocp.checkpoint_managers.PreservationPolicy):
@@ -383,89 +331,6 @@ class _LatestAndPinned(ocp.checkpoint_managers.PreservationPolicy):
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         newest = {info.step for info in checkpoints[-self._keep_latest :]}
         return [info.step in newest | self._pinned for info in checkpoints]
-
-
-def _without_patterns(directory: epath.Path) -> epath.Path:
-    """The directory, or a link to it where its name has what Orbax and TensorStore do not take.
-
-    Orbax looks for the files that it wrote by a pattern that begins with the directory's name, and
-    TensorStore reads a backslash as a slash. Either way a checkpoint would be left incomplete.
-
-    Raises:
-      CheckpointError: where no link can be made.
-    """
-    path = os.fspath(directory)
-    if "://" in path or not set(path) & set(_PATTERN_CHARACTERS):
-        return directory
-    # The same for all commands, as several may read one run; and on every process.
-    name = f"ebm_jax_{os.getuid()}_{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}"
-    folder = os.path.join(tempfile.gettempdir(), name)
-    link = os.path.join(folder, "checkpoints")
-    try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            os.symlink(path, link)
-        is_ours = os.lstat(link).st_uid == os.getuid() and os.readlink(link) == path
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be linked to: {_first_line(error)}") from error
-    if not is_ours or set(link) & set(_PATTERN_CHARACTERS):
-        raise CheckpointError(
-            f"{path}: expected a name without {' '.join(_PATTERN_CHARACTERS)}, or a directory for "
-            f"temporary files that can hold a link to it, got {link}"
-        )
-    return epath.Path(link)
-
-
-@contextlib.contextmanager
-def _writing(what: str) -> Iterator[None]:
-    """Turns what goes wrong while writing into a CheckpointError of one line."""
-    try:
-        yield
-    except CheckpointError:
-        raise
-    except Exception as error:
-        raise CheckpointError(f"{what} could not be written: {_first_line(error)}") from error
-
-
-@contextlib.contextmanager
-def _reading(folder: epath.Path) -> Iterator[None]:
-    """Turns what goes wrong while reading one checkpoint into DamagedCheckpointError."""
-    try:
-        yield
-    except (PermissionError, MemoryError) as error:  # says nothing of the checkpoint
-        raise CheckpointError(f"{folder} could not be read: {_first_line(error)}") from error
-    except Exception as error:
-        raise DamagedCheckpointError(f"{folder} is damaged: {_first_line(error)}") from error
-
-
-def _read_arrays(folder: epath.Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Reads arrays from what Orbax wrote: zarr arrays in one OCDBT database, all read at once.
-
-    Orbax's own restore gives the same values, but where one array cannot be read it leaves the
-    others' reads running, and each prints a traceback later on.
-    """
-    path = os.fspath(folder)
-    base = path if "://" in path else {"driver": "file", "path": f"{path}/"}
-    specs = {
-        name: {
-            "driver": "zarr",
-            "kvstore": {"driver": "ocdbt", "base": base, "path": f"{name}/"},
-        }
-        for name in names
-    }
-    opening = {name: tensorstore.open(spec, open=True, read=True) for name, spec in specs.items()}
-    reading = {name: opened.result().read() for name, opened in opening.items()}
-    return {name: array.result() for name, array in reading.items()}
-
-
-def _first_line(error: BaseException, limit: int = 160) -> str:
-    lines = str(error).strip().splitlines()
-    text = lines[0] if lines else type(error).__name__
-    return text if len(text) <= limit else text[: limit - 3] + "..."
-
-
-def _dtype(name: str) -> np.dtype:
-    return jax.numpy.dtype(name)  # knows bfloat16 and its kin by name
 
 
 def _told(content: bytes) -> bytes:

@@ -8,7 +8,8 @@ from configs import toy2d
 from ebm_jax import tasks
 from ebm_jax.runs.lock import Lock
 from ebm_jax.runs.settings import ConfigError
-from ebm_jax.training.checkpoints import CheckpointError, Checkpoints, DamagedCheckpointError
+from ebm_jax.training.checkpoint_files import CheckpointError, DamagedCheckpointError
+from ebm_jax.training.checkpoints import Checkpoints
 
 
 def small():

@@ -16,13 +16,13 @@ import orbax.checkpoint as ocp
 import pytest
 from orbax.checkpoint._src.path import atomicity
 
-from ebm_jax.training.checkpoints import (
+from ebm_jax.training.checkpoint_files import (
     ArchitectureError,
     CheckpointError,
-    Checkpoints,
     DamagedCheckpointError,
     NonFiniteError,
 )
+from ebm_jax.training.checkpoints import Checkpoints
 
 
 class Moments(NamedTuple):
