@@ -16,6 +16,7 @@ from ebm_jax.data.sources import (
     imagenet32,
     lsun,
     mnist,
+    mnist5k,
     svhn,
     toy2d,
 )
@@ -25,6 +26,7 @@ from ebm_jax.data.storage.paths import resolve_data_dir
 _SOURCES = (
     digits.SOURCE,
     mnist.SOURCE,
+    mnist5k.SOURCE,
     fashion_mnist.SOURCE,
     cifar10.SOURCE,
     svhn.SOURCE,
