@@ -14,7 +14,7 @@ import shutil
 import time
 import zlib
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 
@@ -139,12 +139,14 @@ def _is_published(path: Path, archive: Archive) -> bool:
     if not archive.content_sha256:
         return False
     try:
+        # Read to its end, so that its own check sum is compared too.
+        content = hashlib.sha256()
         with gzip.open(path) as file:
-            # It is read to its end, so that its own check sum is compared too.
-            content = hashlib.file_digest(cast(BinaryIO, file), "sha256").hexdigest()
+            while block := file.read(2**20):
+                content.update(block)
     except (OSError, EOFError, zlib.error):  # no gzip file, or a damaged one
         return False
-    return content == archive.content_sha256
+    return content.hexdigest() == archive.content_sha256
 
 
 def _sha256(path: Path) -> str:
