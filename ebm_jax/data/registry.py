@@ -8,14 +8,17 @@ import numpy as np
 from ebm_jax.data.dataset import Dataset
 from ebm_jax.data.preprocess import pad_images
 from ebm_jax.data.sources import (
+    arrays,
     celeba,
     cifar10,
     digits,
     dsprites,
     fashion_mnist,
+    folder,
     imagenet32,
     lsun,
     mnist,
+    mnist5k,
     svhn,
     toy2d,
 )
@@ -25,6 +28,7 @@ from ebm_jax.data.storage.paths import resolve_data_dir
 _SOURCES = (
     digits.SOURCE,
     mnist.SOURCE,
+    mnist5k.SOURCE,
     fashion_mnist.SOURCE,
     cifar10.SOURCE,
     svhn.SOURCE,
@@ -33,6 +37,8 @@ _SOURCES = (
     lsun.BEDROOM,
     imagenet32.SOURCE,
     dsprites.SOURCE,
+    folder.SOURCE,
+    arrays.SOURCE,
     *toy2d.SOURCES,
 )
 _BY_NAME = {source.name: source for source in _SOURCES}
@@ -61,6 +67,8 @@ def load_dataset(
     pad_to: int | None = None,
     label: str | None = None,
     scale: float | None = None,
+    path: str | os.PathLike | None = None,
+    values: tuple[float, ...] | None = None,
 ) -> Dataset:
     """Load one split of a data set, preparing it first if need be.
 
@@ -70,10 +78,14 @@ def load_dataset(
             `+`, as in `'train+test'`.
         data_dir: directory of all data; by default `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
             Archives fetched by hand belong in `<data_dir>/downloads/manual/<name>`.
-        image_size: for celeba and lsun_*: height and width to resize to, by default 64.
+        image_size: height and width to resize to; for celeba and lsun_* by default 64, for folder
+            by default that of the images.
         pad_to: pad images with black to this height and width, as 28 to 32 for MNIST.
-        label: for dsprites: the factor that is the label, by default `'shape'`.
+        label: for dsprites: the factor that is the label, by default `'shape'`; for folder:
+            `'none'` leaves out that the folders in it are the classes.
         scale: for densities on the plane: factor on all lengths, by default 1.
+        path: of one's own images: for folder a directory, for arrays a .npy or .npz.
+        values: for arrays of floating-point numbers: the lowest and the highest.
 
     Returns:
         The data set; densities on the plane are drawn once and for all, 100,000 points per split.
@@ -85,7 +97,8 @@ def load_dataset(
             directory was looked in and what to put there.
     """
     source = _source(name)
-    given = {"image_size": image_size, "label": label, "scale": scale}
+    given = {"image_size": image_size, "label": label, "scale": scale, "values": values}
+    given |= {"path": None if path is None else os.fspath(path)}
     given = {option: value for option, value in given.items() if value is not None}
     for option in given:
         if option not in source.options:

@@ -5,7 +5,10 @@ Szegedy et al. (arXiv 1512.00567) it differs in three things: averages over pool
 out of the count, the last block's pool is a maximum, and there are 1,008 logits.
 
 Weights have the names of torchvision's module, which torch-fidelity and pytorch-fid keep:
-`Mixed_5b.branch1x1.conv.weight` [out, in, height, width], `....bn.running_var`, `fc.weight`.
+`Mixed_5b.branch1x1.conv.weight` [out, in, height, width], `....bn.running_var`, `fc.weight`; or
+those of TensorFlow's graph, as TorchScript archives of it have them: `mixed.conv.weight`,
+`....mean`, `....var`, `....beta` (its batch norms have no gain). Without the logits' weights there
+are features alone.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,6 +21,7 @@ from jax import lax
 
 NUM_FEATURES, NUM_LOGITS, SIZE = 2048, 1008, 299
 _EPSILON = 1e-3  # of the batch norms
+_NORM = ("weight", "bias", "running_mean", "running_var")  # their arrays, as torchvision names them
 
 # A layer is (name, channels, (kernel height, width), stride, padding). A branch is a chain of
 # layers and pools; a tuple of two layers in it is both of them side by side.
@@ -127,6 +131,24 @@ _BLOCKS: dict[str, tuple[Branch, ...]] = {
 }
 
 
+def _tower(index: int, depth: int) -> tuple[str, ...]:
+    tower = "tower" if index == 0 else f"tower_{index}"
+    return tuple(f"{tower}.conv" if i == 0 else f"{tower}.conv_{i}" for i in range(depth))
+
+
+# Of each kind of block, in the order of `_BLOCKS`, as TensorFlow's graph names its convolutions.
+_TENSORFLOW_LAYERS = {
+    "a": ("conv", *_tower(0, 2), *_tower(1, 3), *_tower(2, 1)),
+    "b": ("conv", *_tower(0, 3)),
+    "c": ("conv", *_tower(0, 3), *_tower(1, 5), *_tower(2, 1)),
+    "d": (*_tower(0, 2), *_tower(1, 4)),
+    "e": (
+        *("conv", "tower_conv", "tower_mixed_conv", "tower_mixed_conv_1", "tower_1_conv"),
+        *("tower_1_conv_1", "tower_1_mixed_conv", "tower_1_mixed_conv_1", "tower_2_conv"),
+    ),
+}
+
+
 def weight_shapes() -> dict[str, tuple[int, ...]]:
     """Of every convolution's kernel [out, in, height, width], and of 'fc', [logits, features]."""
     shapes: dict[str, tuple[int, ...]] = {"fc": (NUM_LOGITS, NUM_FEATURES)}
@@ -143,34 +165,74 @@ def params_from_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """The network's parameters, each batch norm put into its convolution.
 
     Args:
-      arrays: by torchvision's names; others are left alone (auxiliary logits, counters).
+      arrays: by torchvision's names or TensorFlow's, in whatever module; others are left alone
+        (auxiliary logits, counters).
     Returns:
-      {layer: (kernel [height, width, in, out], bias [out])} and 'logits': [2048, 1008], float32.
+      {layer: (kernel [height, width, in, out], bias [out])} and, where the arrays have it,
+      'logits': [2048, 1008], float32.
     Raises:
       ValueError: for arrays of another network; names what is absent or of another shape.
     """
+    arrays = _with_torchvision_names(arrays)
     params = {}
     for name, shape in weight_shapes().items():
         weight = "fc.weight" if name == "fc" else f"{name}.conv.weight"
         found = arrays.get(weight)
+        if found is None and name == "fc":
+            continue
         if found is None or found.shape != shape:
             what = "absent" if found is None else f"of shape {found.shape}"
             raise ValueError(
                 f"these are not the weights of the FID Inception-v3: {weight} is {what} and "
-                f"should be {shape}; give those of torch-fidelity or pytorch-fid"
+                f"should be {shape}; give those of torch-fidelity, pytorch-fid or StyleGAN3"
             )
         found = np.asarray(found, np.float64)
         if name == "fc":
             params["logits"] = found.T.astype(np.float32)
             continue
-        norm = [f"{name}.bn.{part}" for part in ("weight", "bias", "running_mean", "running_var")]
-        if absent := [part for part in norm if part not in arrays]:
-            raise ValueError(f"these weights lack {absent[0]}: give those of the whole network")
+        norm = [f"{name}.bn.{part}" for part in _NORM]
+        for part in norm:
+            if part not in arrays:
+                raise ValueError(f"these weights lack {part}: give those of the whole network")
+            if arrays[part].shape != shape[:1]:
+                raise ValueError(f"{part} is of shape {arrays[part].shape}, not {shape[:1]}")
         gain, offset, mean, variance = (np.asarray(arrays[part], np.float64) for part in norm)
         gain = gain / np.sqrt(variance + _EPSILON)
         kernel = found.transpose(2, 3, 1, 0) * gain
         params[name] = kernel.astype(np.float32), (offset - mean * gain).astype(np.float32)
     return params
+
+
+def tensorflow_names() -> dict[str, str]:
+    """{layer: its name in TensorFlow's graph}, in the order of `weight_shapes`."""
+    stem = ("conv", "conv_1", "conv_2", "conv_3", "conv_4")
+    blocks = (
+        f"mixed{'' if index == 0 else f'_{index}'}.{layer}"
+        for index, kind in enumerate("aaabccccdee")
+        for layer in _TENSORFLOW_LAYERS[kind]
+    )
+    layers = (name for name in weight_shapes() if name != "fc")
+    return dict(zip(layers, (*stem, *blocks), strict=True))
+
+
+def _with_torchvision_names(arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """Arrays of TensorFlow's names under torchvision's; any others as they are."""
+    last = "mixed_10.tower_2_conv.beta"
+    prefixes = [name.removesuffix(last) for name in arrays if name.endswith(last)]
+    if len(prefixes) != 1:
+        return arrays
+    renamed: dict[str, np.ndarray] = {}
+    for layer, name in tensorflow_names().items():
+        ours = (f"{layer}.conv.weight", *(f"{layer}.bn.{part}" for part in _NORM[1:]))
+        for mine, part in zip(ours, ("weight", "beta", "mean", "var"), strict=True):
+            if (found := arrays.get(f"{prefixes[0]}{name}.{part}")) is not None:
+                renamed[mine] = found
+                renamed[f"{layer}.bn.weight"] = np.ones(found.shape[:1])
+    # Whatever the last layer is called: nothing else is of its shape.
+    logits = [array for array in arrays.values() if array.shape == (NUM_LOGITS, NUM_FEATURES)]
+    if len(logits) == 1:
+        renamed["fc.weight"] = logits[0]
+    return renamed
 
 
 def inception(params: Mapping[str, Any], images: jax.Array) -> dict[str, jax.Array]:
@@ -179,7 +241,7 @@ def inception(params: Mapping[str, Any], images: jax.Array) -> dict[str, jax.Arr
     Args:
       params: from `params_from_arrays`. images: [n, height, width, 1 or 3], 0..255.
     Returns:
-      'features' [n, 2048] and 'logits' [n, 1008].
+      'features' [n, 2048] and, where the parameters have them, 'logits' [n, 1008].
     """
 
     def convolve(x: jax.Array, name: str, layer: Layer) -> jax.Array:
@@ -188,6 +250,8 @@ def inception(params: Mapping[str, Any], images: jax.Array) -> dict[str, jax.Arr
 
     x = jnp.broadcast_to(images, (*images.shape[:3], 3)).astype(jnp.float32)
     features = _features((resize_like_tensorflow1(x, SIZE) - 128) / 128, convolve)
+    if "logits" not in params:
+        return {"features": features}
     logits = jnp.matmul(features, params["logits"], precision=lax.Precision.HIGHEST)
     return {"features": features, "logits": logits}
 

@@ -215,6 +215,8 @@ def load_split(config: ml_collections.ConfigDict, split: str) -> data.Dataset:
             pad_to=described.pad_to or None,
             image_size=described.image_size or None,
             label=described.label or None,
+            path=described.path or None,
+            values=described.values or None,
         )
 
 

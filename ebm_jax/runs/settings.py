@@ -52,14 +52,22 @@ class Data:
     """What a model is trained on, in which units."""
 
     name: str = setting("cifar10", "one of ebm_jax.data.dataset_names()")
+    path: str = setting("", "of your own images: a folder (folder), a .npy or .npz (arrays)")
     split: str = setting("train", "trained on")
     pad_to: int = setting(
         0, "pixels, height and width to pad images to with black; 0 leaves them", at_least=0
     )
     image_size: int = setting(
-        0, "pixels, for sets that are resized (celeba, lsun); 0: the set's own size", at_least=0
+        0,
+        "pixels, of sets that are resized (celeba, lsun, folder); 0: their own size",
+        at_least=0,
     )
-    label: str = setting("", "the factor that is the label (dsprites); '': the set's own label")
+    label: str = setting(
+        "", "the factor that is the label (dsprites), or none (folder); '': the set's own label"
+    )
+    values: tuple[float, ...] = setting(
+        (), "lowest and highest of images of floating-point numbers (arrays); (): uint8"
+    )
     low: float = setting(-1.0, "model value of pixel intensity 0")
     high: float = setting(1.0, "model value of pixel intensity 255")
     random_flip: bool = setting(True, "mirror left to right with probability 1/2")

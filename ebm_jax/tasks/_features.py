@@ -33,8 +33,8 @@ def make_extractor(run: Run, weights: str, batch_size: int) -> Extractor:
     if supports(run.dataset.num_classes, run.dataset.example_shape):
         return classifier_extractor(run.dataset)
     raise ValueError(
-        "fid.weights: expected a file with the weights of the FID Inception-v3 (torch-fidelity's "
-        "or pytorch-fid's), which is not downloaded for you, got ''"
+        "fid.weights: expected a file with the weights of the FID Inception-v3 (torch-fidelity's, "
+        "pytorch-fid's or StyleGAN3's), which is not downloaded for you, got ''"
     )
 
 

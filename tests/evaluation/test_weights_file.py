@@ -228,3 +228,109 @@ def test_damaged_weights_get_one_line(tmp_path, torch_pickle):
         (tmp_path / name).write_bytes(part)
         with pytest.raises(ValueError, match=r"^[^\n]* holds no arrays that can be read [^\n]*$"):
             read_weights(str(tmp_path / name))
+
+
+# A TorchScript archive's pickle, by its opcodes: classes of the archive's own code, made empty
+# (NEWOBJ) and given a dict of their fields (BUILD).
+
+
+def text(value):
+    return b"X" + len(value.encode()).to_bytes(4, "little") + value.encode()
+
+
+def whole(value):
+    return b"J" + value.to_bytes(4, "little", signed=True)
+
+
+def script_tensor(key, shape, strides, offset=0, kind="FloatStorage"):
+    """torch._utils._rebuild_tensor_v2((storage), offset, shape, strides, False, OrderedDict())."""
+    saved = b"(" + text("storage") + f"ctorch\n{kind}\n".encode() + text(key) + text("cpu")
+    sizes = b"".join(b"(" + b"".join(map(whole, numbers)) + b"t" for numbers in (shape, strides))
+    return (
+        b"ctorch._utils\n_rebuild_tensor_v2\n(" + saved + whole(12) + b"tQ" + whole(offset) + sizes
+        + b"\x89ccollections\nOrderedDict\n)RtR"
+    )  # fmt: skip
+
+
+def script_module(kind, fields):
+    """An object of class `kind` of the archive's code, of pickled fields."""
+    items = b"".join(text(name) + value for name, value in fields.items())
+    return f"c__torch__.{kind}\n".encode() + b")\x81}(" + items + b"ub"
+
+
+def torchscript(path, root, storages, *, compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("out/data.pkl", b"\x80\x02" + root + b".")
+        archive.writestr("out/code/__torch__/net.py", "class Net(Module):\n  pass\n")
+        archive.writestr("out/code/__torch__/net.py.debug_pkl", b"not read")
+        archive.writestr("out/constants.pkl", b"\x80\x02).")
+        archive.writestr("out/version", "3\n")
+        for key, array in storages.items():
+            archive.writestr(f"out/data/{key}", array.tobytes())
+    return str(path)
+
+
+TWELVE = np.arange(12, dtype=np.float32)
+
+
+def test_torchscript(tmp_path):
+    """Arrays of modules in modules, by dotted names; numbers, lists and flags are left alone."""
+    padding = b"ctorch.jit._pickle\nbuild_intlist\n](" + whole(0) + whole(3) + b"e\x85R"
+    layer = {
+        "training": b"\x89", "hook": b"N", "weight": script_tensor("0", (3, 4), (4, 1)),
+        "turned": script_tensor("0", (4, 3), (1, 4)), "stride": whole(2), "padding": padding,
+    }  # fmt: skip
+    inner = script_module("inner.___torch_mangle_3\nLayer", layer)
+    beta = script_tensor("1", (2,), (1,), 1, "LongStorage")
+    root = script_module(
+        "net\nNet", {"layers": script_module("a\nS", {"conv": inner}), "beta": beta}
+    )
+    storages = {"0": TWELVE, "1": np.array([5, 6, 7])}
+    found = read_weights(torchscript(tmp_path / "net.pt", root, storages)).arrays
+    assert set(found) == {"layers.conv.weight", "layers.conv.turned", "beta"}
+    np.testing.assert_array_equal(found["layers.conv.weight"], TWELVE.reshape(3, 4))
+    np.testing.assert_array_equal(found["layers.conv.turned"], TWELVE.reshape(3, 4).T)
+    np.testing.assert_array_equal(found["beta"], [6, 7])
+
+
+@pytest.mark.parametrize(
+    ("shape", "strides", "offset"),
+    [
+        ((13,), (1,), 0), ((4,), (1,), 9), ((4,), (4,), 0), ((4,), (-1,), 3), ((4,), (1,), -1),
+        ((-3,), (1,), 0), ((2**31 - 1,), (0,), 0), ((3, 4), (1,), 0), ((2,), (2**31 - 1,), 0),
+    ],
+)  # fmt: skip
+def test_torchscript_tensors_outside_their_storage(tmp_path, shape, strides, offset):
+    root = script_module("net\nNet", {"x": script_tensor("0", shape, strides, offset)})
+    with pytest.raises(ValueError, match=r"^[^\n]* holds no arrays that can be read \(a tensor"):
+        read_weights(torchscript(tmp_path / "net.pt", root, {"0": TWELVE}))
+
+
+MKDIR = b"cos\nmkdir\n" + text("it_ran") + b"\x85R"
+
+
+@pytest.mark.parametrize(
+    ("root", "said"),
+    [
+        (script_module("net\nNet", {"x": MKDIR}), "wants os.mkdir"),
+        (script_module("net\nNet", {"x": b"ctorch.jit._pickle\nother\n)R"}), "_pickle.other"),
+        (b"c__torch__evil\nNet\n)\x81", "wants __torch__evil.Net"),
+        (b"c__torch__.net\nNet\n" + whole(3) + b"\x85\x81", "an object with arguments"),
+        (b"c__torch__.net\nNet\n)\x81" + whole(3) + b"b", "fields are a int"),
+        (b"]", "it holds a list, no dict of tensors and no module"),
+        (script_module("n\nN", {"x": script_tensor("7", (2,), (1,))}), "out/data/7"),
+    ],
+)
+def test_torchscript_that_is_refused(tmp_path, monkeypatch, root, said):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=rf"^[^\n]* holds no arrays [^\n]*{said}[^\n]*$"):
+        read_weights(torchscript(tmp_path / "net.pt", root, {"0": TWELVE}))
+    assert not (tmp_path / "it_ran").exists()
+
+
+def test_torchscript_module_that_holds_itself(tmp_path):
+    """Memoized before its fields are given: it is gone into once."""
+    fields = b"}(" + text("me") + b"h\x00" + text("x") + script_tensor("0", (2,), (1,)) + b"ub"
+    root = b"c__torch__.net\nNet\n)\x81q\x00" + fields
+    found = read_weights(torchscript(tmp_path / "net.pt", root, {"0": TWELVE})).arrays
+    assert list(found) == ["x"]

@@ -225,7 +225,7 @@ def test_fid_of_the_classifier(run_dir):
 BAD_FID = {
     "num_samples=10": "10 examples leave the covariance of 10 features singular",
     "weights=absent.pth": "fid.weights: absent.pth cannot be read: No such file",
-    "weights=other.npz": "not the weights of the FID Inception-v3: fc.weight is absent",
+    "weights=other.npz": "not the weights of the FID Inception-v3: Conv2d_1a_3x3.conv.weight is",
     "stats=other.npz": "fid.stats: the statistics other.npz cannot be read",
     "num_splits=0": "fid.num_splits: expected a whole number >= 1, got 0",
     "num_splits=81": "num_splits",

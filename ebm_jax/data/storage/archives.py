@@ -1,15 +1,18 @@
 """Published archives: where they are looked for, and how they are told from others.
 
-An archive is looked for in `<data_dir>/downloads/manual/<name>`, then downloaded. Either way its
-SHA-256 is compared with the published one. Another file, put there by hand, is accepted if its own
-SHA-256 lies beside it, as `sha256sum FILE > FILE.sha256` writes it.
+An archive is looked for in `<data_dir>/downloads/manual/<name>`, then where a package of the system
+installs it, then downloaded. In any case its SHA-256 is compared with the published one, or, for a
+gzip file that may have been packed again, that of what it unpacks to. Another file, put there by
+hand, is accepted if its own SHA-256 lies beside it, as `sha256sum FILE > FILE.sha256` writes it.
 """
 
 import contextlib
 import glob
+import gzip
 import hashlib
 import shutil
 import time
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,21 +25,41 @@ _ABANDONED = 3_600  # seconds without a byte after which a download is taken for
 Arrays = tuple[np.ndarray, np.ndarray]  # images uint8 [n, height, width, channels], labels [n]
 
 
+class Package(NamedTuple):
+    """A Debian package that installs archives: its name, and the directory that they are in."""
+
+    name: str
+    directory: Path
+
+
 class Archive(NamedTuple):
-    """A published file: its name, its address, and the SHA-256 of its contents."""
+    """A published file.
+
+    Attributes:
+        filename: its name.
+        url: its address.
+        sha256: of the file as it is published.
+        content_sha256: of what a gzip file unpacks to, whose header may have another name or time;
+            `''` where the file itself is to be the published one.
+        package: that installs the file too, or None.
+    """
 
     filename: str
     url: str
     sha256: str
+    content_sha256: str = ""
+    package: Package | None = None
 
     @classmethod
-    def at(cls, url: str, sha256: str) -> "Archive":
+    def at(
+        cls, url: str, sha256: str, content_sha256: str = "", package: Package | None = None
+    ) -> "Archive":
         """The archive at an address whose last part is its name."""
-        return cls(url.rpartition("/")[2], url, sha256)
+        return cls(url.rpartition("/")[2], url, sha256, content_sha256, package)
 
 
 def fetch(dl_manager, name: str, archive: Archive) -> Path:
-    """Path of an archive: the one put there by hand, else downloaded through `dl_manager`.
+    """Path of an archive: put there by hand, else installed, else downloaded through `dl_manager`.
 
     Args:
         dl_manager: TFDS's download manager, which keeps what it downloads.
@@ -44,7 +67,7 @@ def fetch(dl_manager, name: str, archive: Archive) -> Path:
         archive: the file wanted.
 
     Raises:
-        FileNotFoundError: not there by hand and not to be downloaded.
+        FileNotFoundError: not there by hand, not installed and not to be downloaded.
         ValueError: not the published file, nor one that is accepted.
     """
     directory = manual_dir(Path(dl_manager.download_dir).parent, name)
@@ -52,6 +75,16 @@ def fetch(dl_manager, name: str, archive: Archive) -> Path:
     if by_hand.exists():
         _check_by_hand(by_hand, archive)
         return by_hand
+    package = archive.package
+    if package is not None and (package.directory / archive.filename).exists():
+        installed = package.directory / archive.filename
+        if not _is_published(installed, archive):
+            raise ValueError(
+                f"{installed} is not the published file, or is damaged; install it again "
+                f"(apt-get install --reinstall {package.name}), or put {archive.filename} of "
+                f"{archive.url} into {directory}"
+            )
+        return installed
     import requests  # TFDS downloads with it
 
     _remove_abandoned(Path(dl_manager.download_dir), archive.url)
@@ -61,11 +94,12 @@ def fetch(dl_manager, name: str, archive: Archive) -> Path:
         path = Path(dl_manager.download(archive.url))
     except Exception as error:  # the network fails in many ways, and TFDS raises its own errors
         reason = " ".join(str(error).split())
+        install = f"; apt-get install {package.name} has it too" if package else ""
         raise missing(
-            name, directory, archive.filename, f", and {archive.url} failed ({reason})"
+            name, directory, archive.filename, f", and {archive.url} failed ({reason})", install
         ) from error
-    digest = _sha256(path)
-    if digest != archive.sha256:
+    if not _is_published(path, archive):
+        digest = _sha256(path)
         raise ValueError(
             f"{archive.url} gave a file with SHA-256 {digest[:12]}..., not the published "
             f"{archive.sha256[:12]}...; remove {path} and put the right file into {directory}"
@@ -88,7 +122,7 @@ def _check_by_hand(path: Path, archive: Archive) -> None:
     digest = _sha256(path)
     beside = path.with_name(path.name + ".sha256")
     accepted = beside.read_text(errors="replace").split()[:1] if beside.is_file() else []
-    if digest == archive.sha256 or [digest] == accepted:
+    if [digest] == accepted or _is_published(path, archive):
         return
     also = f", nor the {accepted[0][:12]}... of {beside.name}" if accepted else ""
     raise ValueError(
@@ -96,6 +130,23 @@ def _check_by_hand(path: Path, archive: Archive) -> None:
         f"it is damaged or another file; fetch it again from {archive.url}, or accept it as it is "
         f"with: cd {path.parent} && sha256sum {path.name} > {beside.name}"
     )
+
+
+def _is_published(path: Path, archive: Archive) -> bool:
+    """Whether a file is the published one, or unpacks to the same bytes."""
+    if _sha256(path) == archive.sha256:
+        return True
+    if not archive.content_sha256:
+        return False
+    try:
+        # Read to its end, so that its own check sum is compared too.
+        content = hashlib.sha256()
+        with gzip.open(path) as file:
+            while block := file.read(2**20):
+                content.update(block)
+    except (OSError, EOFError, zlib.error):  # no gzip file, or a damaged one
+        return False
+    return content.hexdigest() == archive.content_sha256
 
 
 def _sha256(path: Path) -> str:

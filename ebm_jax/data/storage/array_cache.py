@@ -142,11 +142,14 @@ def _unlabelled(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return images, np.zeros(len(images), np.int32)
 
 
-def crop_and_resize(image: Image.Image, box: tuple[int, int, int, int], size: int) -> np.ndarray:
+def crop_and_resize(
+    image: Image.Image, box: tuple[int, int, int, int], size: int, mode: str = "RGB"
+) -> np.ndarray:
     """Crop to `box` (left, top, right, bottom) and resize to `size` x `size` with antialiasing.
 
     The filter is a triangle as wide as the reduction asks for, as in
-    `jax.image.resize(..., method='linear', antialias=True)`. Returns uint8 `[size, size, 3]`.
+    `jax.image.resize(..., method='linear', antialias=True)`. Returns uint8 `[size, size, 3]`;
+    `[size, size]` in the mode 'L'.
     """
-    cropped = image.convert("RGB").crop(box)
+    cropped = image.convert(mode).crop(box)
     return np.asarray(cropped.resize((size, size), Image.Resampling.BILINEAR))

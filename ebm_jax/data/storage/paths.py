@@ -111,9 +111,13 @@ def manual_dir(data_dir: Path, name: str) -> Path:
     return data_dir / "downloads" / "manual" / name
 
 
-def missing(name: str, directory: Path, wanted: str, reason: str = "") -> FileNotFoundError:
-    """The one-line error for data that are not there."""
-    return FileNotFoundError(f"{name}: found no {wanted} in {directory}{reason}; put it there")
+def missing(
+    name: str, directory: Path, wanted: str, reason: str = "", remedy: str = ""
+) -> FileNotFoundError:
+    """The one-line error for data that are not there; `remedy`: another than putting them there."""
+    return FileNotFoundError(
+        f"{name}: found no {wanted} in {directory}{reason}; put it there{remedy}"
+    )
 
 
 @contextlib.contextmanager

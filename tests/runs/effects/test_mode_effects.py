@@ -23,7 +23,7 @@ from ebm_jax.evaluation import ood as ood_scores
 from ebm_jax.evaluation.density import annealing, log_likelihood
 from ebm_jax.evaluation.density import long_run as chains
 from ebm_jax.evaluation.fidelity import frechet
-from ebm_jax.evaluation.fidelity.features import Extractor
+from ebm_jax.evaluation.fidelity.features import INCEPTION_FEATURES, Extractor
 from ebm_jax.evaluation.fidelity.inception_scores import (
     inception_score,
     kept_for_subsets,
@@ -219,6 +219,26 @@ def test_fid(run, monkeypatch, tmp_path):
             kid = kernel_inception_distance(*kept, **subsets)
             assert found["kernel_distance"]["mean"] == pytest.approx(kid.mean, rel=1e-3, abs=1e-6)
             assert found["kernel_distance"]["num_subsets"] == s.kid_subsets
+
+
+def test_fid_without_logits(run, monkeypatch):
+    """Features alone make distances; the name says whose weights, and that there is no score."""
+    details = {"weights_origin": "a test"}
+    extractor = Extractor(
+        INCEPTION_FEATURES, "Inception score", details, 4, 0,
+        lambda x: {"features": features(x)["features"]},
+    )  # fmt: skip
+    monkeypatch.setattr(fid, "make_extractor", lambda *_: extractor)
+    found = run("fid", config_of(fid={"num_samples": 64, "kid_subset_size": 8}))
+    assert found["name"] == "FID (weights: a test)"
+    assert found["score"]["undefined"] == "these weights have no logits"
+    assert "mean" not in found["score"]
+    of_samples = features(np.asarray(unscale_images(SAMPLES[:64], -1, 1)))["features"]
+    fits = [
+        frechet.fit_gaussian(x) for x in (of_samples, features(images("train").images)["features"])
+    ]
+    assert found["frechet_distance"] == pytest.approx(frechet.frechet_distance(*fits), rel=1e-3)
+    assert found["kernel_distance"]["num_subsets"] == 100
 
 
 @shows("fid.weights")

@@ -1,0 +1,296 @@
+"""One's own images, in a folder and in an array: pixels, labels, splits, changes, refusals."""
+
+import hashlib
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ebm_jax.data import load_dataset
+from ebm_jax.data.sources.own_images import is_test
+
+RNG = np.random.default_rng(0)
+
+
+def pixels(*shape):
+    return RNG.integers(0, 256, shape).astype(np.uint8)
+
+
+def save(path, image, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(path, **options)
+
+
+@pytest.fixture
+def load(tmp_path):
+    """(**options) -> the images of `mine` by both splits, each by its name or number in order."""
+
+    def load(source="folder", path="mine", **options):
+        options |= {"data_dir": tmp_path / "data", "path": tmp_path / path}
+        return [load_dataset(source, split, **options) for split in ("train", "test")]
+
+    return load
+
+
+def in_order(names):
+    """(those of train, those of test), as a folder's images are sorted: by a hash of the name."""
+    chosen = {
+        name: int(hashlib.sha256(name.encode()).hexdigest()[:16], 16) < 0.1 * 2**64
+        for name in sorted(names)
+    }
+    return [n for n in chosen if not chosen[n]], [n for n in chosen if chosen[n]]
+
+
+def check(found, images, labels=None):
+    """Both splits are those images, `{name: array}`, and labels."""
+    assert len(images) == sum(part.num_examples for part in found)
+    for part, names in zip(found, in_order(images), strict=True):
+        np.testing.assert_array_equal(part.images, np.stack([images[n] for n in names]))
+        expected = [labels[n] if labels else 0 for n in names]
+        np.testing.assert_array_equal(part.labels, expected)
+
+
+def test_folder_labeled_by_its_folders(tmp_path, load):
+    images, labels = {}, {}
+    for i in range(40):
+        name = f"{'cat' if i % 2 else 'dog'}/{'deep/' if i % 3 else ''}{i}.png"
+        images[name], labels[name] = pixels(6, 5, 3), 0 if i % 2 else 1
+        save(tmp_path / "mine" / name, images[name])
+    (tmp_path / "mine" / "notes.txt").write_text("no image")
+    save(tmp_path / "mine" / ".hidden" / "x.png", pixels(3, 3, 3))
+    found = load()
+    check(found, images, labels)
+    assert found[0].num_classes == 2
+    assert 0 < found[1].num_examples < 15  # binomial of 40 and .1
+    assert isinstance(found[0].images.base, np.memmap)
+    plain = load(label="none")
+    check(plain, images)
+    assert plain[0].num_classes == 1
+
+
+def test_split_is_a_tenth_and_stays_when_images_come(tmp_path, load):
+    assert np.mean([is_test(str(i)) for i in range(4_000)]) == pytest.approx(0.1, abs=0.019)
+    images = {f"{i}.png": pixels(2, 2) for i in range(60)}
+    for name, image in images.items():
+        save(tmp_path / "mine" / name, image)
+    before = {part.split: {x.tobytes() for x in part.images} for part in load()}
+    more = {f"more{i}.png": pixels(2, 2) for i in range(20)}
+    for name, image in more.items():
+        save(tmp_path / "mine" / name, image)
+    after = load()
+    check(after, {n: x[..., None] for n, x in (images | more).items()})
+    for part in after:
+        assert before[part.split] <= {x.tobytes() for x in part.images}
+
+
+def test_changed_folder_is_decoded_anew_and_an_unchanged_one_is_not(tmp_path, load, monkeypatch):
+    images = {f"{i}.png": pixels(3, 3, 1) for i in range(40)}
+    for name, image in images.items():
+        save(tmp_path / "mine" / name, image[..., 0])
+    check(load(), images)
+    with monkeypatch.context() as patch:
+        patch.setattr("PIL.Image.open", lambda *_: pytest.fail("opened"))
+        check(load(), images)  # from what is kept
+    (tmp_path / "mine" / "7.png").unlink()
+    del images["7.png"]
+    check(load(), images)
+    images["8.png"] = pixels(3, 3, 1)
+    save(tmp_path / "mine" / "8.png", images["8.png"][..., 0])
+    os.utime(tmp_path / "mine" / "8.png", ns=(0, 12345))
+    check(load(), images)
+    assert len(list((tmp_path / "data/ebm_jax/folder").glob("*/*/images.npy"))) == 1
+
+
+def test_interrupted_decoding_begins_again(tmp_path, load, monkeypatch):
+    images = {f"{i}.png": pixels(3, 3, 1) for i in range(40)}
+    for name, image in images.items():
+        save(tmp_path / "mine" / name, image[..., 0])
+
+    def interrupt(file, mode, convert=Image.Image.convert):
+        if file.getpixel((0, 0)) == images["30.png"][0, 0, 0]:
+            raise KeyboardInterrupt
+        return convert(file, mode)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("PIL.Image.Image.convert", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            load()
+    assert not list((tmp_path / "data").rglob("*.npy"))
+    check(load(), images)
+
+
+def fill(folder, make, suffix="png", **options):
+    """Forty times the same image, so that both splits have some."""
+    for i in range(40):
+        save(folder / f"{i}.{suffix}", make, **options)
+
+
+def gradient(mode):
+    return Image.fromarray(np.tile(np.arange(0, 256, 16, dtype=np.uint8), (16, 1))).convert(mode)
+
+
+def test_sixteen_bits_are_rounded_to_eight(tmp_path, load):
+    values = RNG.integers(0, 65_536, (5, 4)).astype(np.uint16)
+    values[0, :2] = 0, 65_535
+    fill(tmp_path / "mine", values)
+    train = load()[0]
+    expected = np.round(values / 65_535 * 255)
+    np.testing.assert_array_equal(train.images[0, ..., 0], expected)
+
+
+def test_transparency_is_laid_on_white(tmp_path, load):
+    image = pixels(4, 4, 4)
+    fill(tmp_path / "mine", Image.fromarray(image, "RGBA"))
+    share = image[..., 3:] / 255
+    expected = share * image[..., :3] + (1 - share) * 255
+    assert np.abs(load()[0].images[0] - expected).max() <= 1
+
+
+def test_palette_with_a_transparent_color(tmp_path, load):
+    image = Image.fromarray(np.array([[0, 1], [2, 1]], np.uint8), "P")
+    image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+    fill(tmp_path / "mine", image, transparency=1)
+    expected = [[[10, 20, 30], [255] * 3], [[70, 80, 90], [255] * 3]]
+    np.testing.assert_array_equal(load()[0].images[0], expected)
+
+
+def test_cmyk_and_orientation(tmp_path, load):
+    """A white left half; turned by EXIF's 6, a quarter to the right, it is the upper half."""
+    image = np.zeros((8, 16, 3), np.uint8)
+    image[:, :8] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = Image.fromarray(image).convert("CMYK")
+    fill(tmp_path / "mine", picture, "jpg", exif=exif, quality=100)
+    found = load()[0].images[0].astype(int)
+    assert found.shape == (16, 8, 3)
+    assert found[:7].min() > 240
+    assert found[9:].max() < 15
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("1", 1), ("LA", 1), ("P", 3)])
+def test_gray_only_where_all_are(tmp_path, load, mode, channels):
+    fill(tmp_path / "mine", gradient(mode))
+    assert load()[0].images.shape[1:] == (16, 16, channels)
+    save(tmp_path / "mine" / "color.webp", pixels(16, 16, 3))
+    assert load()[0].images.shape[1:] == (16, 16, 3)
+
+
+def test_center_squares_are_resized_with_antialiasing(tmp_path, load):
+    """Means of 2 x 2 by a triangle of half width 2: weights 1, 3, 3, 1 of eight, inside."""
+    image = pixels(8, 12)
+    fill(tmp_path / "mine", image)
+    found = load(image_size=4)[0].images[0, ..., 0]
+    square = image[:, 2:10].astype(float)
+    weights = np.array([1, 3, 3, 1]) / 8
+    expected = weights @ square[1:5, 1:5] @ weights
+    assert found[1, 1] == pytest.approx(expected, abs=1.5)
+    assert load(image_size=16)[0].images.shape[1:] == (16, 16, 1)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "options", "said"),
+    [
+        (lambda f: (f / "3.png").write_bytes(b"no image"), {}, r"3\.png is not an image that can"),
+        (
+            lambda f: (f / "3.png").write_bytes((f / "3.png").read_bytes()[:-30]),
+            {},
+            r"3\.png is not an image that can be read, or is damaged \(.*\); mend it or take",
+        ),
+        (
+            lambda f: save(f / "wide.png", pixels(6, 9)),
+            {},
+            r"/wide\.png is 9 x 6 pixels and /.*/\d+\.png 6 x 6: give data\.image_size",
+        ),
+        (lambda f: (f / "dogs").mkdir(), {}, r"/dogs holds no images, and every folder is a class"),
+        (
+            lambda f: save(f / "dogs" / "a.png", pixels(6, 6)),
+            {},
+            r"/0\.png lies beside folders, and every folder is a class",
+        ),
+        (lambda f: None, {"label": "shape"}, r"^data\.label: expected one of folder, none, got"),
+        (lambda f: None, {"path": "absent"}, r"^data\.path: there is no folder /.*/absent$"),
+        (lambda f: [p.unlink() for p in f.iterdir()], {}, r"mine holds no images \(files that"),
+        (lambda f: [p.unlink() for p in f.glob("[1-9]*")], {}, r"none of 1 images is in 't"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_folder_is_one_line(tmp_path, load, spoil, options, said):
+    fill(tmp_path / "mine", pixels(6, 6))
+    spoil(tmp_path / "mine")
+    with pytest.raises((ValueError, FileNotFoundError), match=said) as caught:
+        load(**options)
+    assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "data").rglob(".unfinished-*"))
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.npz", "deflated.npz"])
+@pytest.mark.parametrize("shape", [(700, 3, 4), (700, 3, 4, 1), (700, 3, 4, 3)])
+def test_arrays_of_uint8(tmp_path, load, name, shape):
+    images, labels = pixels(*shape), RNG.integers(0, 5, 700)
+    if name == "x.npy":
+        np.save(tmp_path / name, images)
+        labels = None
+    else:
+        write = np.savez if name == "x.npz" else np.savez_compressed
+        write(tmp_path / name, images=images, labels=labels)
+    found = load("arrays", name)
+    chosen = np.array([is_test(str(i)) for i in range(700)])
+    for part, wanted in zip(found, (~chosen, chosen), strict=True):
+        np.testing.assert_array_equal(
+            part.images, images[wanted].reshape(-1, 3, 4, *shape[3:] or (1,))
+        )
+        np.testing.assert_array_equal(part.labels, 0 if labels is None else labels[wanted])
+        assert part.num_classes == (1 if labels is None else 5)
+    np.savez(tmp_path / "x.npz", images=images[:600])
+    if name == "x.npz":  # it has changed
+        assert sum(part.num_examples for part in load("arrays", name)) == 600
+
+
+def test_arrays_of_floats_in_a_stated_range(tmp_path, load):
+    images = RNG.uniform(-2, 3, (60, 4, 4, 1)).astype(np.float32)
+    images[0, 0, :2, 0] = -2, 3
+    np.save(tmp_path / "x.npy", images)
+    found = load("arrays", "x.npy", values=(-2.0, 3.0))
+    expected = np.round((images + 2.0) * 51)
+    chosen = np.array([is_test(str(i)) for i in range(60)])
+    np.testing.assert_array_equal(found[0].images, expected[~chosen])
+    with pytest.raises(
+        ValueError, match=r"image 0 has values from -2 to 3, and data\.values is \(0"
+    ):
+        load("arrays", "x.npy", values=(0.0, 3.0))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "options", "said"),
+    [
+        ({"images": np.zeros((9, 2, 2))}, {}, r"^data\.values: expected the lowest and highest of"),
+        ({"images": pixels(9, 2, 2)}, {"values": (0.0, 1.0)}, r"^data\.values: expected \(\), as"),
+        ({"images": pixels(9, 2, 2)}, {"values": (1.0, 0.0)}, r"^data\.values: expected \(lowest"),
+        ({"images": pixels(9, 2)}, {}, r"\(its shape is 9 x 2\)"),
+        ({"images": pixels(9, 2, 2, 4)}, {}, r"\(its shape is 9 x 2 x 2 x 4\)"),
+        ({"images": np.zeros((9, 2, 2), int)}, {}, r"int64, neither uint8 nor floating-point"),
+        ({"images": pixels(2, 2, 9).T}, {}, r"its axes are in Fortran's order"),
+        ({"a": pixels(9, 2, 2), "b": pixels(9, 2, 2)}, {}, r"no array 'images' but a\.npy, b\.npy"),
+        ({"images": pixels(9, 2, 2), "labels": np.zeros(8, int)}, {}, r"not 9 integers"),
+        ({"images": pixels(9, 2, 2), "labels": np.full(9, -1)}, {}, r"reach from -1 to -1"),
+        ({"images": pixels(9, 2, 2), "labels": np.array([None] * 9)}, {}, r"is not a \.npy or"),
+        ({"images": np.full((60, 2, 2), np.nan)}, {"values": (0.0, 1.0)}, r"from nan to nan, and"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_an_array_is_one_line(tmp_path, load, arrays, options, said):
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(ValueError, match=said) as caught:
+        load("arrays", "x.npz", **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_damaged_arrays(tmp_path, load):
+    np.save(tmp_path / "whole.npy", pixels(60, 3, 3))
+    content = (tmp_path / "whole.npy").read_bytes()
+    for size in (0, 7, 100, len(content) - 1):
+        (tmp_path / "cut.npy").write_bytes(content[:size])
+        with pytest.raises(ValueError, match=r"^[^\n]*/cut\.npy is not a \.npy or [^\n]*$"):
+            load("arrays", "cut.npy")
+    with pytest.raises(FileNotFoundError, match=r"^data\.path: there is no file [^\n]*absent"):
+        load("arrays", "absent.npy")
