@@ -22,15 +22,15 @@ import ml_collections
 from configs import default
 
 DENSITIES = ("checkerboard", "eight_gaussians", "two_moons", "rings")
-_SUFFIX = "_energy_discrepancy"
-VARIANTS = (*DENSITIES, *(name + _SUFFIX for name in DENSITIES))
+METHODS = ("energy_discrepancy", "dual_score_matching")  # beside recovery likelihood
+VARIANTS = (*DENSITIES, *(f"{name}_{method}" for method in METHODS for name in DENSITIES))
 
 
 def get_config(variant: str = "checkerboard") -> ml_collections.ConfigDict:
-    """One density of `ebm_jax.data.toy_density`, by name; with the suffix, the other method."""
+    """One density of `ebm_jax.data.toy_density`, by name; with a suffix, another method."""
     default.check_variant(variant, VARIANTS)
     config = default.get_config()
-    config.data.name = variant.removesuffix(_SUFFIX)
+    config.data.name = next(name for name in DENSITIES if variant.startswith(name))
     # Wide data make the first noise step (sigma_1 = .32) small beside what is to be resolved.
     config.data.low, config.data.high = -4.0, 4.0
     config.data.random_flip = False
@@ -45,7 +45,15 @@ def get_config(variant: str = "checkerboard") -> ml_collections.ConfigDict:
     config.train.checkpoint_every = 500
     config.sampling.num_samples = 2_000
     config.sampling.batch_size = 2_000
-    if variant.endswith(_SUFFIX):
+    if variant.endswith("_dual_score_matching"):
+        config.method = default.method(
+            "dual_score_matching", min_noise=0.02, max_noise=20.0, num_levels=24
+        )
+        config.optimizer.learning_rate = 5e-3
+        config.training.num_steps = 4_000
+        config.sampler = default.sampler("dual_score_matching")
+        return config
+    if variant.endswith("_energy_discrepancy"):
         config.method = default.method(
             "energy_discrepancy", noise_std=0.7, num_points=8, base_std=4.0
         )

@@ -289,6 +289,10 @@ def _make_method(config: ml_collections.ConfigDict, dataset: data.Dataset) -> Me
     for name in ("low", "high"):
         if name in known:
             values[name] = config.data[name]
+    if "data_moments" in known:
+        values["data_moments"] = data.moments(
+            dataset, config.data.low, config.data.high, dequantized=config.data.dequantize
+        )
     values["sampler"] = read_section(config, "sampler", settings.sampler_settings(cls))
     if "name" in config.network:
         values["network"] = _make_network(config, dataset)

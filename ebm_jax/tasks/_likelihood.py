@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ebm_jax.evaluation.density.baselines import Baseline
 from ebm_jax.evaluation.density.log_likelihood import (
     Bracket,
     SplitEnergy,
@@ -102,10 +103,69 @@ def crossing(bracket: Bracket) -> list[str]:
     ]
 
 
+def baseline_metrics(baselines: Sequence[Baseline], units: Units) -> list[dict[str, Any]]:
+    """For the JSON: the exact likelihoods of the fitted densities."""
+    found = []
+    for baseline in baselines:
+        splits = {
+            name: {
+                "log_likelihood_nats": value.mean,
+                "standard_error": value.standard_error,
+                **({"bits_per_dim": units.bits_per_dim(value.mean)} if units.bin_width else {}),
+            }
+            for name, value in baseline.likelihood.items()
+        }
+        found.append({"num_components": baseline.num_components, "splits": splits})
+    return found
+
+
+def baseline_lines(baselines: Sequence[Baseline], units: Units) -> list[str]:
+    """A line for each fitted density."""
+    lines = []
+    for baseline in baselines:
+        values = [
+            f"{name} {value.mean:.2f} +- {value.standard_error:.2f} nats"
+            + (f", {units.bits_per_dim(value.mean):.3f} bits/dim" if units.bin_width else "")
+            for name, value in baseline.likelihood.items()
+        ]
+        lines.append(f"{baseline.name}, exact: {'; '.join(values)}")
+    return lines
+
+
+def verdict(
+    bracket: Bracket, energies: Mapping[str, SplitEnergy], baselines: Sequence[Baseline], split: str
+) -> str:
+    """Whether a model beats the best of the fitted densities on a split, in one line.
+
+    It does, or does not, where its bracket lies to one side by two standard errors.
+    """
+    best = max(baselines, key=lambda baseline: baseline.likelihood[split].mean)
+    nats, exact = log_likelihoods(energies[split], bracket), best.likelihood[split]
+    errors = [
+        2 * np.hypot(nats[f"standard_error_{side}"], exact.standard_error)
+        for side in ("lower", "upper")
+    ]
+    if crossing(bracket):
+        found = "nothing is known of this model beside"
+    elif nats["lower"] - errors[0] > exact.mean:
+        found = "this model beats"
+    elif nats["upper"] + errors[1] < exact.mean:
+        found = "this model does not beat"
+    else:
+        found = "the bracket is too wide, or too uncertain, to tell this model from"
+    return f"{split}, {found} {best.name}"
+
+
 def figure(
-    brackets: Sequence[Bracket], energies: Mapping[str, SplitEnergy], units: Units
+    brackets: Sequence[Bracket],
+    energies: Mapping[str, SplitEnergy],
+    baselines: Sequence[Baseline],
+    units: Units,
 ) -> np.ndarray:
-    """log Z, and the log-likelihood or bits/dim of each split, against the temperatures."""
+    """log Z, and the log-likelihood or bits/dim of each split, against the temperatures.
+
+    Those of the fitted densities are level lines.
+    """
     temperatures = [bracket.num_temperatures for bracket in brackets]
     sides = {
         "forward": [bracket.forward for bracket in brackets],
@@ -128,6 +188,10 @@ def figure(
             bounds[f"{name}, {way}"] = (
                 [units.bits_per_dim(value) for value in nats] if units.bin_width else nats
             )
+    for baseline in baselines:
+        for name, value in baseline.likelihood.items():
+            level = units.bits_per_dim(value.mean) if units.bin_width else value.mean
+            bounds[f"{name}, {baseline.name}"] = [level] * len(temperatures)
     likelihood = plotting.Curves(
         "likelihood of images",
         temperatures,
