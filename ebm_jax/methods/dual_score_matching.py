@@ -131,12 +131,13 @@ class DualScoreSampler:
     """From the Gaussian of the largest noise to the lowest; nothing of it matters to training."""
 
     kind: str = setting(
-        "langevin", "annealed chains, or ode: the probability flow, whose only noise is its start's",
-        one_of=("langevin", "ode"),
+        "ode", "the probability flow, whose only noise is its start's, or annealed langevin",
+        one_of=("ode", "langevin"),
     )  # fmt: skip
     num_steps: int = setting(
-        10, "of Langevin at each level, or of the ODE from one to the next", at_least=1
-    )
+        5, "of Heun's rule from one level to the next, or of Langevin at each, which wants more",
+        at_least=1,
+    )  # fmt: skip
     step_scale: float = setting(0.2, "h / t of Langevin's steps at noise t", above=0)
 
     def __post_init__(self) -> None:

@@ -1,11 +1,11 @@
 """Likelihoods as tables, sentences, numbers for JSON, and a figure."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ebm_jax.evaluation.density.baselines import Baseline
+from ebm_jax.evaluation.density.baselines import Baseline, Likelihood
 from ebm_jax.evaluation.density.log_likelihood import (
     Bracket,
     SplitEnergy,
@@ -129,6 +129,62 @@ def baseline_lines(baselines: Sequence[Baseline], units: Units) -> list[str]:
             for name, value in baseline.likelihood.items()
         ]
         lines.append(f"{baseline.name}, exact: {'; '.join(values)}")
+    return lines
+
+
+class ThroughConditionals(NamedTuple):
+    """The bound on a split's likelihood through the conditionals, by both ways of annealing.
+
+    widths: of log Z's brackets, mean over the images, [levels].
+    """
+
+    lower: Likelihood
+    upper: Likelihood
+    widths: list[float]
+    num_images: int
+
+
+def conditional_metrics(
+    bounds: Mapping[str, ThroughConditionals], units: Units
+) -> dict[str, Any]:
+    """For the JSON."""
+    return {
+        name: {
+            "num_images": bound.num_images,
+            "log_likelihood_nats": {
+                "lower": bound.lower.mean,
+                "upper": bound.upper.mean,
+                "standard_error_lower": bound.lower.standard_error,
+                "standard_error_upper": bound.upper.standard_error,
+            },
+            **(
+                {
+                    "bits_per_dim": {
+                        "lower": units.bits_per_dim(bound.upper.mean),
+                        "upper": units.bits_per_dim(bound.lower.mean),
+                    }
+                }
+                if units.bin_width
+                else {}
+            ),
+            "widths_of_log_z_by_level": bound.widths,
+        }
+        for name, bound in bounds.items()
+    }
+
+
+def conditional_lines(bounds: Mapping[str, ThroughConditionals], units: Units) -> list[str]:
+    """A line for each split."""
+    lines = []
+    for name, bound in bounds.items():
+        sides = " to ".join(
+            f"{side.mean:.2f} +- {side.standard_error:.2f}" for side in (bound.lower, bound.upper)
+        )
+        line = f"through the conditionals, {name}, {bound.num_images:,} images: {sides} nats"
+        if units.bin_width:
+            low, high = (units.bits_per_dim(side.mean) for side in (bound.upper, bound.lower))
+            line += f", {low:.3f} to {high:.3f} bits/dim"
+        lines.append(line)
     return lines
 
 

@@ -3,15 +3,21 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ebm_jax import parallel, samplers
-from ebm_jax.evaluation.density import annealing, baselines, log_likelihood
+from ebm_jax.evaluation.density import (
+    annealing,
+    baselines,
+    conditional_bound,
+    log_likelihood,
+)
 from ebm_jax.evaluation.density.annealing import AdaptedTemperature, Ladder, Path
-from ebm_jax.evaluation.density.baselines import Baseline
+from ebm_jax.evaluation.density.baselines import Baseline, Likelihood
 from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.methods.base import Params
 from ebm_jax.methods.densities import Densities
@@ -52,6 +58,13 @@ class Settings:
     )  # fmt: skip
     num_fitted: int = setting(
         10_000, "training images at most, that the Gaussians are fitted to", at_least=2
+    )
+    num_conditional_images: int = setting(
+        100, "of each split, for the bound through the conditionals where a model has them; 0: none",
+        at_least=0,
+    )  # fmt: skip
+    num_conditional_temperatures: int = setting(
+        50, "of annealing from the Gaussian factor to each conditional", at_least=1
     )
 
 
@@ -94,7 +107,15 @@ def _run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result
         *_likelihood.crossing(brackets[-1]),
         *densities.caveats,
     ]  # fmt: skip
+    bounds = _through_conditionals(trained, settings, work, images, noise_key)
     lines = _likelihood.lines(brackets, energies, units)
+    if bounds:
+        lines += _likelihood.conditional_lines(bounds, units)
+        meaning.append(
+            "Through the conditionals: a lower bound on the log-likelihood of the chain that "
+            "sampling goes down, whose conditionals' log Z are annealed in reverse and forward; "
+            "with the forward ones it is too high by their error."
+        )
     if fitted:
         lines += _likelihood.baseline_lines(fitted, units)
         meaning.append(_likelihood.verdict(brackets[-1], energies, fitted, "held out"))
@@ -118,6 +139,7 @@ def _run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result
             "splits_are": {"training": run.data.split, "held out": run.general.held_out_split},
             **_likelihood.metrics(brackets, energies, units),
             "log_z_on_grid": on_grid,
+            "through_conditionals": _likelihood.conditional_metrics(bounds, units),
             "baselines": _likelihood.baseline_metrics(fitted, units),
             "tuned": [point._asdict() for point in tuned],
             **_movement.metrics(roughness, "starts of reverse annealing", stuck),
@@ -372,6 +394,73 @@ def _baselines(
         for name, x in images.items()
     }
     return [baselines.baseline(mixture, noisy) for mixture in mixtures]
+
+
+def _through_conditionals(
+    trained: TrainedRun,
+    settings: Settings,
+    work: ResumableWork,
+    images: Mapping[str, np.ndarray],
+    noise_key: jax.Array,
+) -> dict[str, _likelihood.ThroughConditionals]:
+    """The likelihood of the sampler by split, on the first of the images; {} without conditionals.
+
+    The images have the noise of the model's own energies.
+    """
+    run = trained.run
+    if not settings.num_conditional_images or not run.method.densities(
+        trained.params
+    ).num_conditionals:
+        return {}
+    key = jax.random.fold_in(run.key("likelihood"), 6)
+
+    def path(params: Params, x: jax.Array, index: jax.Array) -> tuple[Densities, jax.Array]:
+        densities = run.method.densities(params)
+        noised = densities.noised(noise_key, 0, x, index)
+        return densities, conditional_bound.noising_path(key, densities, noised, index)
+
+    @jax.jit
+    def tuned(params: Params, x: jax.Array, index: jax.Array) -> jax.Array:
+        return conditional_bound.tune_steps(
+            jax.random.fold_in(key, 1), *path(params, x, index), num_steps=settings.tuning_steps,
+            target_acceptance=settings.target_acceptance,
+        )  # fmt: skip
+
+    def bounds(common: Any, x: jax.Array, index: jax.Array) -> dict[str, jax.Array]:
+        found = conditional_bound.conditional_bounds(
+            jax.random.fold_in(key, 2), *path(common["params"], x, index), common["steps"],
+            index[0], num_temperatures=settings.num_conditional_temperatures,
+        )  # fmt: skip
+        return found._asdict()
+
+    fields = (
+        "num_conditional_images", "num_conditional_temperatures", "num_images", "tuning_steps",
+        "target_acceptance", "num_chains",
+    )  # fmt: skip
+    piece = work.piece(
+        "conditionals",
+        trained.fingerprint(**{field: getattr(settings, field) for field in fields}),
+    )
+    number = min(settings.num_conditional_images, *(len(x) for x in images.values()))
+    work.begin("conditionals", number * len(images))
+    rows = np.arange(settings.num_chains) % len(images["training"])
+    steps = parallel.whole(
+        tuned(
+            parallel.everywhere(trained.params), parallel.spread(images["training"][rows]),
+            parallel.spread(np.arange(settings.num_chains, dtype=np.int32)),
+        )
+    )  # fmt: skip
+    common, found = {"params": trained.params, "steps": steps}, {}
+    for name, x in images.items():
+        values = piece.map_batches(
+            name.replace(" ", "_"), bounds, common,
+            (x[:number], np.arange(number, dtype=np.int32)), batch_size=run.sampling.batch_size,
+        )  # fmt: skip
+        found[name] = _likelihood.ThroughConditionals(
+            Likelihood.of(values["lower"]), Likelihood.of(values["upper"]),
+            values["widths"].mean(0).tolist(), number,
+        )  # fmt: skip
+    return found
 
 
 def _no_end(tuned: list[AdaptedTemperature], segment: int) -> str:

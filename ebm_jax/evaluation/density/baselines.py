@@ -44,6 +44,12 @@ class Likelihood(NamedTuple):
     mean: float
     standard_error: float
 
+    @classmethod
+    def of(cls, values: np.ndarray) -> "Likelihood":
+        """Of log densities [n]."""
+        error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
+        return cls(float(np.mean(values)), float(error))
+
 
 class Baseline(NamedTuple):
     """A fitted density: how many Gaussians, and the likelihood of each split by its name."""
@@ -106,11 +112,7 @@ def fit_mixture(
 
 def baseline(mixture: Mixture, splits: dict[str, np.ndarray]) -> Baseline:
     """The likelihoods of splits' noisy images [n, ...] under a fitted density."""
-    found = {}
-    for name, x in splits.items():
-        values = mixture.log_density(x)
-        error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
-        found[name] = Likelihood(float(values.mean()), float(error))
+    found = {name: Likelihood.of(mixture.log_density(x)) for name, x in splits.items()}
     return Baseline(mixture.num_components, found)
 
 
