@@ -64,12 +64,17 @@ def get_config(variant: str = "checkerboard") -> ml_collections.ConfigDict:
             "energy_discrepancy", kernel="mala", step_size=0.1, num_steps=2_000
         )
         return config
-    # K b^2 = 3 with g = 0: a chain forgets its start at every level, and b^2 / 2 is small enough
-    # that the distribution it settles on is the energy's own. The run is short: a pair of levels
-    # says little of the relative mass of far parts of the plane, which wanders off in a longer one.
+    # K b^2 = 6 with g = 0: a chain forgets its start at every level, and b^2 / 2 is small enough
+    # that the distribution it settles on is nearly the energy's own. Three levels at equal ratios,
+    # of which the classifier says what a pair does not: the relative mass of far parts of the
+    # plane, which without it wanders off in a longer run, and the normalizing constants.
+    config.method.num_pairs = 3
+    config.method.noise_levels = (0.03, 0.2, 0.7)
     config.method.num_steps = 30
-    config.method.step_scale = 0.1
+    config.method.step_scale = 0.2
     config.method.step_growth = 0.0
     config.method.energy_in_nats = True
+    config.method.level_classifier = 4.0
+    config.optimizer.learning_rate = 6e-3
     config.sampler.noise_scale = 1.0
     return config

@@ -17,9 +17,7 @@ class Moments(NamedTuple):
     covariance: np.ndarray
 
 
-def moments(
-    dataset: Dataset, low: float, high: float, *, dequantized: bool = False
-) -> Moments:
+def moments(dataset: Dataset, low: float, high: float, *, dequantized: bool = False) -> Moments:
     """Moments of all examples as `scale_images` or `scale_points` give them, not mirrored.
 
     Args:

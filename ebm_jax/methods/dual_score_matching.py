@@ -9,8 +9,8 @@ Both are regressed on, over all noises,
 
     loss = (t / d) |grad_y U - eps / sqrt(t)|^2 + (t dU/dt - (d - |eps|^2) / 2)^2 / d^2,
 
-log t uniform. The first alone, score matching, leaves a constant free for every t and every region;
-the second ties them to the largest t, where the law is Gaussian and known. Here that is exact:
+log t uniform. The first alone, score matching, leaves a constant free for every t and region; the
+second ties them to the largest t, where the law is Gaussian and known. Here that is exact:
 
     U(y, t) = U_gauss(y, t) + g(t) f(y, t),
 
@@ -102,9 +102,7 @@ def check_reaches_base(max_noise: float, moments: Moments) -> None:
         )
 
 
-def probability_flow(
-    energy_at: Any, y: jax.Array, log_t: jax.Array
-) -> jax.Array:
+def probability_flow(energy_at: Any, y: jax.Array, log_t: jax.Array) -> jax.Array:
     """y at the end of the ODE dy/dt = grad U(y, t) / 2, by Heun's rule over the times given.
 
     Points that follow p_t at its first time follow it at all.
@@ -277,7 +275,8 @@ class DualScoreMatching:
             jnp.ones(self.num_levels),
             sigma,
             BaseDistribution(
-                center=float(self.gaussian.mean.mean()), std=float(np.hypot(self.max_noise, np.sqrt(size)))
+                center=float(self.gaussian.mean.mean()),
+                std=float(np.hypot(self.max_noise, np.sqrt(size))),
             ),
             lambda energy_fn, level: self._kernel(energy_fn, sigma[level] ** 2),
             log_z=jnp.zeros(self.num_levels),

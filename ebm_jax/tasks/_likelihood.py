@@ -144,9 +144,7 @@ class ThroughConditionals(NamedTuple):
     num_images: int
 
 
-def conditional_metrics(
-    bounds: Mapping[str, ThroughConditionals], units: Units
-) -> dict[str, Any]:
+def conditional_metrics(bounds: Mapping[str, ThroughConditionals], units: Units) -> dict[str, Any]:
     """For the JSON."""
     return {
         name: {

@@ -60,7 +60,7 @@ class Settings:
         10_000, "training images at most, that the Gaussians are fitted to", at_least=2
     )
     num_conditional_images: int = setting(
-        100, "of each split, for the bound through the conditionals where a model has them; 0: none",
+        100, "of each split, for the bound through a model's conditionals, if it has any; 0: none",
         at_least=0,
     )  # fmt: skip
     num_conditional_temperatures: int = setting(
@@ -408,9 +408,10 @@ def _through_conditionals(
     The images have the noise of the model's own energies.
     """
     run = trained.run
-    if not settings.num_conditional_images or not run.method.densities(
-        trained.params
-    ).num_conditionals:
+    if (
+        not settings.num_conditional_images
+        or not run.method.densities(trained.params).num_conditionals
+    ):
         return {}
     key = jax.random.fold_in(run.key("likelihood"), 6)
 

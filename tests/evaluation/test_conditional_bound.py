@@ -44,9 +44,7 @@ def exact_log_density(x):
 
 def bounds(known, x, num_temperatures):
     path = conditional_bound.noising_path(KEY, known, x, jnp.arange(len(x)))
-    steps = conditional_bound.tune_steps(
-        KEY, known, path, num_steps=60, target_acceptance=0.8
-    )
+    steps = conditional_bound.tune_steps(KEY, known, path, num_steps=60, target_acceptance=0.8)
     found = conditional_bound.conditional_bounds(
         KEY, known, path, steps, jnp.int32(0), num_temperatures=num_temperatures
     )

@@ -54,7 +54,9 @@ def test_the_base_is_the_log_density_of_the_gaussian_with_noise():
     found = gaussian.energy(y, t)
     for i in range(5):
         covariance = COVARIANCE + float(t[i]) * np.eye(3)
-        assert -found[i] == pytest.approx(log_normal(y[i : i + 1], MOMENTS.mean, covariance)[0], 1e-4)
+        assert -found[i] == pytest.approx(
+            log_normal(y[i : i + 1], MOMENTS.mean, covariance)[0], 1e-4
+        )
     draws = gaussian.sample(jax.random.normal(KEY, (40_000, 3)), 0.5)
     np.testing.assert_allclose(np.cov(draws.T), COVARIANCE + 0.5 * np.eye(3), atol=0.03)
     np.testing.assert_allclose(draws.mean(0), MOMENTS.mean, atol=0.03)
@@ -84,7 +86,9 @@ def test_the_network_fades_in_from_the_largest_noise():
     y = jax.random.normal(KEY, (4, 3))
     highest = log_normal(y, MOMENTS.mean, COVARIANCE + 25 * np.eye(3))
     np.testing.assert_allclose(densities.energy(19)(y), -highest, rtol=1e-4)
-    assert np.abs(densities.energy(0)(y) - method.densities(params_of(method)).energy(0)(y)).min() > 1
+    assert (
+        np.abs(densities.energy(0)(y) - method.densities(params_of(method)).energy(0)(y)).min() > 1
+    )
 
 
 # ------------------------------------------------------------------------------- the loss
@@ -172,11 +176,16 @@ def test_samples_of_a_gaussian_have_its_moments(kind):
 def test_the_flow_of_a_gaussian_is_a_scaling():
     """y(t) = y(T) sqrt((v + t) / (v + T)), to second order in the steps."""
     v, start = 0.3, jnp.array([[1.0], [-2.0]])
-    ends = []
-    for steps in (20, 40):
-        times = jnp.linspace(np.log(25.0), np.log(0.01), steps + 1)
-        energy_at = lambda log_t: lambda y: jnp.sum(y**2, 1) / (2 * (v + jnp.exp(log_t)))  # noqa: E731
-        ends.append(np.asarray(jit_once(lambda y, t=times: probability_flow(energy_at, y, t))(start)))
+
+    def energy_at(log_t):
+        return lambda y: jnp.sum(y**2, axis=1) / (2 * (v + jnp.exp(log_t)))
+
+    ends = jit_once(
+        lambda y: [
+            probability_flow(energy_at, y, jnp.linspace(np.log(25.0), np.log(0.01), steps + 1))
+            for steps in (20, 40)
+        ]
+    )(start)
     exact = np.asarray(start) * np.sqrt((v + 0.01) / (v + 25))
     errors = [np.abs(end - exact).max() for end in ends]
     assert errors[1] < 5e-3
@@ -244,9 +253,7 @@ def trained_energy(size, max_noise, num_steps, batch_size, time_weight=1.0):
         noise = jax.random.normal(keys[2], chosen.shape)
         y = chosen + jnp.exp(log_t / 2)[:, None] * noise
         energy = lambda y, log_t: jnp.sum(method.energy(params, log_t)(y))  # noqa: E731
-        of_y, of_t = dual_losses(
-            *jax.grad(energy, argnums=(0, 1))(y, log_t), noise, jnp.exp(log_t)
-        )
+        of_y, of_t = dual_losses(*jax.grad(energy, argnums=(0, 1))(y, log_t), noise, jnp.exp(log_t))
         return jnp.mean(of_y + time_weight * of_t)
 
     def step(carry, n):
@@ -262,7 +269,7 @@ def trained_energy(size, max_noise, num_steps, batch_size, time_weight=1.0):
 
 
 def errors(energy, size, noises):
-    """U - exact at each noise, means over points of the narrow and of the wide mode; [noises, 2]."""
+    """U - exact at each noise, [noises, 2]: means over points of the narrow and the wide mode."""
     rng, found = np.random.default_rng(1), []
     for sigma in noises:
         x, is_wide = two_scales(rng, 4_000, size)

@@ -24,8 +24,12 @@ from ebm_jax.methods.base import per_example
 from ebm_jax.methods.densities import Densities
 from ebm_jax.samplers import random
 
-_MOVES = 3  # of MALA at each temperature; a path of as many leapfrog steps would go round a Gaussian
-_STEP = 1.65  # of MALA at a Gaussian of d values, d^(-1/6) standard deviations (Roberts & Rosenthal)
+_MOVES = (
+    3  # of MALA at each temperature; a path of as many leapfrog steps would go round a Gaussian
+)
+_STEP = (
+    1.65  # of MALA at a Gaussian of d values, d^(-1/6) standard deviations (Roberts & Rosenthal)
+)
 
 
 class Bounds(NamedTuple):

@@ -1,8 +1,8 @@
 """A classifier of the noise level, which fixes the constants that recovery leaves free.
 
 Conditionals, like scores, say nothing of what connects far regions and levels: the relative mass
-of the regions, and each level's normalizing constant. Telling at which level x was drawn does (arXiv
-2601.21025). With log densities l_i = -E_i of levels i, and equally many samples of each, the
+of the regions, and each level's normalizing constant. Telling at which level x was drawn does
+(arXiv 2601.21025). With log densities l_i = -E_i of levels i, and equally many samples of each, the
 cross-entropy of softmax(l) is least where
 
     l_i - l_j = log p_i - log p_j     wherever one of the two has samples.
@@ -11,9 +11,9 @@ The last class is the base distribution, whose density is known, so that every l
 density itself, of normalizing constant 1.
 
 Two terms, in nats. *Neighbors*: level i against i + 1 in the coordinates of x_t, the last level
-against the base. *All levels*: in the coordinates y = x_t / abar_t, in which level i has the density
-abar_i^d exp(-E_i(abar_i y)): points of wide levels lie where the low ones have no data, and mass
-that wandered off there is seen.
+against the base. *All levels*: in the coordinates y = x_t / abar_t, in which level i has the
+density abar_i^d exp(-E_i(abar_i y)): points of wide levels lie where the low ones have no data, and
+mass that wandered off there is seen.
 
 Neighbors have to overlap: where they are told apart with certainty, the term only guards.
 """
@@ -29,9 +29,7 @@ from ebm_jax.samplers import random
 _MOST_LEVELS = 8  # of the second term, which costs an evaluation of each
 
 
-def two_class_losses(
-    gap_at_first: jax.Array, gap_at_second: jax.Array
-) -> jax.Array:
+def two_class_losses(gap_at_first: jax.Array, gap_at_second: jax.Array) -> jax.Array:
     """Cross-entropy of telling two levels apart, at a sample of each; [batch], in nats.
 
     Args:

@@ -63,13 +63,13 @@ def test_the_constants_that_are_best_are_those_of_the_gaussian_at_every_level():
         ]
 
     for wrong in (0.0, 0.3):
-        neighbors, levels = (
-            np.asarray(s) for s in slopes(LOG_Z + wrong * jnp.eye(6)[2])
-        )
+        neighbors, levels = (np.asarray(s) for s in slopes(LOG_Z + wrong * jnp.eye(6)[2]))
         error = neighbors.std(0) / np.sqrt(len(x))
         is_flat = np.abs(neighbors.mean(0)) < 4 * error
         # the level itself, and the two that are told apart from it
-        assert is_flat.tolist() == ([True] * 6 if not wrong else [True, False, False, False, True, True])
+        assert is_flat.tolist() == (
+            [True] * 6 if not wrong else [True, False, False, False, True, True]
+        )
         # of all levels together the common constant is free
         error = levels.std(0) / np.sqrt(len(x))
         assert (np.abs(levels.mean(0)) < 4 * error + 1e-6).all() == (not wrong)
@@ -101,12 +101,16 @@ def test_a_constant_for_each_level_beside_any_network():
 
     mine, of_base = both()
     np.testing.assert_allclose(mine - of_base, 16 * np.array([3.0, 1.0]), rtol=1e-5)
-    start = LevelConstants(EnergyMLP(width=8, depth=1), 2).init(KEY, jnp.zeros((1, 2)), jnp.zeros(1, int))
+    start = LevelConstants(EnergyMLP(width=8, depth=1), 2).init(
+        KEY, jnp.zeros((1, 2)), jnp.zeros(1, int)
+    )
     np.testing.assert_allclose(start["params"]["per_value"], np.log(2 * np.pi) / 2, rtol=1e-6)
 
 
 def test_a_classifier_wants_energies_in_nats():
-    with pytest.raises(ValueError, match=r"expected method\.energy_in_nats=True with it, or 0, got 2"):
+    with pytest.raises(
+        ValueError, match=r"expected method\.energy_in_nats=True with it, or 0, got 2"
+    ):
         RecoveryLikelihood(EnergyMLP(), level_classifier=2.0)
     method = RecoveryLikelihood(EnergyMLP(), energy_in_nats=True, level_classifier=2.0)
     again = RecoveryLikelihood(method.network, energy_in_nats=True, level_classifier=2.0)
@@ -138,9 +142,7 @@ class TwoBowls(nn.Module):
 
 
 FAR = 3 * np.array([[-1.0, 0.0], [1.0, 0.0]])  # at .1 of noise, 20 standard deviations apart
-SCHEDULE = RecoveryLikelihood(
-    EnergyMLP(), num_pairs=3, noise_levels=(0.1, 0.6, 0.95)
-).schedule
+SCHEDULE = RecoveryLikelihood(EnergyMLP(), num_pairs=3, noise_levels=(0.1, 0.6, 0.95)).schedule
 
 
 @pytest.mark.parametrize("weight", [0.0, 10.0])
