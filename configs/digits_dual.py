@@ -24,10 +24,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_steps = 100
     config.training.batch_size = 256
-    config.training.num_steps = 1_000
+    config.training.num_steps = 2_000
     config.training.ema_decay = 0.995
     config.train.log_every = 50
-    config.train.sample_every = 500
+    config.train.sample_every = 1_000
     config.train.checkpoint_every = 500
     config.evaluate.num_samples = 1_797
     config.fid.num_samples = 1_797

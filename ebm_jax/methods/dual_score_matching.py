@@ -9,12 +9,12 @@ Both are regressed on, over all noises,
 
     loss = (t / d) |grad_y U - eps / sqrt(t)|^2 + (t dU/dt - (d - |eps|^2) / 2)^2 / d^2,
 
-log t uniform. The first alone, score matching, leaves a constant free for every t and region; the
+log t uniform. The first alone, score matching, leaves a constant free for every t and region. The
 second ties them to the largest t, where the law is Gaussian and known. Here that is exact:
 
     U(y, t) = U_gauss(y, t) + g(t) f(y, t),
 
-U_gauss the energy of N(mean, covariance + t I), with the data's moments, f the network, and g a fade
+U_gauss the energy of N(mean, covariance + t I) with the data's moments, f the network, and g a fade
 from 1 to 0 at the largest t, by which noise has drowned all else (`check_reaches_base`).
 """
 
@@ -61,10 +61,10 @@ class GaussianBase(NamedTuple):
         variances = self.variances + jnp.asarray(t)[..., None]
         return 0.5 * jnp.sum(along**2 / variances + jnp.log(variances) + _LOG_2PI, axis=-1)
 
-    def sample(self, noise: jax.Array, t: jax.Array) -> jax.Array:
+    def sample(self, noise: jax.Array, t: float) -> jax.Array:
         """A draw for each standard normal noise [batch, ...]."""
         flat = noise.reshape(noise.shape[0], -1) * jnp.sqrt(self.variances + t)
-        return (self.mean + flat @ self.basis.T).reshape(noise.shape)
+        return jnp.reshape(self.mean + flat @ self.basis.T, noise.shape)
 
 
 def dual_losses(
@@ -231,7 +231,7 @@ class DualScoreMatching:
             return jnp.sum(energies), energies
 
         slopes, energies = jax.grad(total, argnums=(0, 1), has_aux=True)(y, log_t)
-        of_y, of_t = dual_losses(*slopes, noise, t)
+        of_y, of_t = dual_losses(slopes[0], slopes[1], noise, t)
         groups = min(self.num_levels, _MAX_GROUPS)
         group = jnp.floor(groups * place).astype(jnp.int32)
         metrics = {

@@ -46,7 +46,10 @@ def make_network(
     known = network.__dataclass_fields__
     if "image_size" not in known:
         of_vectors = network(input_size=int(np.prod(example_shape)), **settings)
-        return of_vectors if len(example_shape) == 1 else FlatImages(of_vectors, example_shape)
+        if len(example_shape) == 1:
+            return of_vectors
+        height, width, channels = example_shape
+        return FlatImages(of_vectors, (height, width, channels))
     if len(example_shape) != 3 or example_shape[0] != example_shape[1]:
         raise ValueError(
             f"{network.__name__} takes square images, not examples of shape {example_shape}: "

@@ -6,7 +6,7 @@ not vary.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.linalg import solve_triangular
@@ -99,7 +99,7 @@ def fit_mixture(
     added = _added_variance(flat, noise_std)
 
     def fit(data: np.ndarray, number: int) -> Mixture:
-        found = GaussianMixture(number, reg_covar=added, random_state=seed).fit(data)
+        found: Any = GaussianMixture(number, reg_covar=added, random_state=seed).fit(data)
         return Mixture(found.weights_, found.means_, found.covariances_)
 
     left_out = flat[num_fitted:]

@@ -142,16 +142,18 @@ def conditional_bounds(
         scaled = 1 / ((1 - betas) / widest + betas / narrowest)
 
         def log_weights(key: jax.Array, x: jax.Array, betas: jax.Array, steps: jax.Array):
-            return samplers.ais(
+            found = samplers.ais(
                 key,
                 energy_path,
                 x,
                 betas,
-                samplers.mala,
+                lambda energy_fn, *step: samplers.mala(energy_fn, *step),
                 num_steps=_MOVES,
                 kernel_params=steps,
                 first_chain=first_chain,
-            ).log_weights
+            )
+            assert isinstance(found, samplers.AISResult)  # and no Info beside it
+            return found.log_weights
 
         index = first_chain + jnp.arange(len(x), dtype=jnp.int32)
         drawn = start.mean + start.std * random.normal(keys[0], index, x)
