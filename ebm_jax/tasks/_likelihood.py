@@ -103,6 +103,33 @@ def crossing(bracket: Bracket) -> list[str]:
     ]
 
 
+def claimed_metrics(
+    log_z: float | None, energies: Mapping[str, SplitEnergy], units: Units
+) -> dict[str, Any] | None:
+    """For the JSON: log Z as the model claims it, and the likelihoods that follow; or None."""
+    if log_z is None:
+        return None
+    nats = {name: -energy.mean - log_z for name, energy in energies.items()}
+    bits = {name: units.bits_per_dim(value) for name, value in nats.items()}
+    return {
+        "log_z": log_z,
+        "log_likelihood_nats": nats,
+        **({"bits_per_dim": bits} if units.bin_width else {}),
+    }
+
+
+def claimed_lines(claimed: Mapping[str, Any] | None) -> list[str]:
+    """A line for the terminal where there is a claim."""
+    if claimed is None:
+        return []
+    values = [
+        f"{name} {nats:.2f} nats"
+        + (f", {claimed['bits_per_dim'][name]:.3f} bits/dim" if "bits_per_dim" in claimed else "")
+        for name, nats in claimed["log_likelihood_nats"].items()
+    ]
+    return [f"the model claims a log Z of {claimed['log_z']:.2f}: {'; '.join(values)}"]
+
+
 def baseline_metrics(baselines: Sequence[Baseline], units: Units) -> list[dict[str, Any]]:
     """For the JSON: the exact likelihoods of the fitted densities."""
     found = []
@@ -189,25 +216,27 @@ def conditional_lines(bounds: Mapping[str, ThroughConditionals], units: Units) -
 def verdict(
     bracket: Bracket, energies: Mapping[str, SplitEnergy], baselines: Sequence[Baseline], split: str
 ) -> str:
-    """Whether a model beats the best of the fitted densities on a split, in one line.
+    """Whether a model beats the fitted densities on a split, in one line.
 
     It does, or does not, where its bracket lies to one side by two standard errors.
     """
-    best = max(baselines, key=lambda baseline: baseline.likelihood[split].mean)
-    nats, exact = log_likelihoods(energies[split], bracket), best.likelihood[split]
-    errors = [
-        2 * np.hypot(nats[f"standard_error_{side}"], exact.standard_error)
-        for side in ("lower", "upper")
-    ]
-    if crossing(bracket):
-        found = "nothing is known of this model beside"
-    elif nats["lower"] - errors[0] > exact.mean:
-        found = "this model beats"
-    elif nats["upper"] + errors[1] < exact.mean:
-        found = "this model does not beat"
-    else:
-        found = "the bracket is too wide, or too uncertain, to tell this model from"
-    return f"{split}, {found} {best.name}"
+    nats, found = log_likelihoods(energies[split], bracket), []
+    for baseline in baselines:
+        exact = baseline.likelihood[split]
+        below, above = (
+            2 * np.hypot(nats[f"standard_error_{side}"], exact.standard_error)
+            for side in ("lower", "upper")
+        )
+        if crossing(bracket):
+            words = "cannot be compared with"
+        elif min(nats["lower"], nats["upper"]) - below > exact.mean:
+            words = "beats"
+        elif max(nats["lower"], nats["upper"]) + above < exact.mean:
+            words = "does not beat"
+        else:
+            words = "cannot, by this bracket and its errors, be told from"
+        found.append(f"{words} {baseline.name}")
+    return f"{split}, this model {', and '.join(found)}"
 
 
 def figure(
@@ -218,7 +247,7 @@ def figure(
 ) -> np.ndarray:
     """log Z, and the log-likelihood or bits/dim of each split, against the temperatures.
 
-    Those of the fitted densities are level lines.
+    Those of the fitted densities on the last split are level lines.
     """
     temperatures = [bracket.num_temperatures for bracket in brackets]
     sides = {
@@ -243,9 +272,10 @@ def figure(
                 [units.bits_per_dim(value) for value in nats] if units.bin_width else nats
             )
     for baseline in baselines:
-        for name, value in baseline.likelihood.items():
-            level = units.bits_per_dim(value.mean) if units.bin_width else value.mean
-            bounds[f"{name}, {baseline.name}"] = [level] * len(temperatures)
+        name = list(energies)[-1]
+        nats = baseline.likelihood[name].mean
+        level = units.bits_per_dim(nats) if units.bin_width else nats
+        bounds[f"{name}, {baseline.name}"] = [level] * len(temperatures)
     likelihood = plotting.Curves(
         "likelihood of images",
         temperatures,

@@ -108,7 +108,9 @@ def _run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result
         *densities.caveats,
     ]  # fmt: skip
     bounds = _through_conditionals(trained, settings, work, images, noise_key)
-    lines = _likelihood.lines(brackets, energies, units)
+    log_z = None if densities.log_z is None else float(densities.log_z[0])
+    claimed = _likelihood.claimed_metrics(log_z, energies, units)
+    lines = _likelihood.lines(brackets, energies, units) + _likelihood.claimed_lines(claimed)
     if bounds:
         lines += _likelihood.conditional_lines(bounds, units)
         meaning.append(
@@ -139,6 +141,7 @@ def _run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result
             "splits_are": {"training": run.data.split, "held out": run.general.held_out_split},
             **_likelihood.metrics(brackets, energies, units),
             "log_z_on_grid": on_grid,
+            "claimed": claimed,
             "through_conditionals": _likelihood.conditional_metrics(bounds, units),
             "baselines": _likelihood.baseline_metrics(fitted, units),
             "tuned": [point._asdict() for point in tuned],
