@@ -115,8 +115,8 @@ def test_variants_are_the_densities_there_are():
     ("variant", "bound"),
     [
         ("checkerboard", 0.06),
-        ("eight_gaussians", 0.06),
-        ("rings", 0.08),
+        ("eight_gaussians", 0.15),
+        ("rings", 0.1),
         ("checkerboard_dual_score_matching", 0.1),
         ("checkerboard_energy_discrepancy", 0.06),
         ("rings_energy_discrepancy", 0.06),

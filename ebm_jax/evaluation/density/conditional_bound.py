@@ -133,7 +133,7 @@ def conditional_bounds(
     a, sigma = noising_steps(densities)
 
     def at_level(level: jax.Array) -> tuple[jax.Array, jax.Array]:
-        keys = jax.random.split(jax.random.fold_in(rng_key, level), 3)
+        keys = jax.random.split(jax.random.fold_in(rng_key, level), 4)
         x = path[level]
         end, start = _ends(densities, level, path)
         energy_path = samplers.geometric_path(start.energy, end)
@@ -160,7 +160,7 @@ def conditional_bounds(
         forward = start.log_z() + log_weights(keys[1], drawn, betas, scaled[1:])
         kernel = samplers.mala(end, scaled[-1])
         settled, _ = samplers.run_chain(
-            keys[0], kernel, x, num_temperatures, first_chain=first_chain
+            keys[3], kernel, x, num_temperatures, first_chain=first_chain
         )
         down = log_weights(keys[2], settled.x, betas[::-1], scaled[:-1][::-1])
         return -end(x) - jnp.stack([start.log_z() - down, forward]), forward - start.log_z() + down
