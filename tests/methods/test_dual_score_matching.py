@@ -290,12 +290,12 @@ def test_two_scales_in_four_dimensions_at_every_noise():
 def test_two_scales_in_a_thousand_dimensions_need_both_derivatives():
     """The modes do not meet where noise is low: only the path through the noises says their mass.
 
-    A nat of a thousand dimensions is an error of mass by e; the modes differ by 1,386 nats.
+    In this short run to a few nats; the energies of the modes differ by 1,386.
     """
-    options = {"max_noise": 400.0, "num_steps": 4_000, "batch_size": 256}
+    options = {"max_noise": 400.0, "num_steps": 1_500, "batch_size": 64}
     noises = (0.1, 1.0, 4.0, 20.0, 400.0)
     dual = errors(trained_energy(1_000, **options), 1_000, noises)
     score_alone = errors(trained_energy(1_000, **options, time_weight=0.0), 1_000, noises)
-    assert np.abs(dual).max() < 3
-    assert np.abs(dual[:, 1] - dual[:, 0]).max() < 3
-    assert np.abs(score_alone[0, 1] - score_alone[0, 0]) > 10
+    assert np.abs(dual).max() < 15
+    assert np.abs(dual[:, 1] - dual[:, 0]).max() < 15
+    assert np.abs(score_alone[0, 1] - score_alone[0, 0]) > 100
