@@ -75,7 +75,7 @@ def test_model_of_a_gaussian_is_that_gaussian_with_its_noise():
 def test_a_short_run_shows_densities_and_is_evaluated(tmp_path, capsys):
     config = toy2d.get_config("checkerboard")
     config.network.update(width=8, depth=1, num_frequencies=4)
-    config.method.update(num_pairs=2, num_steps=2)
+    config.method.update(num_pairs=2, noise_levels=(), num_steps=2)
     config.training.update(batch_size=8, num_steps=2)
     config.train.log_every = 1
     config.optimizer.warmup_steps = 0
@@ -99,12 +99,13 @@ def test_a_short_run_shows_densities_and_is_evaluated(tmp_path, capsys):
 
 
 def test_variants_are_the_densities_there_are():
-    suffix = "_energy_discrepancy"
-    for name in toy2d.VARIANTS:
-        config = toy2d.get_config(name)
-        assert config.data.name == name.removesuffix(suffix)
-        assert (config.method.name == "energy_discrepancy") == name.endswith(suffix)
-    assert {name.removesuffix(suffix) for name in toy2d.VARIANTS} == set(TOY_DENSITIES)
+    assert set(toy2d.DENSITIES) == set(TOY_DENSITIES)
+    assert len(toy2d.VARIANTS) == 3 * len(TOY_DENSITIES)
+    for density in toy2d.DENSITIES:
+        for method in ("recovery_likelihood", *toy2d.METHODS):
+            suffix = "" if method == "recovery_likelihood" else f"_{method}"
+            config = toy2d.get_config(density + suffix)
+            assert (config.data.name, config.method.name) == (density, method)
     with pytest.raises(ValueError, match=r"expected a variant of checkerboard, .*, got 'spiral'"):
         toy2d.get_config("spiral")
 
@@ -113,8 +114,10 @@ def test_variants_are_the_densities_there_are():
 @pytest.mark.parametrize(
     ("variant", "bound"),
     [
-        ("checkerboard", 0.15),
+        ("checkerboard", 0.06),
         ("eight_gaussians", 0.15),
+        ("rings", 0.1),
+        ("checkerboard_dual_score_matching", 0.1),
         ("checkerboard_energy_discrepancy", 0.06),
         ("rings_energy_discrepancy", 0.06),
     ],

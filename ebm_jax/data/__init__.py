@@ -5,6 +5,7 @@ Nothing here imports TensorFlow; tensorflow_datasets is imported by the function
 
 from ebm_jax.data.batches import batch_indices, local_batch
 from ebm_jax.data.dataset import Dataset
+from ebm_jax.data.moments import Moments, moments
 from ebm_jax.data.prefetch import prefetch
 from ebm_jax.data.preprocess import (
     dequantize,
@@ -23,6 +24,7 @@ from ebm_jax.data.sources.toy2d import TOY_DENSITIES, ToyDensity, toy_density
 __all__ = [
     "TOY_DENSITIES",
     "Dataset",
+    "Moments",
     "ToyDensity",
     "batch_indices",
     "dataset_names",
@@ -32,6 +34,7 @@ __all__ = [
     "intensity_scale",
     "load_dataset",
     "local_batch",
+    "moments",
     "pad_images",
     "prefetch",
     "random_flip",

@@ -4,6 +4,7 @@ from ebm_jax.methods.base import Inpainter, Mean, Method, MethodState, Restorer
 from ebm_jax.methods.contrastive_divergence import ContrastiveDivergence
 from ebm_jax.methods.denoising_score_matching import DenoisingScoreMatching
 from ebm_jax.methods.densities import BaseDistribution, Densities
+from ebm_jax.methods.dual_score_matching import DualScoreMatching
 from ebm_jax.methods.energy_discrepancy import EnergyDiscrepancy
 from ebm_jax.methods.recovery_likelihood import RecoveryLikelihood
 
@@ -12,6 +13,7 @@ __all__ = [
     "ContrastiveDivergence",
     "DenoisingScoreMatching",
     "Densities",
+    "DualScoreMatching",
     "EnergyDiscrepancy",
     "Inpainter",
     "Mean",

@@ -68,6 +68,8 @@ class Densities(NamedTuple):
     conditional: (t, x_{t+1}) -> energy_fn of x_t given x_{t+1}; None with a single level.
     conditional_start: (rng_key, t [], x_{t+1}) -> where chains on that conditional start.
     conditional_std: float [num_levels]: of x_t given x_{t+1} where the data do not vary.
+    num_conditionals: n, of how many levels, the lowest first, `conditional` depends on x_{t+1};
+        that of level n is its marginal density. The sampler goes down from there.
     log_z: float [num_levels], the log normalizing constants that the method claims; None: unknown.
     caveats: sentences that belong beside every likelihood of this model.
     """
@@ -80,6 +82,7 @@ class Densities(NamedTuple):
     conditional: Callable[[jax.Array, jax.Array], EnergyFn] | None = None
     conditional_start: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None = None
     conditional_std: jax.Array | None = None
+    num_conditionals: int = 0
     log_z: jax.Array | None = None
     caveats: tuple[str, ...] = ()
 

@@ -2,6 +2,7 @@
 
 from ebm_jax.methods.contrastive_divergence import ContrastiveDivergence
 from ebm_jax.methods.denoising_score_matching import DenoisingScoreMatching
+from ebm_jax.methods.dual_score_matching import DualScoreMatching
 from ebm_jax.methods.energy_discrepancy import EnergyDiscrepancy
 from ebm_jax.methods.recovery_likelihood import RecoveryLikelihood
 
@@ -10,4 +11,5 @@ METHODS = {
     "contrastive_divergence": ContrastiveDivergence,
     "denoising_score_matching": DenoisingScoreMatching,
     "energy_discrepancy": EnergyDiscrepancy,
+    "dual_score_matching": DualScoreMatching,
 }

@@ -9,8 +9,10 @@ from ebm_jax.networks.energy_fn import (
     normalize_params,
 )
 from ebm_jax.networks.ensemble import Ensemble
+from ebm_jax.networks.flat_images import FlatImages
 from ebm_jax.networks.function import FunctionNetwork
 from ebm_jax.networks.igebm import IgebmConvNet, IgebmResNet
+from ebm_jax.networks.level_constants import LevelConstants
 from ebm_jax.networks.mdsm import MdsmResNet
 from ebm_jax.networks.mlp import EnergyMLP
 from ebm_jax.networks.recovery_resnet import RecoveryResNet
@@ -18,9 +20,11 @@ from ebm_jax.networks.recovery_resnet import RecoveryResNet
 __all__ = [
     "EnergyMLP",
     "Ensemble",
+    "FlatImages",
     "FunctionNetwork",
     "IgebmConvNet",
     "IgebmResNet",
+    "LevelConstants",
     "MdsmResNet",
     "RecoveryResNet",
     "bind",

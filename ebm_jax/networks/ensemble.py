@@ -42,6 +42,11 @@ class Ensemble(nn.Module):
         return getattr(self.base, "num_classes", None)
 
     @property
+    def has_level_constants(self) -> bool:
+        """Whether each network has a constant per noise level."""
+        return getattr(self.base, "has_level_constants", False)
+
+    @property
     def spectral_norm_mode(self) -> Callable[[tuple[str, ...]], str | None] | None:
         """That of the networks; None where they have none."""
         mode = getattr(self.base, "spectral_norm_mode", None)

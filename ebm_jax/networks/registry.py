@@ -3,8 +3,10 @@
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
+from ebm_jax.networks.flat_images import FlatImages
 from ebm_jax.networks.igebm import IgebmConvNet, IgebmResNet
 from ebm_jax.networks.mdsm import MdsmResNet
 from ebm_jax.networks.mlp import EnergyMLP
@@ -32,7 +34,7 @@ def make_network(
 
     Args:
       network: of NETWORKS: its fields `image_size` and `channels`, or `input_size`, are taken from
-        example_shape, [height, width, channels] or [size].
+        example_shape, [height, width, channels] or [size]; one of vectors sees images flattened.
       dtype, formulation: of its arithmetic, where it has convolutions.
       settings: of its fields; num_classes 0 is None.
     Raises:
@@ -43,12 +45,11 @@ def make_network(
         settings["num_classes"] = settings["num_classes"] or None
     known = network.__dataclass_fields__
     if "image_size" not in known:
-        if len(example_shape) != 1:
-            raise ValueError(
-                f"network.name: expected a network of images, as examples have the shape "
-                f"{example_shape}, got one of vectors, {network.__name__}"
-            )
-        return network(input_size=example_shape[0], **settings)
+        of_vectors = network(input_size=int(np.prod(example_shape)), **settings)
+        if len(example_shape) == 1:
+            return of_vectors
+        height, width, channels = example_shape
+        return FlatImages(of_vectors, (height, width, channels))
     if len(example_shape) != 3 or example_shape[0] != example_shape[1]:
         raise ValueError(
             f"{network.__name__} takes square images, not examples of shape {example_shape}: "

@@ -279,6 +279,10 @@ def _make_method(config: ml_collections.ConfigDict, dataset: data.Dataset) -> Me
     for name in ("low", "high"):
         if name in known:
             values[name] = config.data[name]
+    if "data_moments" in known:
+        values["data_moments"] = data.moments(
+            dataset, config.data.low, config.data.high, dequantized=config.data.dequantize
+        )
     values["sampler"] = read_section(config, "sampler", settings.sampler_settings(cls))
     for group in groups(config, "network"):  # of several networks: each named after its field
         values[group or "network"] = _make_network(config, group, dataset)

@@ -1,10 +1,11 @@
 """Likelihoods as tables, sentences, numbers for JSON, and a figure."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ebm_jax.evaluation.density.baselines import Baseline, Likelihood
 from ebm_jax.evaluation.density.log_likelihood import (
     Bracket,
     SplitEnergy,
@@ -102,10 +103,152 @@ def crossing(bracket: Bracket) -> list[str]:
     ]
 
 
+def claimed_metrics(
+    log_z: float | None, energies: Mapping[str, SplitEnergy], units: Units
+) -> dict[str, Any] | None:
+    """For the JSON: log Z as the model claims it, and the likelihoods that follow; or None."""
+    if log_z is None:
+        return None
+    nats = {name: -energy.mean - log_z for name, energy in energies.items()}
+    bits = {name: units.bits_per_dim(value) for name, value in nats.items()}
+    return {
+        "log_z": log_z,
+        "log_likelihood_nats": nats,
+        **({"bits_per_dim": bits} if units.bin_width else {}),
+    }
+
+
+def claimed_lines(claimed: Mapping[str, Any] | None) -> list[str]:
+    """A line for the terminal where there is a claim."""
+    if claimed is None:
+        return []
+    values = [
+        f"{name} {nats:.2f} nats"
+        + (f", {claimed['bits_per_dim'][name]:.3f} bits/dim" if "bits_per_dim" in claimed else "")
+        for name, nats in claimed["log_likelihood_nats"].items()
+    ]
+    return [f"the model claims a log Z of {claimed['log_z']:.2f}: {'; '.join(values)}"]
+
+
+def baseline_metrics(baselines: Sequence[Baseline], units: Units) -> list[dict[str, Any]]:
+    """For the JSON: the exact likelihoods of the fitted densities."""
+    found = []
+    for baseline in baselines:
+        splits = {
+            name: {
+                "log_likelihood_nats": value.mean,
+                "standard_error": value.standard_error,
+                **({"bits_per_dim": units.bits_per_dim(value.mean)} if units.bin_width else {}),
+            }
+            for name, value in baseline.likelihood.items()
+        }
+        found.append({"num_components": baseline.num_components, "splits": splits})
+    return found
+
+
+def baseline_lines(baselines: Sequence[Baseline], units: Units) -> list[str]:
+    """A line for each fitted density."""
+    lines = []
+    for baseline in baselines:
+        values = [
+            f"{name} {value.mean:.2f} +- {value.standard_error:.2f} nats"
+            + (f", {units.bits_per_dim(value.mean):.3f} bits/dim" if units.bin_width else "")
+            for name, value in baseline.likelihood.items()
+        ]
+        lines.append(f"{baseline.name}, exact: {'; '.join(values)}")
+    return lines
+
+
+class ThroughConditionals(NamedTuple):
+    """The bound on a split's likelihood through the conditionals, by both ways of annealing.
+
+    widths: of log Z's brackets, mean over the images, [levels].
+    """
+
+    lower: Likelihood
+    upper: Likelihood
+    widths: list[float]
+    num_images: int
+
+
+def conditional_metrics(bounds: Mapping[str, ThroughConditionals], units: Units) -> dict[str, Any]:
+    """For the JSON."""
+    return {
+        name: {
+            "num_images": bound.num_images,
+            "log_likelihood_nats": {
+                "lower": bound.lower.mean,
+                "upper": bound.upper.mean,
+                "standard_error_lower": bound.lower.standard_error,
+                "standard_error_upper": bound.upper.standard_error,
+            },
+            **(
+                {
+                    "bits_per_dim": {
+                        "lower": units.bits_per_dim(bound.upper.mean),
+                        "upper": units.bits_per_dim(bound.lower.mean),
+                    }
+                }
+                if units.bin_width
+                else {}
+            ),
+            "widths_of_log_z_by_level": bound.widths,
+        }
+        for name, bound in bounds.items()
+    }
+
+
+def conditional_lines(bounds: Mapping[str, ThroughConditionals], units: Units) -> list[str]:
+    """A line for each split."""
+    lines = []
+    for name, bound in bounds.items():
+        sides = " to ".join(
+            f"{side.mean:.2f} +- {side.standard_error:.2f}" for side in (bound.lower, bound.upper)
+        )
+        line = f"through the conditionals, {name}, {bound.num_images:,} images: {sides} nats"
+        if units.bin_width:
+            low, high = (units.bits_per_dim(side.mean) for side in (bound.upper, bound.lower))
+            line += f", {low:.3f} to {high:.3f} bits/dim"
+        lines.append(line)
+    return lines
+
+
+def verdict(
+    bracket: Bracket, energies: Mapping[str, SplitEnergy], baselines: Sequence[Baseline], split: str
+) -> str:
+    """Whether a model beats the fitted densities on a split, in one line.
+
+    It does, or does not, where its bracket lies to one side by two standard errors.
+    """
+    nats, found = log_likelihoods(energies[split], bracket), []
+    for baseline in baselines:
+        exact = baseline.likelihood[split]
+        below, above = (
+            2 * np.hypot(nats[f"standard_error_{side}"], exact.standard_error)
+            for side in ("lower", "upper")
+        )
+        if crossing(bracket):
+            words = "cannot be compared with"
+        elif min(nats["lower"], nats["upper"]) - below > exact.mean:
+            words = "beats"
+        elif max(nats["lower"], nats["upper"]) + above < exact.mean:
+            words = "does not beat"
+        else:
+            words = "cannot, by this bracket and its errors, be told from"
+        found.append(f"{words} {baseline.name}")
+    return f"{split}, this model {', and '.join(found)}"
+
+
 def figure(
-    brackets: Sequence[Bracket], energies: Mapping[str, SplitEnergy], units: Units
+    brackets: Sequence[Bracket],
+    energies: Mapping[str, SplitEnergy],
+    baselines: Sequence[Baseline],
+    units: Units,
 ) -> np.ndarray:
-    """log Z, and the log-likelihood or bits/dim of each split, against the temperatures."""
+    """log Z, and the log-likelihood or bits/dim of each split, against the temperatures.
+
+    Those of the fitted densities on the last split are level lines.
+    """
     temperatures = [bracket.num_temperatures for bracket in brackets]
     sides = {
         "forward": [bracket.forward for bracket in brackets],
@@ -128,6 +271,11 @@ def figure(
             bounds[f"{name}, {way}"] = (
                 [units.bits_per_dim(value) for value in nats] if units.bin_width else nats
             )
+    for baseline in baselines:
+        name = list(energies)[-1]
+        nats = baseline.likelihood[name].mean
+        level = units.bits_per_dim(nats) if units.bin_width else nats
+        bounds[f"{name}, {baseline.name}"] = [level] * len(temperatures)
     likelihood = plotting.Curves(
         "likelihood of images",
         temperatures,

@@ -2,15 +2,22 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ebm_jax import parallel, samplers
-from ebm_jax.evaluation.density import annealing, log_likelihood
+from ebm_jax.evaluation.density import (
+    annealing,
+    baselines,
+    conditional_bound,
+    log_likelihood,
+)
 from ebm_jax.evaluation.density.annealing import AdaptedTemperature, Ladder, Path
+from ebm_jax.evaluation.density.baselines import Baseline, Likelihood
 from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.methods.base import Params
 from ebm_jax.methods.densities import Densities
@@ -45,6 +52,20 @@ class Settings:
     reverse_steps: int = setting(
         300, "of HMC from training images, before reverse annealing; or 0", at_least=0
     )
+    num_components: tuple[int, ...] = setting(
+        (2, 5, 10, 20), "of the mixture of Gaussians beside the model, the best of these on images "
+        "left out; (): one Gaussian alone", at_least=1,
+    )  # fmt: skip
+    num_fitted: int = setting(
+        10_000, "training images at most, that the Gaussians are fitted to", at_least=2
+    )
+    num_conditional_images: int = setting(
+        100, "of each split, for the bound through a model's conditionals, if it has any; 0: none",
+        at_least=0,
+    )  # fmt: skip
+    num_conditional_temperatures: int = setting(
+        50, "of annealing from the Gaussian factor to each conditional", at_least=1
+    )
 
 
 def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
@@ -68,10 +89,11 @@ def _run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result
         "training": run.random_examples(run.dataset, settings.num_images),
         "held out": run.random_examples(run.held_out(), settings.num_images),
     }
+    noise_key = jax.random.fold_in(run.key("likelihood"), 3)
+    fitted = _baselines(trained, settings, work, images, noise_key)
     annealed = _Annealing(trained, settings, work, levels)
     brackets, tuned, roughness = annealed.brackets(images["training"])
     stuck = [f"{point.segment + point.beta:.4g}" for point in tuned if point.is_stuck]
-    noise_key = jax.random.fold_in(run.key("likelihood"), 3)
     energies = {
         name: log_likelihood.split_energy(trained.energies(noise_key, 0, x))
         for name, x in images.items()
@@ -85,7 +107,25 @@ def _run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result
         *_likelihood.crossing(brackets[-1]),
         *densities.caveats,
     ]  # fmt: skip
-    lines = _likelihood.lines(brackets, energies, units)
+    bounds = _through_conditionals(trained, settings, work, images, noise_key)
+    log_z = None if densities.log_z is None else float(densities.log_z[0])
+    claimed = _likelihood.claimed_metrics(log_z, energies, units)
+    lines = _likelihood.lines(brackets, energies, units) + _likelihood.claimed_lines(claimed)
+    if bounds:
+        lines += _likelihood.conditional_lines(bounds, units)
+        meaning.append(
+            "Through the conditionals: a lower bound on the log-likelihood of the chain that "
+            "sampling goes down, whose conditionals' log Z are annealed in reverse and forward; "
+            "with the forward ones it is too high by their error."
+        )
+    if fitted:
+        lines += _likelihood.baseline_lines(fitted, units)
+        meaning.append(_likelihood.verdict(brackets[-1], energies, fitted, "held out"))
+    else:
+        meaning.append(
+            "No Gaussian stands beside the model: these images have neither noise nor "
+            "dequantization, and where pixels do not vary its density has no bound."
+        )
     on_grid = None
     if run.dataset.example_shape == (2,) and densities.base.box is None:
         lowest = densities.energy(jnp.asarray(0))
@@ -101,11 +141,14 @@ def _run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result
             "splits_are": {"training": run.data.split, "held out": run.general.held_out_split},
             **_likelihood.metrics(brackets, energies, units),
             "log_z_on_grid": on_grid,
+            "claimed": claimed,
+            "through_conditionals": _likelihood.conditional_metrics(bounds, units),
+            "baselines": _likelihood.baseline_metrics(fitted, units),
             "tuned": [point._asdict() for point in tuned],
             **_movement.metrics(roughness, "starts of reverse annealing", stuck),
         },
         summary=[*lines, *meaning, *_movement.warning(roughness, stuck, "tuned temperatures")],
-        figures={"likelihood": _likelihood.figure(brackets, energies, units)},
+        figures={"likelihood": _likelihood.figure(brackets, energies, fitted, units)},
     )
 
 
@@ -311,6 +354,117 @@ class _Annealing:
             work.save_state(name, here)
             work.advance(int(shares[n]), {"log w": float(np.mean(log_weights))})
         return log_weights
+
+
+def _baselines(
+    trained: TrainedRun,
+    settings: Settings,
+    work: ResumableWork,
+    images: Mapping[str, np.ndarray],
+    noise_key: jax.Array,
+) -> list[Baseline]:
+    """A Gaussian and a mixture, on the noisy images of the model's own energies.
+
+    None of them where images have neither noise nor dequantization.
+    """
+    run, densities = trained.run, trained.run.method.densities(trained.params)
+    a_bar, noise_std = (float(v[0]) for v in (densities.a_bar, densities.sigma_bar))
+    if run.has_images and not noise_std and not run.data.dequantize:
+        return []
+    fields = ("num_images", "num_components", "num_fitted")
+    piece = work.piece(
+        "baselines",
+        trained.fingerprint(**{field: getattr(settings, field) for field in fields}),
+    )
+    if (saved := piece.load("mixture")) is None:
+        x = a_bar * run.random_examples(run.dataset, settings.num_fitted)
+        mixtures = [baselines.fit_gaussian(x, noise_std)]
+        if settings.num_components:
+            seed = run.sampling.seed
+            mixtures.append(baselines.fit_mixture(x, noise_std, settings.num_components, seed))
+        piece.save(
+            "mixture",
+            {f"{name}_{i}": value for i, mixture in enumerate(mixtures)
+             for name, value in mixture._asdict().items()},
+        )  # fmt: skip
+    else:
+        mixtures = [
+            baselines.Mixture(*(saved[f"{name}_{i}"] for name in baselines.Mixture._fields))
+            for i in range(len(saved) // len(baselines.Mixture._fields))
+        ]
+    noisy = {
+        name: np.asarray(densities.noised(noise_key, 0, jnp.asarray(x), jnp.arange(len(x))))
+        for name, x in images.items()
+    }
+    return [baselines.baseline(mixture, noisy) for mixture in mixtures]
+
+
+def _through_conditionals(
+    trained: TrainedRun,
+    settings: Settings,
+    work: ResumableWork,
+    images: Mapping[str, np.ndarray],
+    noise_key: jax.Array,
+) -> dict[str, _likelihood.ThroughConditionals]:
+    """The likelihood of the sampler by split, on the first of the images; {} without conditionals.
+
+    The images have the noise of the model's own energies.
+    """
+    run = trained.run
+    if (
+        not settings.num_conditional_images
+        or not run.method.densities(trained.params).num_conditionals
+    ):
+        return {}
+    key = jax.random.fold_in(run.key("likelihood"), 6)
+
+    def path(params: Params, x: jax.Array, index: jax.Array) -> tuple[Densities, jax.Array]:
+        densities = run.method.densities(params)
+        noised = densities.noised(noise_key, 0, x, index)
+        return densities, conditional_bound.noising_path(key, densities, noised, index)
+
+    @jax.jit
+    def tuned(params: Params, x: jax.Array, index: jax.Array) -> jax.Array:
+        return conditional_bound.tune_steps(
+            jax.random.fold_in(key, 1), *path(params, x, index), num_steps=settings.tuning_steps,
+            target_acceptance=settings.target_acceptance,
+        )  # fmt: skip
+
+    def bounds(common: Any, x: jax.Array, index: jax.Array) -> dict[str, jax.Array]:
+        found = conditional_bound.conditional_bounds(
+            jax.random.fold_in(key, 2), *path(common["params"], x, index), common["steps"],
+            index[0], num_temperatures=settings.num_conditional_temperatures,
+        )  # fmt: skip
+        return found._asdict()
+
+    fields = (
+        "num_conditional_images", "num_conditional_temperatures", "num_images", "tuning_steps",
+        "target_acceptance", "num_chains",
+    )  # fmt: skip
+    piece = work.piece(
+        "conditionals",
+        trained.fingerprint(**{field: getattr(settings, field) for field in fields}),
+    )
+    number = min(settings.num_conditional_images, *(len(x) for x in images.values()))
+    work.begin("conditionals", number * len(images))
+    rows = np.arange(settings.num_chains) % len(images["training"])
+    steps = parallel.whole(
+        tuned(
+            parallel.everywhere(trained.params), parallel.spread(images["training"][rows]),
+            parallel.spread(np.arange(settings.num_chains, dtype=np.int32)),
+        )
+    )  # fmt: skip
+    common, found = {"params": trained.params, "steps": steps}, {}
+    for name, x in images.items():
+        values = piece.map_batches(
+            name.replace(" ", "_"), bounds, common,
+            (x[:number], np.arange(number, dtype=np.int32)), batch_size=run.sampling.batch_size,
+        )  # fmt: skip
+        found[name] = _likelihood.ThroughConditionals(
+            Likelihood.of(values["lower"]), Likelihood.of(values["upper"]),
+            values["widths"].mean(0).tolist(), number,
+        )  # fmt: skip
+    return found
 
 
 def _no_end(tuned: list[AdaptedTemperature], segment: int) -> str:

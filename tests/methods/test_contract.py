@@ -14,6 +14,7 @@ from flax.traverse_util import flatten_dict
 from reference_files import jit_once
 
 from ebm_jax import samplers
+from ebm_jax.data import Moments
 from ebm_jax.methods import (
     ContrastiveDivergence,
     DenoisingScoreMatching,
@@ -26,10 +27,11 @@ from ebm_jax.methods import (
     Restorer,
 )
 from ebm_jax.methods.denoising_score_matching import AnnealedLangevinSampler
+from ebm_jax.methods.dual_score_matching import DualScoreMatching, DualScoreSampler
 from ebm_jax.methods.energy_discrepancy import EnergyDiscrepancy, EnergyDiscrepancySampler
 from ebm_jax.methods.recovery_likelihood import RecoverySampler
 from ebm_jax.methods.registry import METHODS
-from ebm_jax.networks import EnergyMLP, IgebmResNet, MdsmResNet, RecoveryResNet
+from ebm_jax.networks import EnergyMLP, FlatImages, IgebmResNet, MdsmResNet, RecoveryResNet
 from ebm_jax.samplers.random import Blend
 
 KEY = jax.random.key(0)
@@ -54,6 +56,16 @@ discrepancy = functools.partial(
     EnergyDiscrepancy, num_points=3, sampler=EnergyDiscrepancySampler(num_steps=4)
 )
 
+
+def dual(network, **sampler):
+    """Dual score matching of data of a given size."""
+    size = int(np.prod(network.input_shape))
+    return DualScoreMatching(
+        network, Moments(np.full(size, 0.5), np.eye(size) / 12), min_noise=0.1, max_noise=100.0,
+        num_levels=3, sampler=DualScoreSampler(num_steps=2, **sampler),
+    )  # fmt: skip
+
+
 # 'name in METHODS/what' -> method
 CASES: dict[str, Method] = {
     "recovery_likelihood/images": recovery(
@@ -61,6 +73,11 @@ CASES: dict[str, Method] = {
     ),
     "recovery_likelihood/vectors": recovery(MLP),
     "recovery_likelihood/gaussian transitions": recovery(MLP, transition="gaussian"),
+    "recovery_likelihood/level classifier": recovery(
+        RecoveryResNet(**IMAGES, multipliers=(1,), num_blocks=1),
+        energy_in_nats=True,
+        level_classifier=1.0,
+    ),
     "contrastive_divergence/images": divergence(IGEBM()),
     "contrastive_divergence/classes": divergence(IGEBM(num_classes=3)),
     "contrastive_divergence/persistent": divergence(MLP, chain_init="persistent"),
@@ -71,6 +88,8 @@ CASES: dict[str, Method] = {
     "denoising_score_matching/vectors": score_matching(MLP),
     "energy_discrepancy/images": discrepancy(MdsmResNet(**IMAGES, multipliers=(1,), num_blocks=1)),
     "energy_discrepancy/vectors": discrepancy(MLP),
+    "dual_score_matching/images": dual(FlatImages(EnergyMLP(64, width=8, depth=1), (8, 8, 1))),
+    "dual_score_matching/vectors": dual(MLP, kind="langevin"),
 }
 
 # Additive constants: energies differ by them, losses of differences and of gradients do not.

@@ -59,6 +59,7 @@ DENSITIES = Densities(
     conditional,
     lambda rng_key, level, x_noisy: x_noisy / SCHEDULE.multiplier[level],
     SCHEDULE.conditional_std,
+    num_conditionals=5,
 )
 
 
@@ -99,7 +100,7 @@ def small_config(config):
     config.long_run.update(num_steps=20, num_chains=16, sampler="mala")
     config.likelihood.update(
         num_temperatures=(12,), num_chains=16, tuning_steps=20, num_images=20, reverse_steps=5,
-        max_levels=2,
+        max_levels=2, num_components=(2,), num_conditional_images=8, num_conditional_temperatures=4,
     )  # fmt: skip
     return config
 

@@ -19,8 +19,9 @@ def small(config):
     # Reverse weights have heavy tails: of four seeds two are three of their own errors off.
     config.sampling.seed = 1
     config.likelihood.update(
-        num_temperatures=(30, 120), num_chains=64, tuning_steps=20, num_images=100, reverse_steps=5
-    )
+        num_temperatures=(30, 120), num_chains=64, tuning_steps=20, num_images=100, reverse_steps=5,
+        num_conditional_images=40, num_conditional_temperatures=20,
+    )  # fmt: skip
     return config
 
 
@@ -46,6 +47,7 @@ def test_metrics_are_those_of_the_density_also_after_an_interrupt(tmp_path, monk
         assert split["bits_per_dim"]["upper"] == pytest.approx(bits)
         assert f"{bits:.3f} bits/dim" in said
     assert "upper bounds, and bits/dim lower bounds" in said
+    check_beside(result, said)
     assert "Gaussian noise of 0.01 model units" in result["statement"][0]
     assert result["measured_on"]["checkpoint_step"] == 7
     assert result["levels_passed"] == [5, 4, 3, 2, 1, 0]
@@ -62,9 +64,34 @@ def test_metrics_are_those_of_the_density_also_after_an_interrupt(tmp_path, monk
     assert not (tmp_path / "interrupted/likelihood/partial").exists()
 
 
+def check_beside(result, said):
+    """The sampler's own likelihood, exact here, and the Gaussians, of which this model is one."""
+    truth = -2 - TRUTH  # E log p(x_0) of four values
+    for name in ("training", "held out"):
+        through = result["through_conditionals"][name]
+        nats = through["log_likelihood_nats"]
+        assert through["num_images"] == 40
+        assert nats["lower"] < truth + 4 * nats["standard_error_lower"]
+        assert nats["upper"] > truth - 4 * nats["standard_error_upper"]
+        assert -0.5 < nats["upper"] - nats["lower"] < 3  # of six log Z, 20 temperatures each
+        assert len(through["widths_of_log_z_by_level"]) == 6
+        bits = -nats["upper"] / (4 * np.log(2)) + np.log2(127.5)
+        assert through["bits_per_dim"]["lower"] == pytest.approx(bits)
+    gaussian, mixture = result["baselines"]
+    assert gaussian["num_components"] == 1
+    assert mixture["num_components"] in (2, 5, 10, 20)
+    held_out = gaussian["splits"]["held out"]
+    assert abs(held_out["log_likelihood_nats"] - truth) < 4 * held_out["standard_error"]
+    assert "one Gaussian, exact: training" in said
+    assert "held out, this model cannot, by this bracket and its errors, be told from one" in said
+    assert result["claimed"] is None
+
+
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
+        ({"num_components": (2, 97)}, "num_components: expected at most 96, the images .* got 97"),
+        ({"num_conditional_images": -1}, "num_conditional_images: expected a whole number >= 0"),
         ({"num_chains": 12}, "num_chains: expected a multiple of the 8 devices, such as 16, "),
         ({"num_temperatures": ()}, "num_temperatures: expected one number or more, got none"),
         ({"num_temperatures": (4,)}, "num_temperatures: expected at least 6, .* got 4"),

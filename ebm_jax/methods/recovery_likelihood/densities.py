@@ -50,6 +50,7 @@ def langevin_densities(
         conditional,
         lambda rng_key, level, x_noisy: x_noisy / multiplier[level],
         schedule.conditional_std,
+        num_conditionals=schedule.num_pairs - 1,
     )
 
 
@@ -94,4 +95,5 @@ def gaussian_densities(
         conditional=conditional,
         conditional_start=conditional_start,
         conditional_std=jnp.append(schedule.conditional_std[1:], 1.0),
+        num_conditionals=max(schedule.num_pairs - 2, 0),  # x_T says nothing of x_{T-1}
     )

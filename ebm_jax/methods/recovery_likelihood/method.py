@@ -14,12 +14,18 @@ from ebm_jax.energy import EnergyFn
 from ebm_jax.methods import base
 from ebm_jax.methods.base import Index, MethodState, Params
 from ebm_jax.methods.densities import Densities
-from ebm_jax.methods.recovery_likelihood import sampling, transitions
+from ebm_jax.methods.recovery_likelihood import level_classifier, sampling, transitions
 from ebm_jax.methods.recovery_likelihood.densities import gaussian_densities, langevin_densities
 from ebm_jax.methods.recovery_likelihood.loss import Pairs, recovery_losses, sample_pairs
 from ebm_jax.methods.recovery_likelihood.transitions import LevelEnergy, Transition
+from ebm_jax.networks.level_constants import LevelConstants
 from ebm_jax.samplers import energy_and_grad, norm, random
 from ebm_jax.settings import check, setting
+
+_CLASSIFIER_TERMS = {
+    "neighbors": level_classifier.neighbor_losses,
+    "levels": level_classifier.level_losses,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +60,12 @@ class RecoveryLikelihood:
     'energy_pos', 'energy_neg', 'displacement' (L2 distance from a chain's start x_{t+1} to its end
     as x_t, as published), 'chain_grad_norm' (of the conditional energy in y, at the last step).
 
-    network: called as network(y, t) -> [batch]. schedule: the noise levels, made of the settings.
+    With a weight `level_classifier` the two terms of that module are added, metrics
+    'classifier_of_neighbors' and 'classifier_of_levels', and the densities claim log_z = 0.
+
+    network: called as network(y, t) -> [batch]; with a level classifier it becomes one with a
+    constant per level, `LevelConstants`, unless it has them. schedule: the noise levels, made of
+    the settings.
 
     Raises:
       ValueError: for a value that a setting cannot have, or settings that exclude each other.
@@ -84,6 +95,12 @@ class RecoveryLikelihood:
         "step", "of the gaussian transition: the paper's sigma_{t+1}^2, or posterior",
         one_of=transitions.VARIANCES,
     )  # fmt: skip
+    level_classifier: float = setting(
+        0.0,
+        "weight of a classifier of the level, which fixes every level's normalizing constant and "
+        "the relative mass of far regions; 0: none, as published",
+        at_least=0,
+    )
     sampler: RecoverySampler = RecoverySampler()
     schedule: NoiseSchedule = dataclasses.field(init=False, repr=False)
 
@@ -104,9 +121,18 @@ class RecoveryLikelihood:
                 f"sampler.restore_level: expected one of the levels 1 to {self.num_pairs}, got "
                 f"{self.sampler.restore_level}"
             )
+        if self.level_classifier and not self.energy_in_nats:
+            raise ValueError(
+                "method.level_classifier compares energies in nats: expected "
+                "method.energy_in_nats=True with it, or 0, got "
+                f"{self.level_classifier:g}"
+            )
         with jax.ensure_compile_time_eval():
             schedule = make_schedule(self.num_pairs, self.noise_levels)
         object.__setattr__(self, "schedule", schedule)
+        if self.level_classifier and not getattr(self.network, "has_level_constants", False):
+            network = LevelConstants(self.network, self.num_pairs)
+            object.__setattr__(self, "network", network)
 
     @property
     def energy_scale(self) -> jax.Array:
@@ -187,8 +213,19 @@ class RecoveryLikelihood:
             "chain_grad_norm": grad_norm,
         }
         metrics = base.metrics_per_level(values, level, self.num_pairs)
+        loss = jnp.mean(losses)
+        if self.level_classifier:
+            densities = self._densities(self._level_energy(normalized))
+            terms = {
+                f"classifier_of_{name}": term(
+                    jax.random.fold_in(rng_key, i), densities, batch["image"], index
+                )
+                for i, (name, term) in enumerate(_CLASSIFIER_TERMS.items())
+            }
+            loss += self.level_classifier * sum(jnp.mean(term) for term in terms.values())
+            metrics |= {name: base.mean_over_batch(term) for name, term in terms.items()}
         new_state = method_state._replace(shared=power_state)
-        return jnp.mean(losses), (new_state, jax.lax.stop_gradient(metrics))
+        return loss, (new_state, jax.lax.stop_gradient(metrics))
 
     def _negatives(
         self, rng_key: jax.Array, marginal: EnergyFn, pairs: Pairs, index: jax.Array
@@ -222,6 +259,9 @@ class RecoveryLikelihood:
     def level_energy(self, params: Params) -> LevelEnergy:
         """(t) -> the marginal energy E(y, t) / s_t^2 of y_t, the parameters normalized once."""
         normalized, _ = networks.normalize_params(self.network, params)
+        return self._level_energy(normalized)
+
+    def _level_energy(self, normalized: Params) -> LevelEnergy:
         scale = self.energy_scale
         return lambda level: networks.bind(self.network, normalized, level, scale=scale[level])
 
@@ -248,11 +288,16 @@ class RecoveryLikelihood:
 
     def densities(self, params: Params) -> Densities:
         """With Langevin chains pair t's energy is that of x_t, with Gaussian ones of x_{t+1}."""
-        level_energy = self.level_energy(params)
+        return self._densities(self.level_energy(params))
+
+    def _densities(self, level_energy: LevelEnergy) -> Densities:
         if self.transition == "gaussian":
-            return gaussian_densities(level_energy, self.schedule, self.sampling_transition)
-        scale = self.schedule.langevin_scale(self.step_scale, self.step_growth)
-        return langevin_densities(level_energy, self.schedule, scale)
+            found = gaussian_densities(level_energy, self.schedule, self.sampling_transition)
+        else:
+            scale = self.schedule.langevin_scale(self.step_scale, self.step_growth)
+            found = langevin_densities(level_energy, self.schedule, scale)
+        log_z = jnp.zeros(found.num_levels) if self.level_classifier else None
+        return found._replace(log_z=log_z)
 
     def inpaint(
         self,

@@ -11,6 +11,7 @@ import ml_collections
 
 RECOVERY, CD = "method:recovery_likelihood", "method:contrastive_divergence"
 DSM, ED = "method:denoising_score_matching", "method:energy_discrepancy"
+DUAL = "method:dual_score_matching"
 
 TABLE: dict[str, tuple[Any, str]] = {
     # Outside of every section
@@ -98,6 +99,7 @@ TABLE: dict[str, tuple[Any, str]] = {
     f"{RECOVERY}.energy_in_nats": (True, "the chain on the output itself, in closed form"),
     f"{RECOVERY}.noise_scale": (0.0, "the chain in closed form, without any noise"),
     f"{RECOVERY}.transition_variance": ("posterior", "the variance of the negatives"),
+    f"{RECOVERY}.level_classifier": (2.0, "twice the two terms, of energies with constants"),
     "sampler:recovery_likelihood.num_steps": (3, "steps at each level, in closed form"),
     "sampler:recovery_likelihood.noise_scale": (0.0, "samples in closed form of their starts"),
     "sampler:recovery_likelihood.inpaint_rounds": (2, "rounds at each level"),
@@ -143,6 +145,13 @@ TABLE: dict[str, tuple[Any, str]] = {
     "sampler:energy_discrepancy.num_steps": (6, "steps, half of them annealed"),
     "sampler:energy_discrepancy.step_size": (0.2, "steps of the chain"),
     "sampler:energy_discrepancy.kernel": ("mala", "steps of MALA"),
+    # Dual score matching
+    f"{DUAL}.min_noise": (0.2, "the loss in closed form, and the lowest level"),
+    f"{DUAL}.max_noise": (40.0, "the loss in closed form, and the highest level"),
+    f"{DUAL}.num_levels": (5, "levels at equal ratios"),
+    "sampler:dual_score_matching.kind": ("langevin", "chains, by hand"),
+    "sampler:dual_score_matching.num_steps": (3, "steps between levels, or at each, by hand"),
+    "sampler:dual_score_matching.step_scale": (0.1, "steps of the chains, by hand"),
     # Modes
     "evaluate.num_samples": (40, "samples behind the distance"),
     "fid.weights": ("weights.npz", "the file that Inception is made of"),
@@ -166,6 +175,10 @@ TABLE: dict[str, tuple[Any, str]] = {
     "likelihood.max_levels": (1, "levels passed"),
     "likelihood.num_images": (24, "images of each split"),
     "likelihood.reverse_steps": (0, "reverse annealing starts at the noised images"),
+    "likelihood.num_components": ((1, 3), "what the mixture is chosen from"),
+    "likelihood.num_fitted": (60, "images behind the Gaussians"),
+    "likelihood.num_conditional_images": (8, "images behind the bound"),
+    "likelihood.num_conditional_temperatures": (3, "of each conditional"),
     "long_run.num_steps": (20, "the last record's step"),
     "long_run.num_chains": (16, "chains"),
     "long_run.start": ("noise", "from the base distribution and not the data"),

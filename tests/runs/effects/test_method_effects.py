@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from effects_stubs import EXAMPLES, INDEX, KEY, SHAPE, built, config_of, loss_of, quick, stubs
-from effects_table import CD, DSM, ED, RECOVERY, changed, shows, value_of
+from effects_table import CD, DSM, DUAL, ED, RECOVERY, changed, shows, value_of
 
 from ebm_jax import samplers
 from ebm_jax.methods.denoising_score_matching.sampling import annealed_sample
+from ebm_jax.methods.dual_score_matching import probability_flow
 from ebm_jax.methods.energy_discrepancy import perturbed_points
-from ebm_jax.methods.recovery_likelihood import sampling
+from ebm_jax.methods.recovery_likelihood import level_classifier, sampling
 from ebm_jax.methods.recovery_likelihood.loss import sample_pairs
 from ebm_jax.samplers import random
 
@@ -132,6 +133,34 @@ def test_recovery_likelihood_in_closed_form(fields):
     of = slice(1, None) if "transition" in fields else slice(None, -1)
     np.testing.assert_allclose(densities.sigma_bar, levels.sigma_bar[of], rtol=1e-4)
     assert densities.num_levels == config.method.num_pairs
+
+
+@shows(f"{RECOVERY}.level_classifier")
+def test_the_classifiers_terms_are_added_to_the_loss():
+    """Of theta (1 + t) |y|^2 / 2 and a constant per level, the classifier's own functions."""
+    config = recovery(energy_in_nats=True)
+    without, *_ = loss_of(*built(config))
+    method, params, state = built(changed(config, f"{RECOVERY}.level_classifier"))
+    loss, metrics, _ = loss_of(method, params, state)
+    np.testing.assert_allclose(params["per_value"], np.log(2 * np.pi) / 2, rtol=1e-6)
+    levels = Levels(config.method)
+
+    def energy(level):
+        scale = THETA * (1 + level) * jnp.asarray(levels.multiplier)[level] ** 2
+        return lambda x: scale * jnp.sum(x**2, (1, 2, 3)) / 2 + 4 * np.log(2 * np.pi) / 2
+
+    by_hand = method.densities(params)._replace(energy=energy)
+    terms = []
+    for i, (name, term) in enumerate(
+        {
+            "neighbors": level_classifier.neighbor_losses,
+            "levels": level_classifier.level_losses,
+        }.items()
+    ):
+        losses = term(jax.random.fold_in(KEY, i), by_hand, jnp.asarray(EXAMPLES), INDEX)
+        terms.append(float(losses.mean()))
+        assert metrics[f"classifier_of_{name}"] == pytest.approx(terms[-1], rel=1e-4)
+    assert loss == pytest.approx(without + 2.0 * sum(terms), rel=1e-4)
 
 
 def test_noise_of_the_chain_in_training():
@@ -490,3 +519,100 @@ def test_annealed_chains_by_hand(name):
     moved = native.step(KEY, native.init(start))[0].x
     by_hand = make(lambda x: jnp.sum(x**2, (1, 2, 3)), s.step_size)
     np.testing.assert_allclose(moved, by_hand.step(KEY, by_hand.init(start))[0].x, rtol=1e-5)
+
+
+# ----------------------------------------------------------------------- dual score matching
+
+
+def dual(*fields, **values):
+    return changed(
+        config_of("dual_score_matching", min_noise=0.1, max_noise=20.0, num_levels=4, **values),
+        *fields,
+    )
+
+
+def dual_energy(method):
+    """(y [n, ..], log t [n]) -> U, float64, in NumPy, of theta (1 + log t) |y'|^2 / 2."""
+    moments, largest = method.data_moments, method.max_noise**2
+    spread = np.linalg.eigvalsh(moments.covariance)
+
+    def energy(y, log_t):
+        t, flat = np.exp(log_t), np.asarray(y, np.float64).reshape(len(y), -1)
+        gaussian = []
+        for row, variance in zip(flat - moments.mean, t, strict=True):
+            covariance = moments.covariance + variance * np.eye(4)
+            log_det = np.linalg.slogdet(2 * np.pi * covariance)[1]
+            gaussian.append((row @ np.linalg.inv(covariance) @ row + log_det) / 2)
+        at = lambda t: 1 / (1 + t / spread.max())  # noqa: E731
+        faded = (at(t) - at(largest)) / (1 - at(largest))
+        factor = np.sqrt(spread.mean() / (spread.mean() + t))[:, None]
+        drawn_in = moments.mean + factor * (flat - moments.mean)
+        return np.array(gaussian) + faded * THETA * (1 + log_t) * np.sum(drawn_in**2, 1) / 2
+
+    return energy
+
+
+def central(energy, y, log_t):
+    """(grad_y U, dU / d log t) by central differences."""
+    grad = np.zeros(y.shape)
+    for place in np.ndindex(y.shape[1:]):
+        step = np.zeros(y.shape)
+        step[(slice(None), *place)] = 1e-5
+        slope = (energy(y + step, log_t) - energy(y - step, log_t)) / 2e-5
+        grad[(slice(None), *place)] = slope
+    return grad, (energy(y, log_t + 1e-5) - energy(y, log_t - 1e-5)) / 2e-5
+
+
+@shows(*(f"{DUAL}.{name}" for name in ("min_noise", "max_noise", "num_levels")))
+@pytest.mark.parametrize("name", [None, "min_noise", "max_noise", "num_levels"])
+def test_dual_score_matching_in_closed_form(name):
+    config = dual(*([f"{DUAL}.{name}"] if name else []))
+    s, (method, params, state) = config.method, built(config)
+    loss, metrics, _ = loss_of(method, params, state)
+    keys = jax.random.split(KEY)
+    place = np.asarray(random.uniform(keys[0], INDEX, ()), np.float64)
+    log_t = 2 * (np.log(s.min_noise) + place * np.log(s.max_noise / s.min_noise))
+    noise = np.asarray(random.normal(keys[1], INDEX, jnp.asarray(EXAMPLES)), np.float64)
+    y = EXAMPLES + as_images(np.exp(log_t / 2)) * noise
+    grad, slope = central(dual_energy(method), y, log_t)
+    of_y = squares(as_images(np.exp(log_t / 2)) * grad - noise) / 4
+    of_t = (slope - (4 - squares(noise)) / 2) ** 2 / 16
+    assert loss == pytest.approx(np.mean(of_y + of_t), rel=2e-3)
+    assert metrics["score_loss"].shape == (s.num_levels,)
+    levels = np.geomspace(s.min_noise, s.max_noise, s.num_levels)
+    densities = method.densities(params)
+    np.testing.assert_allclose(densities.sigma_bar, levels, rtol=1e-5)
+    x = jnp.asarray(EXAMPLES)
+    found = densities.energy(jnp.asarray(1))(x)
+    expected = dual_energy(method)(EXAMPLES, np.full(len(x), 2 * np.log(levels[1])))
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+@shows(*(f"sampler:dual_score_matching.{name}" for name in ("kind", "num_steps", "step_scale")))
+@pytest.mark.parametrize(
+    "names", [(), ("num_steps",), ("kind",), ("kind", "num_steps", "step_scale")]
+)
+def test_dual_samples_by_hand(names):
+    config = dual(*(f"sampler:dual_score_matching.{name}" for name in names))
+    s, (method, params, _) = config.sampler, built(config)
+    keys, sigma = jax.random.split(KEY), jnp.asarray(method.sigma[::-1])
+    start = method.gaussian.sample(
+        random.normal(keys[0], INDEX, jnp.asarray(EXAMPLES)), method.max_noise**2
+    )
+    energy_at = lambda log_t: method.energy(params, log_t)  # noqa: E731
+    if s.kind == "ode":
+        times = jnp.linspace(2 * jnp.log(sigma[0]), 2 * jnp.log(sigma[-1]), 3 * s.num_steps + 1)
+        expected = probability_flow(energy_at, start, times)
+    else:
+        expected, _ = samplers.run_schedule(
+            keys[1],
+            lambda sigma: samplers.langevin(energy_at(2 * jnp.log(sigma)), s.step_scale * sigma**2),
+            sigma, start, s.num_steps,
+        )  # fmt: skip
+        expected = expected.x
+    found = jax.jit(method.sample)(params, KEY, INDEX)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+    kernel = method.densities(params).native_kernel(lambda x: 0 * jnp.sum(x, (1, 2, 3)), 1)
+    x = jnp.zeros((2_000, 2, 2, 1))
+    moved = kernel.step(KEY, kernel.init(x))[0].x
+    assert moved.std() == pytest.approx(np.sqrt(2 * s.step_scale) * method.sigma[1], rel=0.05)

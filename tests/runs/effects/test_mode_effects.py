@@ -20,7 +20,7 @@ from configs import default
 from ebm_jax import samplers, tasks
 from ebm_jax.data import unscale_images
 from ebm_jax.evaluation import ood as ood_scores
-from ebm_jax.evaluation.density import annealing, log_likelihood
+from ebm_jax.evaluation.density import annealing, baselines, conditional_bound, log_likelihood
 from ebm_jax.evaluation.density import long_run as chains
 from ebm_jax.evaluation.fidelity import frechet
 from ebm_jax.evaluation.fidelity.features import INCEPTION_FEATURES, Extractor
@@ -38,7 +38,7 @@ from ebm_jax.runs import build, modes
 from ebm_jax.runs.settings import ConfigError
 from ebm_jax.runs.trained import TrainedRun
 from ebm_jax.samplers import random
-from ebm_jax.tasks import _features, _likelihood, fid
+from ebm_jax.tasks import _features, _likelihood, fid, likelihood
 from ebm_jax.tasks._features import num_kept
 
 __all__ = ["quick", "stubs"]
@@ -370,7 +370,71 @@ def test_ood(run, monkeypatch):
 # -------------------------------------------------------------------------- likelihood
 
 
-@shows(*rows_of("likelihood"))
+BESIDE = (
+    "likelihood.num_components", "likelihood.num_fitted", "likelihood.num_conditional_images",
+    "likelihood.num_conditional_temperatures",
+)  # fmt: skip
+
+
+def conditional(level, x_noisy):
+    """Of x_t given x_{t+1}; the last level's is its marginal."""
+    a_bar, sigma_bar = jnp.append(A_BAR, 0.0), jnp.append(SIGMA_BAR, 1.0)
+    a = a_bar[level + 1] / a_bar[level]
+    variance = sigma_bar[level + 1] ** 2 - (a * sigma_bar[level]) ** 2
+    return lambda x: (
+        energy(level)(x) + jnp.sum((a * x - x_noisy) ** 2, (1, 2, 3)) / (2 * variance) * (level < 5)
+    )
+
+
+@shows(*BESIDE)
+def test_what_stands_beside_the_likelihood(run, monkeypatch):
+    """Gaussians of so many images and components; the bound on so many images, here exact."""
+    known = DENSITIES._replace(
+        conditional=conditional, conditional_std=jnp.asarray(SIGMA_BAR), num_conditionals=5
+    )
+    monkeypatch.setattr(Known, "densities", lambda self, params: known)
+    estimate = log_likelihood.Estimate(2 * np.log(2 * np.pi * VARIANCE[0]), 0.1, 16.0)
+    bracket = log_likelihood.Bracket(20, estimate, estimate)
+    monkeypatch.setattr(likelihood._Annealing, "brackets", lambda *_: ([bracket], [], 0.0))
+    asked, fitted, annealed = [], baselines.fit_mixture, conditional_bound.conditional_bounds
+
+    def fit_mixture(x, noise_std, num_components, seed):
+        asked.append((len(x), noise_std, num_components))
+        return fitted(x, noise_std, num_components, seed)
+
+    def conditional_bounds(*args, num_temperatures):
+        asked.append((len(args[2][0]), num_temperatures))
+        return annealed(*args, num_temperatures=num_temperatures)
+
+    monkeypatch.setattr(baselines, "fit_mixture", fit_mixture)
+    monkeypatch.setattr(conditional_bound, "conditional_bounds", conditional_bounds)
+    found = run("likelihood", config_of(*BESIDE, likelihood={"num_chains": 16, "num_images": 40}))
+    assert asked[0] == (60, pytest.approx(SIGMA_BAR[0]), (1, 3))
+    assert {number for _, number in asked[1:]} == {3}
+    gaussian = found["baselines"][0]["splits"]
+    key = jax.random.fold_in(modes.load_trained(config_of(), "").run.key("likelihood"), 3)
+    described = modes.load_trained(config_of(), "").run
+    x = A_BAR[0] * described.random_examples(described.dataset, 60)
+    reference = baselines.fit_gaussian(x, SIGMA_BAR[0])
+    for name, split in (("training", described.dataset), ("held out", described.held_out())):
+        noised = DENSITIES.noised(key, 0, described.random_examples(split, 40), jnp.arange(40))
+        exact = reference.log_density(np.asarray(noised))
+        assert gaussian[name]["log_likelihood_nats"] == pytest.approx(exact.mean(), rel=1e-3)
+        bits = -exact.mean() / (4 * np.log(2)) + np.log2(127.5)
+        assert gaussian[name]["bits_per_dim"] == pytest.approx(bits, rel=1e-3)
+        bound = found["through_conditionals"][name]
+        assert bound["num_images"] == 8
+        truth = -np.asarray(energy(0)(noised[:8])) - 2 * np.log(2 * np.pi * VARIANCE[0])
+        nats = bound["log_likelihood_nats"]
+        assert nats["lower"] - 1.5 < truth.mean() < nats["upper"] + 1.5  # 3 temperatures each
+        assert len(bound["widths_of_log_z_by_level"]) == 6
+    none = run("likelihood", config_of(likelihood={"num_chains": 16, "num_components": (),
+                                                   "num_conditional_images": 0}))  # fmt: skip
+    assert none["through_conditionals"] == {}
+    assert [row["num_components"] for row in none["baselines"]] == [1]
+
+
+@shows(*(field for field in rows_of("likelihood") if field not in BESIDE))
 def test_likelihood(run, monkeypatch):
     """All rows in one run on dequantized images: what reaches the annealing, and log Z."""
     asked = {}
@@ -398,18 +462,19 @@ def test_likelihood(run, monkeypatch):
         monkeypatch.setattr(modes.ResumableWork, name, saved)
     config = config_of(*rows_of("likelihood"))
     config.data.dequantize = True
+    config.likelihood.update(num_components=(), num_conditional_images=0)
     with monkeypatch.context() as patch:  # an end after annealing, with other images
         patch.setattr(_likelihood, "statement", lambda **_: int("none"))
         config.likelihood.num_images = 8
         with pytest.raises(ConfigError):
             run("likelihood", config)
-    assert set(kept) == {"forward", "reverse"}
+    assert set(kept) == {"baselines", "forward", "reverse"}
     tuned, before = asked["tune_step"][0][1], list(estimated)
     for recorded in (starts, estimated, kept, asked):
         recorded.clear()
     config.likelihood.num_images = value_of("likelihood.num_images")
     found = run("likelihood", config)
-    assert set(kept) == {"reverse"}  # forward annealing saw no image, and goes on
+    assert set(kept) == {"baselines", "reverse"}  # forward annealing saw no image, and goes on
     same = [np.array_equal(one, other) for one, other in zip(before, estimated, strict=True)]
     assert same == [True, False, True, False]  # forward, reverse for each number
     assert found["levels_passed"] == [0]

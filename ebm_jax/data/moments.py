@@ -1,0 +1,39 @@
+"""Mean and covariance of a data set in model units."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ebm_jax.data.dataset import Dataset
+from ebm_jax.data.preprocess import intensity_scale, scale_points
+
+_BLOCK = 10_000  # examples in float64 at once
+
+
+class Moments(NamedTuple):
+    """mean [d] and covariance [d, d] of flattened examples, float64, in model units."""
+
+    mean: np.ndarray
+    covariance: np.ndarray
+
+
+def moments(dataset: Dataset, low: float, high: float, *, dequantized: bool = False) -> Moments:
+    """Moments of all examples as `scale_images` or `scale_points` give them, not mirrored.
+
+    Args:
+        low, high: of the model units. dequantized: as in `scale_images`.
+    """
+    num_values = int(np.prod(dataset.example_shape))
+    total, squares = np.zeros(num_values), np.zeros((num_values, num_values))
+    for first in range(0, dataset.num_examples, _BLOCK):
+        x = np.asarray(dataset.images[first : first + _BLOCK])
+        if x.dtype == np.uint8:
+            scale, offset = intensity_scale(low, high, dequantized=dequantized)
+            x = scale * x + offset
+        else:
+            x = scale_points(x.astype(np.float64), dataset.value_range, low, high)
+        flat = x.reshape(len(x), -1)
+        total += flat.sum(0)
+        squares += flat.T @ flat
+    mean = total / dataset.num_examples
+    return Moments(mean, squares / dataset.num_examples - np.outer(mean, mean))

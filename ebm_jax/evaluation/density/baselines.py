@@ -1,0 +1,127 @@
+"""What any density model has to beat: a Gaussian and a mixture of Gaussians, known exactly.
+
+Both are densities of a x + sigma eps, as a model's level is: fitted to data x, each covariance gets
+sigma^2 I, so that no figure depends on one draw of the noise and none is infinite where pixels do
+not vary.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.linalg import solve_triangular
+from scipy.special import logsumexp
+
+_VALIDATION_SHARE = 0.2  # of the images, for the number of components
+_LEAST_VARIANCE = 1e-6  # added to each covariance where there is no noise, of the mean variance
+
+
+class Mixture(NamedTuple):
+    """sum_k weights_k N(means_k, covariances_k): [k], [k, d], [k, d, d], float64."""
+
+    weights: np.ndarray
+    means: np.ndarray
+    covariances: np.ndarray
+
+    @property
+    def num_components(self) -> int:
+        """k; 1 is a Gaussian."""
+        return len(self.weights)
+
+    def log_density(self, x: np.ndarray) -> np.ndarray:
+        """log p(x) [n] of x [n, ...], in nats."""
+        flat = np.asarray(x, np.float64).reshape(len(x), -1)
+        each = [
+            np.log(weight) + _log_normal(flat - mean, np.linalg.cholesky(covariance))
+            for weight, mean, covariance in zip(*self, strict=True)
+        ]
+        return np.asarray(logsumexp(each, axis=0))
+
+
+class Likelihood(NamedTuple):
+    """Mean log-likelihood of a split's images in nats, and its standard error over them."""
+
+    mean: float
+    standard_error: float
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> "Likelihood":
+        """Of log densities [n]."""
+        error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
+        return cls(float(np.mean(values)), float(error))
+
+
+class Baseline(NamedTuple):
+    """A fitted density: how many Gaussians, and the likelihood of each split by its name."""
+
+    num_components: int
+    likelihood: dict[str, Likelihood]
+
+    @property
+    def name(self) -> str:
+        """In words."""
+        if self.num_components == 1:
+            return "one Gaussian"
+        return f"a mixture of {self.num_components} Gaussians"
+
+
+def fit_gaussian(x: np.ndarray, noise_std: float) -> Mixture:
+    """The Gaussian with the mean and the covariance of x [n, ...], plus noise."""
+    flat = np.asarray(x, np.float64).reshape(len(x), -1)
+    covariance = np.atleast_2d(np.cov(flat.T, bias=True))
+    noise = _added_variance(flat, noise_std) * np.eye(flat.shape[1])
+    return Mixture(np.ones(1), flat.mean(0)[None], (covariance + noise)[None])
+
+
+def fit_mixture(
+    x: np.ndarray, noise_std: float, num_components: Sequence[int], seed: int
+) -> Mixture:
+    """The mixture of full covariances (scikit-learn's EM) that is best on images left out.
+
+    Every number of components is fitted to the first four fifths of x and judged by the last fifth
+    with noise; the best is then fitted to all of x.
+
+    Args:
+      x: data [n, ...] in random order. noise_std: sigma. num_components: to choose from.
+      seed: of EM's starts and of the noise of the images left out.
+    Raises:
+      ValueError: for more components than images that they are fitted to.
+    """
+    from sklearn.mixture import GaussianMixture
+
+    flat = np.asarray(x, np.float64).reshape(len(x), -1)
+    num_fitted = len(flat) - max(1, round(_VALIDATION_SHARE * len(flat)))
+    if max(num_components) > num_fitted:
+        raise ValueError(
+            f"num_components: expected at most {num_fitted}, the images that a mixture is "
+            f"fitted to, got {max(num_components)}"
+        )
+    added = _added_variance(flat, noise_std)
+
+    def fit(data: np.ndarray, number: int) -> Mixture:
+        found: Any = GaussianMixture(number, reg_covar=added, random_state=seed).fit(data)
+        return Mixture(found.weights_, found.means_, found.covariances_)
+
+    left_out = flat[num_fitted:]
+    left_out = left_out + noise_std * np.random.default_rng(seed).normal(size=left_out.shape)
+    scores = [
+        fit(flat[:num_fitted], number).log_density(left_out).mean() for number in num_components
+    ]
+    return fit(flat, num_components[int(np.argmax(scores))])
+
+
+def baseline(mixture: Mixture, splits: dict[str, np.ndarray]) -> Baseline:
+    """The likelihoods of splits' noisy images [n, ...] under a fitted density."""
+    found = {name: Likelihood.of(mixture.log_density(x)) for name, x in splits.items()}
+    return Baseline(mixture.num_components, found)
+
+
+def _log_normal(x: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """log N(x; 0, L L') [n] of x [n, d], L the lower triangle [d, d]."""
+    whitened = solve_triangular(factor, x.T, lower=True)
+    log_determinant = 2 * np.sum(np.log(np.diag(factor)))
+    return -0.5 * (np.sum(whitened**2, axis=0) + log_determinant + len(factor) * np.log(2 * np.pi))
+
+
+def _added_variance(flat: np.ndarray, noise_std: float) -> float:
+    return float(max(noise_std**2, _LEAST_VARIANCE * np.mean(flat.var(0))))

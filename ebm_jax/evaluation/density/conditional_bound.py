@@ -1,0 +1,200 @@
+"""The likelihood of the sampler of noise levels: a bound through its conditionals.
+
+Sampling goes down a Markov chain of conditionals from the marginal of the top level n, and training
+fits just these. With the noising process q of the data as the proposal,
+
+    log p(x_0) >= E_q[ log p(x_n) + sum_t log p(x_t | x_{t+1}) - sum_t log q(x_{t+1} | x_t) ],
+
+as for diffusion models. It is finite even where marginal energies have spurious modes far away. Of
+each conditional, exp(-E_t(x)) N(x_{t+1}; a x, sigma^2 I) / Z(x_{t+1}), log Z is annealed from its
+Gaussian factor: a short path, forward and reverse, one chain for each image and level. On average a
+chain's forward estimate lies below log Z, and the reverse one above it if its start is a sample of
+the conditional; so that the second keeps the bound a bound.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ebm_jax import samplers
+from ebm_jax.energy import EnergyFn
+from ebm_jax.methods.base import per_example
+from ebm_jax.methods.densities import Densities
+from ebm_jax.samplers import random
+
+_MOVES = (
+    3  # of MALA at each temperature; a path of as many leapfrog steps would go round a Gaussian
+)
+_STEP = (
+    1.65  # of MALA at a Gaussian of d values, d^(-1/6) standard deviations (Roberts & Rosenthal)
+)
+
+
+class Bounds(NamedTuple):
+    """Of log p(x_0) per image, [batch], with log Z by reverse ('lower') and by forward annealing.
+
+    widths: [batch, levels] of log Z's brackets, which add up to upper - lower.
+    """
+
+    lower: jax.Array
+    upper: jax.Array
+    widths: jax.Array
+
+
+class _Start(NamedTuple):
+    """N(mean, std^2 I), from which a level's annealing starts: mean [batch, ...], std []."""
+
+    mean: jax.Array
+    std: jax.Array
+
+    def energy(self, x: jax.Array) -> jax.Array:
+        squares = jnp.sum((x - self.mean) ** 2, axis=tuple(range(1, x.ndim)))
+        return squares / (2 * self.std**2)
+
+    def log_z(self) -> jax.Array:
+        return int(np.prod(self.mean.shape[1:])) * (0.5 * np.log(2 * np.pi) + jnp.log(self.std))
+
+
+def noising_steps(densities: Densities) -> tuple[jax.Array, jax.Array]:
+    """(a, sigma) [num_conditionals] of x_{t+1} = a_t x_t + sigma_t eps between the levels."""
+    used = densities.num_conditionals + 1
+    a_bar, sigma_bar = densities.a_bar[:used], densities.sigma_bar[:used]
+    a = a_bar[1:] / a_bar[:-1]
+    return a, jnp.sqrt(sigma_bar[1:] ** 2 - (a * sigma_bar[:-1]) ** 2)
+
+
+def noising_path(
+    rng_key: jax.Array, densities: Densities, x: jax.Array, index: jax.Array
+) -> jax.Array:
+    """x_0 .. x_n [levels, batch, ...] of the noising process from x = x_0 of level 0."""
+    a, sigma = noising_steps(densities)
+
+    def up(x: jax.Array, step: tuple[jax.Array, jax.Array, jax.Array]):
+        level, a, sigma = step
+        x = a * x + sigma * random.normal(jax.random.fold_in(rng_key, level), index, x)
+        return x, x
+
+    _, above = jax.lax.scan(up, x, (jnp.arange(len(a)), a, sigma))
+    return jnp.concatenate([x[None], above])
+
+
+def tune_steps(
+    rng_key: jax.Array,
+    densities: Densities,
+    path: jax.Array,
+    *,
+    num_steps: int,
+    target_acceptance: float,
+) -> jax.Array:
+    """h of MALA on every level's conditional, [levels].
+
+    Args:
+      path: x_0 .. x_n [levels, batch, ...], where chains on the conditionals start.
+      num_steps: of the warm-up, at least 20.
+    """
+
+    def at_level(level: jax.Array) -> jax.Array:
+        assert densities.conditional_std is not None
+        end, _ = _ends(densities, level, path)
+        found = samplers.warmup(
+            jax.random.fold_in(rng_key, level),
+            lambda step, mass: samplers.mala(end, step),
+            path[level],
+            num_steps,
+            initial_step_size=_mala_step(densities.conditional_std[level], path[level]),
+            target_acceptance=target_acceptance,
+            adapt_mass=False,
+        )
+        return found.step_size
+
+    return jax.lax.map(at_level, jnp.arange(len(path)))
+
+
+def conditional_bounds(
+    rng_key: jax.Array,
+    densities: Densities,
+    path: jax.Array,
+    step_sizes: jax.Array,
+    first_chain: jax.Array,
+    *,
+    num_temperatures: int,
+) -> Bounds:
+    """The bound of the module for images x_0 and their noising paths.
+
+    Reverse chains start at the path's x_t after num_temperatures steps of MALA on the conditional.
+
+    Args:
+      rng_key: chains' noise is a function of it, the level and the chain. densities: those with
+        conditionals. path: [levels, batch, ...]. step_sizes: [levels], see `tune_steps`.
+      first_chain: index of the first image. num_temperatures: of each conditional's annealing.
+    """
+    a, sigma = noising_steps(densities)
+
+    def at_level(level: jax.Array) -> tuple[jax.Array, jax.Array]:
+        keys = jax.random.split(jax.random.fold_in(rng_key, level), 4)
+        x = path[level]
+        end, start = _ends(densities, level, path)
+        energy_path = samplers.geometric_path(start.energy, end)
+        widest, narrowest = _mala_step(start.std, x), step_sizes[level]
+        betas = _temperatures(widest / narrowest, num_temperatures)
+        scaled = 1 / ((1 - betas) / widest + betas / narrowest)
+
+        def log_weights(key: jax.Array, x: jax.Array, betas: jax.Array, steps: jax.Array):
+            found = samplers.ais(
+                key,
+                energy_path,
+                x,
+                betas,
+                lambda energy_fn, *step: samplers.mala(energy_fn, *step),
+                num_steps=_MOVES,
+                kernel_params=steps,
+                first_chain=first_chain,
+            )
+            assert isinstance(found, samplers.AISResult)  # and no Info beside it
+            return found.log_weights
+
+        index = first_chain + jnp.arange(len(x), dtype=jnp.int32)
+        drawn = start.mean + start.std * random.normal(keys[0], index, x)
+        forward = start.log_z() + log_weights(keys[1], drawn, betas, scaled[1:])
+        kernel = samplers.mala(end, scaled[-1])
+        settled, _ = samplers.run_chain(
+            keys[3], kernel, x, num_temperatures, first_chain=first_chain
+        )
+        down = log_weights(keys[2], settled.x, betas[::-1], scaled[:-1][::-1])
+        return -end(x) - jnp.stack([start.log_z() - down, forward]), forward - start.log_z() + down
+
+    levels = jnp.arange(len(path))
+    (of_levels, negative_widths) = jax.lax.map(at_level, levels)
+    noise = (path[1:] - per_example(a, path[1:]) * path[:-1]) / per_example(sigma, path[1:])
+    num_values = int(np.prod(path.shape[2:]))
+    log_q = -0.5 * jnp.sum(noise**2, axis=tuple(range(2, path.ndim))) - num_values * (
+        0.5 * np.log(2 * np.pi) + jnp.log(sigma)[:, None]
+    )
+    lower, upper = of_levels.sum(0) - log_q.sum(0)
+    return Bounds(lower, upper, -negative_widths.T)
+
+
+def _mala_step(std: jax.Array, x: jax.Array) -> jax.Array:
+    """h for a Gaussian of this standard deviation over the values of x [batch, ...]."""
+    return (_STEP * std) ** 2 / (2 * int(np.prod(x.shape[1:])) ** (1 / 3))
+
+
+def _temperatures(ratio: jax.Array, number: int) -> jax.Array:
+    """betas 0 .. 1 [number + 1] at equal ratios of the precision, which grows by the ratio."""
+    log_ratio = jnp.maximum(jnp.log(ratio), 1e-3)
+    return jnp.expm1(jnp.linspace(0.0, 1.0, number + 1) * log_ratio) / jnp.expm1(log_ratio)
+
+
+def _ends(densities: Densities, level: jax.Array, path: jax.Array) -> tuple[EnergyFn, _Start]:
+    """The energy of x_t given x_{t+1} of the path, or of the top level, and its Gaussian start."""
+    top = densities.num_conditionals
+    assert densities.conditional is not None
+    a, sigma = (jnp.append(v, 1.0) for v in noising_steps(densities))
+    is_top = level == top
+    x_noisy = path[jnp.minimum(level + 1, top)]
+    base = densities.base
+    mean = jnp.where(is_top, base.center, x_noisy / a[level])
+    std = jnp.where(is_top, base.std, sigma[level] / a[level])
+    return densities.conditional(level, x_noisy), _Start(mean, std)

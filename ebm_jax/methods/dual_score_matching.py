@@ -1,0 +1,286 @@
+"""Dual score matching (Guth, Kadkhodaie & Simoncelli 2025, arXiv 2506.05310): log p itself.
+
+With y = x + sqrt(t) eps, the energy U(y, t) = -log p_t(y), *its normalizing constant included*, has
+derivatives in y and in t that are conditional means of what is known when x is:
+
+    grad_y U = E[eps | y] / sqrt(t),      t dU/dt = E[(d - |eps|^2) / 2 | y].
+
+Both are regressed on, over all noises,
+
+    loss = (t / d) |grad_y U - eps / sqrt(t)|^2 + (t dU/dt - (d - |eps|^2) / 2)^2 / d^2,
+
+log t uniform. The first alone, score matching, leaves a constant free for every t and region. The
+second ties them to the largest t, where the law is Gaussian and known. Here that is exact:
+
+    U(y, t) = U_gauss(y, t) + g(t) f(y, t),
+
+U_gauss the energy of N(mean, covariance + t I) with the data's moments, f the network, and g a fade
+from 1 to 0 at the largest t, by which noise has drowned all else (`check_reaches_base`).
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from ebm_jax import networks, samplers
+from ebm_jax.data.moments import Moments
+from ebm_jax.energy import EnergyFn
+from ebm_jax.methods import base
+from ebm_jax.methods.base import Index, MethodState, Params
+from ebm_jax.methods.densities import BaseDistribution, Densities
+from ebm_jax.samplers import random
+from ebm_jax.settings import check, setting
+
+_NATS = 0.1  # of the noisiest law's divergence from a Gaussian, at most
+_MAX_GROUPS = 8  # of noises in the metrics
+_LOG_2PI = float(np.log(2 * np.pi))
+
+
+class GaussianBase(NamedTuple):
+    """N(mean, V diag(variances) V' + t I) at every t: mean, variances [d], V [d, d], float32."""
+
+    mean: np.ndarray
+    variances: np.ndarray
+    basis: np.ndarray
+
+    @classmethod
+    def of(cls, moments: Moments) -> "GaussianBase":
+        """With the moments of data."""
+        variances, basis = np.linalg.eigh(moments.covariance)
+        arrays = (moments.mean, np.maximum(variances, 0), basis)
+        return cls(*(np.asarray(array, np.float32) for array in arrays))
+
+    def energy(self, y: jax.Array, t: jax.Array) -> jax.Array:
+        """-log N(y) [batch] of y [batch, ...], t [] or [batch]."""
+        along = (y.reshape(y.shape[0], -1) - self.mean) @ self.basis
+        variances = self.variances + jnp.asarray(t)[..., None]
+        return 0.5 * jnp.sum(along**2 / variances + jnp.log(variances) + _LOG_2PI, axis=-1)
+
+    def sample(self, noise: jax.Array, t: float) -> jax.Array:
+        """A draw for each standard normal noise [batch, ...]."""
+        flat = noise.reshape(noise.shape[0], -1) * jnp.sqrt(self.variances + t)
+        return jnp.reshape(self.mean + flat @ self.basis.T, noise.shape)
+
+
+def dual_losses(
+    grad: jax.Array, time_slope: jax.Array, noise: jax.Array, t: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The two terms of the loss per example, of y and of t; both [batch].
+
+    Args:
+      grad: grad_y U and noise: eps [batch, ...]. time_slope: t dU/dt and t: [batch].
+    """
+    num_values = int(np.prod(noise.shape[1:]))
+    axes = tuple(range(1, noise.ndim))
+    of_y = jnp.sum((base.per_example(jnp.sqrt(t), grad) * grad - noise) ** 2, axes) / num_values
+    expected = (num_values - jnp.sum(noise**2, axes)) / 2
+    return of_y, ((time_slope - expected) / num_values) ** 2
+
+
+def fade(t: jax.Array, variance: float, largest_t: float) -> jax.Array:
+    """g(t) = (h(t) - h(T)) / (h(0) - h(T)), h(t) = 1 / (1 + t / variance): 1 at 0, 0 at T."""
+    at_end = 1 / (1 + largest_t / variance)
+    return (1 / (1 + t / variance) - at_end) / (1 - at_end)
+
+
+def check_reaches_base(max_noise: float, moments: Moments) -> None:
+    """Raises ValueError unless x + max_noise eps is Gaussian to 0.1 nats, whatever x is.
+
+    The divergence of x + sqrt(t) eps from the Gaussian with its moments is at most W^2 / 2 t, W the
+    Wasserstein distance of x from its own Gaussian, and W^2 at most 2 tr(covariance).
+    """
+    least = float(np.sqrt(np.trace(moments.covariance) / _NATS))
+    if max_noise < least * (1 - 1e-6):
+        raise ValueError(
+            f"method.max_noise: expected at least {least:.4g}, by which the data are drowned to "
+            f"{_NATS} nats, so that the base distribution is known, got {max_noise:g}"
+        )
+
+
+def probability_flow(energy_at: Any, y: jax.Array, log_t: jax.Array) -> jax.Array:
+    """y at the end of the ODE dy/dt = grad U(y, t) / 2, by Heun's rule over the times given.
+
+    Points that follow p_t at its first time follow it at all.
+
+    Args:
+      energy_at: (log t []) -> energy_fn. y: [batch, ...]. log_t: the times' logarithms [steps + 1].
+    """
+
+    def slope(y: jax.Array, log_t: jax.Array) -> jax.Array:  # in log t
+        energy_fn = energy_at(log_t)
+        return 0.5 * jnp.exp(log_t) * jax.grad(lambda y: jnp.sum(energy_fn(y)))(y)
+
+    def heun(y: jax.Array, times: tuple[jax.Array, jax.Array]):
+        start, end = times
+        first = slope(y, start)
+        second = slope(y + (end - start) * first, end)
+        return y + (end - start) * (first + second) / 2, None
+
+    return jax.lax.scan(heun, y, (log_t[:-1], log_t[1:]))[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class DualScoreSampler:
+    """From the Gaussian of the largest noise to the lowest; nothing of it matters to training."""
+
+    kind: str = setting(
+        "ode", "the probability flow, whose only noise is its start's, or annealed langevin",
+        one_of=("ode", "langevin"),
+    )  # fmt: skip
+    num_steps: int = setting(
+        5, "of Heun's rule from one level to the next, or of Langevin at each, which wants more",
+        at_least=1,
+    )  # fmt: skip
+    step_scale: float = setting(0.2, "h / t of Langevin's steps at noise t", above=0)
+
+    def __post_init__(self) -> None:
+        check(self, "sampler.")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DualScoreMatching:
+    """Dual score matching about a Gaussian base; see the module.
+
+    Metrics: 'score_loss' and 'time_loss', the two terms, each by up to 8 groups of noises, the
+    lowest first; 'energy_noisy', U(y, t).
+
+    network: f, called as network(y', log t) -> [batch], log t float, y' = y drawn in to the data's
+    size where t is large. data_moments: of the data in model units.
+
+    Raises:
+      ValueError: for a value that a setting cannot have, noises in the wrong order, or a range that
+        does not reach the base.
+    """
+
+    network: nn.Module
+    data_moments: Moments
+    min_noise: float = setting(0.01, "sqrt(t) of the lowest level, model units", above=0)
+    max_noise: float = setting(
+        100.0, "sqrt(t) of the highest level: sqrt(10 tr(covariance)) of the data at least", above=0
+    )
+    num_levels: int = setting(
+        20, "noise levels at equal ratios, of the densities and of sampling", at_least=2
+    )
+    sampler: DualScoreSampler = DualScoreSampler()
+    gaussian: GaussianBase = dataclasses.field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check(self, "method.")
+        if not self.min_noise < self.max_noise:
+            raise ValueError(
+                f"method.min_noise: expected less than method.max_noise, {self.max_noise:g}, got "
+                f"{self.min_noise:g}"
+            )
+        check_reaches_base(self.max_noise, self.data_moments)
+        object.__setattr__(self, "gaussian", GaussianBase.of(self.data_moments))
+
+    @property
+    def sigma(self) -> np.ndarray:
+        """sqrt(t) of the levels, the lowest first, float32 [num_levels]."""
+        return np.geomspace(self.min_noise, self.max_noise, self.num_levels).astype(np.float32)
+
+    def energy(self, params: Params, log_t: jax.Array) -> EnergyFn:
+        """U(., t) = -log p_t, for log t [] or [batch]; params: normalized already."""
+        t = jnp.exp(log_t)
+        variances = self.gaussian.variances
+        size = float(variances.mean()) or 1.0
+        faded = fade(t, float(variances.max()) or 1.0, self.max_noise**2)
+        learned = networks.bind(self.network, params, log_t, scale=faded)
+        mean = jnp.asarray(self.gaussian.mean).reshape(self.network.input_shape)
+        factor = jnp.sqrt(size / (size + t))
+
+        def energy_fn(y: jax.Array) -> jax.Array:
+            drawn_in = mean + base.per_example(factor, y) * (y - mean)
+            return self.gaussian.energy(y, t) + learned(drawn_in)
+
+        return energy_fn
+
+    def init(
+        self, rng_key: jax.Array, example_batch: Mapping[str, jax.Array]
+    ) -> tuple[Params, MethodState]:
+        """Parameters of the network, and the vectors of its spectral norm if it has one."""
+        params_key, state_key = jax.random.split(rng_key)
+        params = self.network.init(params_key, example_batch["image"][:1], jnp.zeros(1))["params"]
+        return params, MethodState(networks.init_power_state(state_key, self.network, params))
+
+    def loss(
+        self,
+        params: Params,
+        method_state: MethodState,
+        batch: Mapping[str, jax.Array],
+        rng_key: jax.Array,
+    ) -> tuple[jax.Array, tuple[MethodState, dict[str, Any]]]:
+        """See the module, and `base.Method.loss`."""
+        x, index = batch["image"], base.example_index(batch)
+        time_key, noise_key = jax.random.split(rng_key)
+        place = random.uniform(time_key, index, ())  # of log t in its range
+        log_t = 2 * (np.log(self.min_noise) + place * np.log(self.max_noise / self.min_noise))
+        t, noise = jnp.exp(log_t), random.normal(noise_key, index, x)
+        y = x + base.per_example(jnp.sqrt(t), x) * noise
+        normalized, power_state = networks.normalize_params(
+            self.network, params, method_state.shared
+        )
+
+        def total(y: jax.Array, log_t: jax.Array) -> tuple[jax.Array, jax.Array]:
+            energies = self.energy(normalized, log_t)(y)
+            return jnp.sum(energies), energies
+
+        slopes, energies = jax.grad(total, argnums=(0, 1), has_aux=True)(y, log_t)
+        of_y, of_t = dual_losses(slopes[0], slopes[1], noise, t)
+        groups = min(self.num_levels, _MAX_GROUPS)
+        group = jnp.floor(groups * place).astype(jnp.int32)
+        metrics = {
+            "score_loss": base.mean_per_level(of_y, group, groups),
+            "time_loss": base.mean_per_level(of_t, group, groups),
+            "energy_noisy": base.mean_over_batch(energies),
+        }
+        new_state = method_state._replace(shared=power_state)
+        return jnp.mean(of_y + of_t), (new_state, jax.lax.stop_gradient(metrics))
+
+    def sample(self, params: Params, rng_key: jax.Array, index: Index) -> jax.Array:
+        """Samples of the lowest level by the sampler's kind; see `base.Method.sample`."""
+        start_key, chain_key = jax.random.split(rng_key)
+        normalized, _ = networks.normalize_params(self.network, params)
+        like = base.zeros_like_examples(self.network.input_shape, index)
+        y = self.gaussian.sample(random.normal(start_key, index, like), self.max_noise**2)
+        log_t = 2 * jnp.log(jnp.asarray(self.sigma[::-1]))
+        if self.sampler.kind == "ode":
+            steps = (self.num_levels - 1) * self.sampler.num_steps
+            times = jnp.linspace(log_t[0], log_t[-1], steps + 1)
+            return probability_flow(lambda log_t: self.energy(normalized, log_t), y, times)
+
+        def make_kernel(log_t: jax.Array) -> samplers.Kernel:
+            kernel = self._kernel(self.energy(normalized, log_t), jnp.exp(log_t))
+            return base.index_chains(kernel, index)
+
+        state, _ = samplers.run_schedule(chain_key, make_kernel, log_t, y, self.sampler.num_steps)
+        return state.x
+
+    def densities(self, params: Params) -> Densities:
+        """p_t at the levels' noises, with the normalizing constants that they claim: log_z = 0.
+
+        Annealing starts at N(center, (max_noise^2 + variance) I), the highest level but for what
+        its covariance has of the data's.
+        """
+        normalized, _ = networks.normalize_params(self.network, params)
+        sigma = jnp.asarray(self.sigma)
+        size = float(self.gaussian.variances.mean())
+        return Densities(
+            lambda level: self.energy(normalized, 2 * jnp.log(sigma[level])),
+            jnp.ones(self.num_levels),
+            sigma,
+            BaseDistribution(
+                center=float(self.gaussian.mean.mean()),
+                std=float(np.hypot(self.max_noise, np.sqrt(size))),
+            ),
+            lambda energy_fn, level: self._kernel(energy_fn, sigma[level] ** 2),
+            log_z=jnp.zeros(self.num_levels),
+        )
+
+    def _kernel(self, energy_fn: EnergyFn, t: jax.Array) -> samplers.Kernel:
+        return samplers.langevin(energy_fn, self.sampler.step_scale * t)

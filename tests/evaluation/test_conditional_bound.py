@@ -1,0 +1,99 @@
+"""The bound through the conditionals on a Gaussian, where it is exact at every level."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from reference_files import jit_once
+from scipy.stats import norm
+
+from ebm_jax.diffusion import make_schedule
+from ebm_jax.evaluation.density import conditional_bound
+from ebm_jax.methods.recovery_likelihood.densities import langevin_densities
+
+KEY = jax.random.key(0)
+MEAN, VARIANCE = 0.3, 0.25
+SCHEDULE = make_schedule(3, (0.1, 0.4, 0.8))
+MULTIPLIER = SCHEDULE.multiplier
+VARIANCES = SCHEDULE.a_bar**2 * VARIANCE + SCHEDULE.sigma_bar**2  # of x_t
+
+
+def densities(error=0.0):
+    """Exact energies of y_t up to a constant; error: added to the curvature of all of them."""
+
+    def level_energy(level):
+        mean = MULTIPLIER[level] * SCHEDULE.a_bar[level] * MEAN
+        curvature = 1 / (MULTIPLIER[level] ** 2 * VARIANCES[level]) + error
+        return lambda y: 5.0 * level + curvature * jnp.sum((y - mean) ** 2, (1, 2, 3)) / 2
+
+    return langevin_densities(level_energy, SCHEDULE, SCHEDULE.langevin_scale(0.1, 0.0))
+
+
+def images(number):
+    """x_0 [number, 2, 1, 1]."""
+    std = np.sqrt(float(VARIANCES[0]))
+    mean = float(SCHEDULE.a_bar[0]) * MEAN
+    x = mean + std * np.random.default_rng(0).normal(size=(number, 2, 1, 1))
+    return jnp.asarray(x, jnp.float32)
+
+
+def exact_log_density(x):
+    std = np.sqrt(float(VARIANCES[0]))
+    return norm(float(SCHEDULE.a_bar[0]) * MEAN, std).logpdf(np.asarray(x)).sum((1, 2, 3))
+
+
+def bounds(known, x, num_temperatures):
+    path = conditional_bound.noising_path(KEY, known, x, jnp.arange(len(x)))
+    steps = conditional_bound.tune_steps(KEY, known, path, num_steps=60, target_acceptance=0.8)
+    found = conditional_bound.conditional_bounds(
+        KEY, known, path, steps, jnp.int32(0), num_temperatures=num_temperatures
+    )
+    return found
+
+
+def test_the_noising_path_has_the_levels_variances():
+    known, x = densities(), images(20_000)
+    path = np.asarray(conditional_bound.noising_path(KEY, known, x, jnp.arange(len(x))))
+    assert path.shape == (3, *x.shape)
+    np.testing.assert_array_equal(path[0], x)
+    np.testing.assert_allclose(path.var((1, 2, 3, 4)), VARIANCES[:3], rtol=0.03)
+    means = SCHEDULE.a_bar[:3] * MEAN
+    np.testing.assert_allclose(path.mean((1, 2, 3, 4)), means, atol=0.02)
+
+
+def test_exact_conditionals_give_every_images_log_density():
+    """With log Z known the bound is log p(x_0) for every path: no variance is left."""
+    x = images(200)
+    found = jit_once(lambda x: bounds(densities(), x, 40))(x)
+    exact = exact_log_density(x)
+    for side, sign in (("lower", 1), ("upper", -1)):
+        error = np.asarray(getattr(found, side)) - exact
+        assert abs(error.mean()) < 0.15  # nats, of 3 log Z each
+        assert sign * error.mean() < 4 * error.std() / np.sqrt(len(x))  # on its side
+        assert error.std() < 0.6
+    np.testing.assert_allclose(found.widths.sum(1), found.upper - found.lower, atol=2e-3)
+
+
+def test_wrong_conditionals_lie_below_the_truth_and_more_temperatures_close_the_bracket():
+    """The bound is log p(x_0) of the model itself, below that of the data on average."""
+    x = images(200)
+    exact = exact_log_density(x)
+    wide, narrow = jit_once(lambda x: [bounds(densities(error=6.0), x, n) for n in (3, 40)])(x)
+    assert narrow.widths.sum(1).mean() < 0.3 * wide.widths.sum(1).mean()
+    for side in (narrow.lower, narrow.upper):
+        error = np.asarray(side) - exact
+        assert error.mean() < -4 * error.std() / np.sqrt(len(x))
+
+
+def test_temperatures_are_of_the_conditional_that_sampling_runs_on():
+    """exp(-E) of the contract's conditional at the path's end, and its Gaussian factor at 0."""
+    known, x = densities(), images(3)
+    path = conditional_bound.noising_path(KEY, known, x, jnp.arange(3))
+    for level in (0, 1):
+        end, start = conditional_bound._ends(known, jnp.asarray(level), path)
+        difference = end(x) - start.energy(x) - known.energy(level)(x)
+        np.testing.assert_allclose(difference, 0, atol=2e-3 * float(np.max(end(x))))
+    end, start = conditional_bound._ends(known, jnp.asarray(2), path)
+    np.testing.assert_allclose(end(x), known.energy(2)(x), rtol=1e-5)
+    np.testing.assert_allclose(start.energy(x), np.sum(np.square(x), (1, 2, 3)) / 2, rtol=1e-5)
+    assert start.log_z() == pytest.approx(np.log(2 * np.pi))
