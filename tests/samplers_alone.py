@@ -36,3 +36,8 @@ if __name__ == "__main__":
     kernel = samplers.mala(energy.sum_energies([gaussian, gaussian]), step_size=0.3)
     state, _ = samplers.run_chain(jax.random.key(0), kernel, jnp.zeros((2_000, 2)), 50)
     print(float(state.x.std()))
+    _, info = samplers.run_chain(jax.random.key(1), kernel, state, 2, keep_every=1)
+    try:
+        samplers.to_arviz(info)
+    except ImportError as error:
+        print(error)

@@ -19,10 +19,12 @@ from ebm_jax.samplers.ais import bootstrap_standard_error as bootstrap_standard_
 from ebm_jax.samplers.ais import geometric_path as geometric_path
 from ebm_jax.samplers.ais import summarize_weights as summarize_weights
 from ebm_jax.samplers.annealing import run_schedule as run_schedule
+from ebm_jax.samplers.arviz import to_arviz as to_arviz
 from ebm_jax.samplers.base import EnergyFn as EnergyFn
 from ebm_jax.samplers.base import Info as Info
 from ebm_jax.samplers.base import InitFn as InitFn
 from ebm_jax.samplers.base import Kernel as Kernel
+from ebm_jax.samplers.base import LogDensityFn as LogDensityFn
 from ebm_jax.samplers.base import State as State
 from ebm_jax.samplers.base import StepFn as StepFn
 from ebm_jax.samplers.base import energy_and_grad as energy_and_grad
@@ -68,6 +70,9 @@ from ebm_jax.samplers.roughness import MOST_ROUGHNESS as MOST_ROUGHNESS
 from ebm_jax.samplers.roughness import Roughness as Roughness
 from ebm_jax.samplers.roughness import roughness as roughness
 from ebm_jax.samplers.run import run_chain as run_chain
+from ebm_jax.samplers.sample import Diagnostics as Diagnostics
+from ebm_jax.samplers.sample import SampleResult as SampleResult
+from ebm_jax.samplers.sample import sample as sample
 from ebm_jax.samplers.tempering import TemperingInfo as TemperingInfo
 from ebm_jax.samplers.tempering import TemperingState as TemperingState
 from ebm_jax.samplers.tempering import parallel_tempering as parallel_tempering

@@ -29,6 +29,14 @@ def leaves_of(tree: PyTree) -> list[jax.Array]:
     return [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
 
 
+def leaf_names(tree: PyTree) -> dict[str, Any]:
+    """The leaves of a tree by their place in it: `a`, `a.b`, `0`; a leaf alone is `x`."""
+    paths: Any = jax.tree_util.tree_leaves_with_path(tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator=".") or "x": leaf for path, leaf in paths
+    }
+
+
 def check_positions(x: PyTree) -> int:
     """Return the number of chains of `x`, an array [chains, ...] or a pytree of such arrays.
 

@@ -1,0 +1,58 @@
+"""Runs as ArviZ InferenceData. ArviZ itself is imported only where it is needed."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from ebm_jax.samplers._trees import leaf_names
+from ebm_jax.samplers.base import Info
+
+
+def to_arviz(info: Any, *, log_density: jax.Array | None = None) -> Any:
+    """The draws and the statistics of a run as `arviz.InferenceData`.
+
+    Group `posterior` has the kept positions with their names in the tree: a dict's keys, 'a.b' for
+    one inside another, 'x' for a single array. Group `sample_stats` has `acceptance_rate`, of HMC
+    also `diverging` and `energy_error`, and `lp` where `log_density` is given. ArviZ's axes are
+    [chain, draw, ...]; this library stacks [draws, chains, ...].
+
+    Example:
+        _, info = run_chain(rng_key, kernel, x, 1_000, keep_every=1)
+        arviz.summary(to_arviz(info))
+
+    Args:
+        info: of `run_chain(..., keep_every=k)`: an Info whose fields are [draws, chains, ...].
+        log_density: of each draw, [draws, chains].
+
+    Raises ImportError without ArviZ (`pip install 'ebm_jax[arviz]'`), ValueError for an info that
+    kept no positions.
+    """
+    if info.kept is None:
+        raise ValueError(
+            "expected the info of run_chain(..., keep_every=1), got one that kept nothing"
+        )
+    try:
+        import arviz
+    except ImportError as error:
+        raise ImportError(
+            "expected ArviZ to be installed: pip install 'ebm_jax[arviz]'"
+        ) from error
+    return arviz.from_dict(
+        posterior={name: _chains_first(leaf) for name, leaf in leaf_names(info.kept).items()},
+        sample_stats=_statistics(info, log_density),
+    )
+
+
+def _statistics(info: Info, log_density: jax.Array | None) -> dict[str, np.ndarray]:
+    found = {
+        "acceptance_rate": info.acceptance,
+        "diverging": getattr(info, "is_divergent", None),
+        "energy_error": getattr(info, "energy_error", None),
+        "lp": log_density,
+    }
+    return {name: _chains_first(value) for name, value in found.items() if value is not None}
+
+
+def _chains_first(values: Any) -> np.ndarray:
+    return np.swapaxes(np.asarray(values), 0, 1)

@@ -1,0 +1,155 @@
+"""`samplers.sample`: draws of a known law, and a verdict that finds what is wrong with others.
+
+All targets are one function with other numbers, so that it is compiled once: v in two modes at
+-apart and apart with standard deviation 3, and w given v with the variance exp(neck v).
+"""
+
+import arviz
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+
+from ebm_jax import samplers
+
+
+def log_density(apart, neck, position):
+    v, w = position["v"], position["inside"]["w"]
+    modes = jnp.logaddexp(-((v - apart) ** 2) / 18, -((v + apart) ** 2) / 18)
+    return modes - 0.5 * (len(w) * neck * v + jnp.exp(-neck * v) * jnp.sum((w - 1) ** 2))
+
+
+def target(apart=0.0, neck=0.0):
+    return Partial(log_density, jnp.asarray(apart), jnp.asarray(neck))
+
+
+def starts(num_chains=4, scale=3.0):
+    v, w = (jax.random.normal(jax.random.key(seed), (num_chains, 3)) for seed in (1, 2))
+    return {"v": scale * v[:, 0], "inside": {"w": scale * w}}
+
+
+def sample(density, seed=0, **changed):
+    return samplers.sample(density, jax.random.key(seed), starts(), **changed)
+
+
+@pytest.fixture(scope="module")
+def gaussian():
+    return sample(target())
+
+
+def test_gaussian_moments_at_four_standard_errors(gaussian):
+    found = gaussian.diagnostics.components
+    for mean, sd, wanted in (
+        (found.mean["v"] / found.mcse_mean["v"], found.sd["v"], 3.0),
+        ((found.mean["inside"]["w"] - 1) / found.mcse_mean["inside"]["w"],
+         found.sd["inside"]["w"], 1.0),
+    ):  # fmt: skip
+        assert np.all(np.abs(mean) < 4)
+        errors = found.mcse_sd["v"] if wanted == 3 else found.mcse_sd["inside"]["w"]
+        assert np.all(np.abs(sd - wanted) < 4 * errors)
+        assert np.all(errors < 0.05 * wanted)  # so that agreement means something
+    # -2 log density is chi^2 of 4 degrees of freedom, up to its constant
+    lp = gaussian.diagnostics.log_density
+    assert abs(lp.sd - np.sqrt(8) / 2) < 4 * lp.mcse_sd
+
+
+def test_gaussian_is_trusted(gaussian):
+    assert gaussian.is_trustworthy
+    assert gaussian.reasons == ()
+    assert gaussian.summary.startswith("Nothing speaks against these draws (4 chains of 1,000")
+    assert 0.7 < gaussian.diagnostics.acceptance.mean() < 0.9
+    assert not gaussian.diagnostics.is_divergent.any()
+
+
+def test_draws_have_names_and_axes_of_their_own(gaussian):
+    draws = gaussian.draws
+    assert draws["v"].shape == (4, 1000)
+    assert draws["inside"]["w"].shape == (4, 1000, 3)
+    again = jax.vmap(jax.vmap(target()))(draws)
+    np.testing.assert_allclose(gaussian.log_density, again, rtol=1e-5, atol=1e-4)
+    last = jax.tree.map(lambda a: a[:, -1], draws)
+    jax.tree.map(np.testing.assert_array_equal, gaussian.state.x, last)
+
+
+def test_rests_are_counted(gaussian):
+    """A chain rests where two draws in a row are equal; its first is compared with its start."""
+    is_equal = np.diff(np.asarray(gaussian.draws["v"]), axis=1) == 0
+    for chain, longest in zip(is_equal, gaussian.diagnostics.longest_rest, strict=True):
+        run = max(len(part) for part in "".join("ny"[int(e)] for e in chain).split("n"))
+        assert longest - run in (0, 1)
+    assert gaussian.diagnostics.longest_rest.max() > 1
+
+
+def test_two_far_modes_are_not_trusted():
+    found = sample(target(apart=40.0))
+    assert len(np.unique(np.sign(found.draws["v"].mean(axis=1)))) == 2  # a mode to each chain
+    assert not found.is_trustworthy
+    assert found.summary.startswith("Do not trust these draws")
+    assert any("the chains disagree: R-hat of v is" in reason for reason in found.reasons)
+    assert any("parallel_tempering" in reason for reason in found.reasons)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_funnel_is_not_trusted(seed):
+    found = sample(target(neck=1.0), seed)
+    assert not found.is_trustworthy
+    assert any("the chains disagree" in reason for reason in found.reasons)
+
+
+def test_divergences_are_told():
+    """The neck is so narrow that steps which fit elsewhere are unstable there."""
+    found = sample(target(neck=3.0))
+    number = int(found.diagnostics.is_divergent.sum())
+    assert number > 0
+    assert any(reason.startswith(f"{number:,} of 4,000 draws") for reason in found.reasons)
+
+
+@pytest.mark.slow  # compiles again, for one chain
+def test_one_chain_is_not_trusted():
+    found = samplers.sample(target(), jax.random.key(0), starts(1))
+    assert found.reasons == (
+        "there is one chain, which has no other to disagree with: start four or more",
+    )
+
+
+def test_fewer_draws_are_some_of_all_and_not_trusted(gaussian):
+    some = sample(target(), num_draws=40, steps_per_draw=25)
+    np.testing.assert_allclose(some.draws["v"], gaussian.draws["v"][:, 24::25], rtol=1e-3, atol=0.01)
+    assert any("too few effective draws" in reason for reason in some.reasons)
+
+
+def test_arviz_agrees(gaussian):
+    data = gaussian.to_arviz()
+    assert set(data.posterior) == {"v", "inside.w"}
+    assert dict(data.posterior.sizes) == {"chain": 4, "draw": 1000, "inside.w_dim_0": 3}
+    table = arviz.summary(data, round_to="none")
+    found = gaussian.diagnostics.components
+    np.testing.assert_allclose(table.loc["v", "ess_bulk"], found.ess_bulk["v"], rtol=1e-3)
+    np.testing.assert_allclose(table.loc["v", "r_hat"], found.r_hat["v"], rtol=1e-4)
+    np.testing.assert_allclose(data.sample_stats["lp"], gaussian.log_density)
+    acceptance = data.sample_stats["acceptance_rate"].mean("draw")
+    np.testing.assert_allclose(acceptance, gaussian.diagnostics.acceptance, rtol=1e-5)
+    assert not data.sample_stats["diverging"].any()
+
+
+def test_a_run_without_hmc_in_arviz():
+    kernel = samplers.mala(lambda x: 0.5 * jnp.sum(x**2, axis=1), 0.5)
+    _, info = samplers.run_chain(jax.random.key(0), kernel, jnp.ones((3, 2)), 20, keep_every=2)
+    data = samplers.to_arviz(info)
+    np.testing.assert_array_equal(data.posterior["x"], np.swapaxes(info.kept, 0, 1))
+    assert set(data.sample_stats) == {"acceptance_rate"}
+    with pytest.raises(ValueError, match="kept nothing"):
+        samplers.to_arviz(info._replace(kept=None))
+
+
+def test_what_cannot_be_sampled_is_refused():
+    x, key = starts(), jax.random.key(0)
+    with pytest.raises(ValueError, match=r"1 of 4 without one, first of chain 2$"):
+        samplers.sample(target(), key, x | {"v": x["v"].at[2].set(jnp.inf)})
+    with pytest.raises(ValueError, match="num_draws of at least 4, better 1,000, got 3"):
+        samplers.sample(target(), key, x, num_draws=3)
+    with pytest.raises(ValueError, match="steps_per_draw"):
+        samplers.sample(target(), key, x, steps_per_draw=0)
+    with pytest.raises(TypeError, match="outside of jit"):
+        jax.jit(lambda x: samplers.sample(target(), key, x).log_density)(x)
