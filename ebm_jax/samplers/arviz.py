@@ -35,9 +35,7 @@ def to_arviz(info: Any, *, log_density: jax.Array | None = None) -> Any:
     try:
         import arviz
     except ImportError as error:
-        raise ImportError(
-            "expected ArviZ to be installed: pip install 'ebm_jax[arviz]'"
-        ) from error
+        raise ImportError("expected ArviZ to be installed: pip install 'ebm_jax[arviz]'") from error
     return arviz.from_dict(
         posterior={name: _chains_first(leaf) for name, leaf in leaf_names(info.kept).items()},
         sample_stats=_statistics(info, log_density),

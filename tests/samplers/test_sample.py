@@ -115,7 +115,9 @@ def test_one_chain_is_not_trusted():
 
 def test_fewer_draws_are_some_of_all_and_not_trusted(gaussian):
     some = sample(target(), num_draws=40, steps_per_draw=25)
-    np.testing.assert_allclose(some.draws["v"], gaussian.draws["v"][:, 24::25], rtol=1e-3, atol=0.01)
+    np.testing.assert_allclose(
+        some.draws["v"], gaussian.draws["v"][:, 24::25], rtol=1e-3, atol=0.01
+    )
     assert any("too few effective draws" in reason for reason in some.reasons)
 
 
