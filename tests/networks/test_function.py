@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from ebm_jax import networks
+from ebm_jax.data.moments import Moments
 from ebm_jax.methods.registry import METHODS
 from ebm_jax.training.state import init_train_state
 from ebm_jax.training.train_step import make_train_step
@@ -57,8 +58,9 @@ def test_an_energy_of_another_shape_is_refused():
 def test_every_method_trains_it(name):
     """Two steps change the parameters; all remains finite; samples have the input's shape."""
     cls = METHODS[name]
-    box = {"low": -1.0, "high": 1.0} if "low" in cls.__dataclass_fields__ else {}
-    method = cls(network(), **box)
+    known = {"low": -1.0, "high": 1.0, "data_moments": Moments(np.zeros(3), np.eye(3))}
+    fields = {name: value for name, value in known.items() if name in cls.__dataclass_fields__}
+    method = cls(network(), **fields)
     optimizer = optax.sgd(1e-2)
     batch = {"image": X, "label": jnp.zeros(128, jnp.int32)}
     state = init_train_state(KEY, method, optimizer, batch)

@@ -106,6 +106,8 @@ import os, signal, sys, threading, time
 import jax, jax.numpy as jnp
 from ebm_jax import samplers
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it for background jobs
+
 def energy_fn(x):  # some 10 ms of work that Ctrl-C cannot stop within
     square = jnp.full((500, 500), x[0, 0])
     return 0.5 * jnp.sum(x**2, axis=1) + 1e-20 * jnp.sum(square @ square)

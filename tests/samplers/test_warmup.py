@@ -146,12 +146,12 @@ def test_no_finite_chain_at_all_is_said():
 )
 def test_all_float_types(dtype, x64):
     with jax.enable_x64(x64):
-        x = jax.random.normal(jax.random.key(0), (64, 3)).astype(dtype)
+        x = jax.random.normal(jax.random.key(0), (256, 3)).astype(dtype)
         found = samplers.warmup(KEY, tuned, x, 100)
         assert found.state.x.dtype == dtype
         assert found.step_size.dtype == found.mass.dtype == jnp.promote_types(dtype, jnp.float32)
         assert 0.5 < found.step_size < 2.0
-        np.testing.assert_allclose(found.mass, 1.0, rtol=0.15)
+        np.testing.assert_allclose(found.mass, 1.0, rtol=0.15)  # over keys its sd is .03
 
 
 @pytest.mark.parametrize("per_chain", [True, False])

@@ -15,7 +15,7 @@ from ebm_jax.training.checkpoints import Checkpoints
 def small():
     config = toy2d.get_config()
     config.network.update(width=8, depth=1, num_frequencies=4)
-    config.method.update(num_pairs=2, num_steps=2)
+    config.method.update(num_steps=2)
     config.optimizer.warmup_steps = 0
     config.training.update(batch_size=8, num_steps=4)
     config.train.update(log_every=1, checkpoint_every=1, sample_every=0)
