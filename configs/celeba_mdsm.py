@@ -2,7 +2,7 @@
 
     python main.py --config=configs/celeba_mdsm.py --workdir=runs/celeba_mdsm
 
-CIFAR-10's network and noises, learning rate 1e-4 for 100k steps.
+CIFAR-10's network and noises, learning rate 1e-4 for 100k steps; faces are mirrored at random.
 Hardware: accelerators; this code has not run it to its end. The paper gives pictures, no FID.
 """
 
@@ -16,6 +16,7 @@ def get_config() -> ml_collections.ConfigDict:
     config = cifar10_mdsm.get_config()
     config.data.name = "celeba"
     config.data.image_size = 32
+    config.data.random_flip = True
     config.optimizer.learning_rate = 1e-4
     config.training.num_steps = 100_000
     return config

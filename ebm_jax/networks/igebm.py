@@ -18,7 +18,7 @@ from ebm_jax.networks.activations import leaky_relu
 from ebm_jax.networks.convolution import Conv
 from ebm_jax.networks.labels import class_weights
 from ebm_jax.networks.prepared import prepared
-from ebm_jax.networks.recovery_resnet import average_pool, check_can_halve
+from ebm_jax.networks.resolution import average_pool, check_can_halve, patches
 from ebm_jax.settings import setting
 
 ACTIVATIONS = {"leaky_relu": leaky_relu, "relu": nn.relu, "swish": nn.swish}
@@ -117,18 +117,24 @@ class IgebmResNet(nn.Module):
 
     image_size: int
     channels: int = 3
-    width: int = setting(128, 'channels of the first convolution, "F"', at_least=1)
+    width: int = setting(128, '"F", which the multipliers are of', at_least=1)
+    first_width: int = setting(0, "channels of the first convolution; 0: the width", at_least=0)
     multipliers: tuple[int, ...] = setting(
         (1, 2, 4), "of the width, per stage; each stage halves the image first", at_least=1
     )
     num_blocks: tuple[int, ...] = setting((3, 3, 3), "residual blocks per stage", at_least=1)
     num_classes: int | None = setting(None, "of the label; 0: unconditional", at_least=0)
     activation: str = setting("leaky_relu", "of slope .2, or others", one_of=tuple(ACTIVATIONS))
+    first_block_activation: str = setting(
+        "", "of the first block; '': as the others", one_of=("", *ACTIVATIONS)
+    )
     final_activation: str = setting(
         "relu", "before the sum over the image", one_of=tuple(ACTIVATIONS)
     )
+    patch_size: int = setting(1, "side of the squares of pixels that are channels", at_least=1)
     formulation: str = "auto"
     dtype: jnp.dtype = jnp.float32
+    remat: bool = False
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -138,8 +144,9 @@ class IgebmResNet(nn.Module):
     @property
     def mask_shapes(self) -> list[tuple[int, int, int]]:
         """(height, width, channels) of every block's dropout mask, in the order of the blocks."""
+        size = self.image_size // self.patch_size
         return [
-            (self.image_size >> (stage + (block > 0)),) * 2 + (self.width * multiplier,)
+            (size >> (stage + (block > 0)),) * 2 + (self.width * multiplier,)
             for stage, (multiplier, count) in enumerate(
                 zip(self.multipliers, self.num_blocks, strict=True)
             )
@@ -176,20 +183,28 @@ class IgebmResNet(nn.Module):
                 f"{len(self.multipliers)} multipliers and {len(self.num_blocks)} num_blocks: "
                 "write one of each per stage"
             )
-        check_can_halve(self.image_size, len(self.multipliers))
+        check_can_halve(self.image_size, len(self.multipliers), self.patch_size)
         weights = class_weights(condition, self.num_classes)
         options = {"formulation": self.formulation, "dtype": self.dtype}
-        x = Conv(self.width, use_bias=False, kernel_init=_normal, name="conv_in", **options)(x)
+        x = Conv(
+            self.first_width or self.width,
+            use_bias=False,
+            kernel_init=_normal,
+            name="conv_in",
+            **options,
+        )(patches(x, self.patch_size))
         x = _activation(self.activation)(x)
         masks = iter(keep_masks or [None] * sum(self.num_blocks))
+        block = nn.remat(IgebmBlock) if self.remat else IgebmBlock
         for i, (multiplier, count) in enumerate(
             zip(self.multipliers, self.num_blocks, strict=True)
         ):
             for j in range(count):
-                x = IgebmBlock(
+                first = i == j == 0 and self.first_block_activation
+                x = block(
                     self.width * multiplier,
                     pool=j == 0,
-                    activation=self.activation,
+                    activation=first or self.activation,
                     name=f"stage_{i}_block_{j}",
                     **options,
                 )(x, weights, next(masks))
@@ -294,26 +309,26 @@ def resnet32(num_classes: int | None = None, *, width: int = 128, **fields) -> I
 
 
 def imagenet32(num_classes: int = 1000, *, width: int = 256, **fields) -> IgebmResNet:
-    """Nine blocks of width 256. That is all that is known here of the published network.
+    """Nine blocks of F, 2F and 4F channels after a first convolution of 128 (89.6 M parameters).
 
-    Assumed: the same width in all stages and in the first convolution, and all else as in
-    `resnet32`.
+    *quirk*: the published final activation is ReLU, unlike that of `resnet32_large` with a label.
     """
-    defaults = {"image_size": 32, "multipliers": (1, 1, 1), "num_blocks": (3, 3, 3)}
+    defaults = {"image_size": 32, "first_width": 128}
     return IgebmResNet(width=width, num_classes=num_classes, **defaults | fields)
 
 
 def imagenet128(num_classes: int = 1000, *, width: int = 64, **fields) -> IgebmResNet:
-    """Six blocks of 64 to 512 channels, swish. That is all that is known of the published network.
+    """Six blocks of 64 to 512 channels, five of which halve the image, swish (21.2 M parameters).
 
-    Assumed: five of them halve the image, 128 to 4, and the last keeps it; all else as in
-    `resnet32`.
+    *quirk*: the first block has leaky ReLU, as the published one is not told of the activation.
     """
     defaults = {
         "image_size": 128,
         "multipliers": (1, 2, 4, 8, 8),
         "num_blocks": (1, 1, 1, 1, 2),
         "activation": "swish",
+        "first_block_activation": "leaky_relu",
+        "final_activation": "swish",
     }
     return IgebmResNet(width=width, num_classes=num_classes, **defaults | fields)
 

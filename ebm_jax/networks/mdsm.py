@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ebm_jax.networks.convolution import Conv
-from ebm_jax.networks.recovery_resnet import average_pool, check_can_halve
+from ebm_jax.networks.resolution import average_pool, check_can_halve, patches
 from ebm_jax.settings import setting
 
 _kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # +-1 / sqrt(fan_in)
@@ -78,8 +78,10 @@ class MdsmResNet(nn.Module):
         (2, 4, 8), "of the width, per stage; each stage halves the image first", at_least=1
     )
     num_blocks: int = setting(3, "per stage: 3 is Res18, 2 is Res12", at_least=1)
+    patch_size: int = setting(1, "side of the squares of pixels that are channels", at_least=1)
     formulation: str = "auto"
     dtype: jnp.dtype = jnp.float32
+    remat: bool = False
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -89,26 +91,27 @@ class MdsmResNet(nn.Module):
     @property
     def last_size(self) -> int:
         """Height and width of the features under the head, which ties the weights to one size."""
-        return self.image_size // 2 ** len(self.multipliers)
+        return self.image_size // self.patch_size // 2 ** len(self.multipliers)
 
     @nn.compact
     def __call__(self, x: jax.Array, condition: None = None) -> jax.Array:
         """Energies [batch], float32, of images x [batch, image_size, image_size, channels]."""
         if condition is not None:
             raise ValueError("the network is unconditional: leave its condition out, or None")
-        check_can_halve(self.image_size, len(self.multipliers))
+        check_can_halve(self.image_size, len(self.multipliers), self.patch_size)
         options = {"formulation": self.formulation, "dtype": self.dtype}
         x = Conv(
             self.width,
             kernel_init=_kernel_init,
-            bias_init=_bias_init(9 * self.channels),
+            bias_init=_bias_init(9 * self.channels * self.patch_size**2),
             name="conv_in",
             **options,
-        )(x)
+        )(patches(x, self.patch_size))
+        block = nn.remat(MdsmBlock) if self.remat else MdsmBlock
         for i, multiplier in enumerate(self.multipliers):
             for j in range(self.num_blocks):
                 name = f"stage_{i}_block_{j}"
-                x = MdsmBlock(self.width * multiplier, pool=j == 0, name=name, **options)(x)
+                x = block(self.width * multiplier, pool=j == 0, name=name, **options)(x)
         h = x.reshape(x.shape[0], -1).astype(jnp.float32)
 
         def form(name: str, features: jax.Array) -> jax.Array:

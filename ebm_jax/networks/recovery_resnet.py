@@ -9,6 +9,7 @@ from flax import linen as nn
 from ebm_jax.networks.activations import leaky_relu
 from ebm_jax.networks.convolution import Conv
 from ebm_jax.networks.prepared import prepared
+from ebm_jax.networks.resolution import average_pool, check_can_halve, patches
 from ebm_jax.settings import setting
 
 
@@ -28,22 +29,6 @@ def level_embedding(level: jax.Array, size: int) -> jax.Array:
     frequency = jnp.exp(-math.log(10_000) / (half - 1) * jnp.arange(half, dtype=jnp.float32))
     angle = level.astype(jnp.float32)[:, None] * frequency
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
-
-
-def average_pool(x: jax.Array) -> jax.Array:
-    """2 x 2 mean with stride 2: [batch, H, W, C] -> [batch, H / 2, W / 2, C]."""
-    batch, height, width, channels = x.shape
-    return x.reshape(batch, height // 2, 2, width // 2, 2, channels).mean((2, 4))
-
-
-def check_can_halve(image_size: int, times: int) -> None:
-    """Raises ValueError where image_size cannot be halved that often."""
-    if image_size % 2**times:
-        fits = 2**times * max(1, round(image_size / 2**times))
-        raise ValueError(
-            f"image_size: expected one that can be halved {times} times, such as {fits}, or fewer "
-            f"multipliers, got {image_size}"
-        )
 
 
 class ResidualBlock(nn.Module):
@@ -91,7 +76,8 @@ class RecoveryResNet(nn.Module):
       formulation: of the convolutions, see `ebm_jax.networks.convolution`.
       dtype: of activations and kernels inside the network; parameters and energies are float32.
     Raises:
-      ValueError: where image_size cannot be halved len(multipliers) - 1 times, or for an odd width.
+      ValueError: where image_size, in patches, cannot be halved len(multipliers) - 1 times, or for
+        an odd width.
     """
 
     image_size: int
@@ -99,8 +85,10 @@ class RecoveryResNet(nn.Module):
     width: int = setting(128, 'channels of the first resolution, "ch"; even', at_least=4)
     multipliers: tuple[int, ...] = setting((1, 2, 2, 2), "of the width, per resolution", at_least=1)
     num_blocks: int = setting(8, 'residual blocks per resolution, "N"', at_least=1)
+    patch_size: int = setting(1, "side of the squares of pixels that are channels", at_least=1)
     formulation: str = "auto"
     dtype: jnp.dtype = jnp.float32
+    remat: bool = False
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -125,7 +113,7 @@ class RecoveryResNet(nn.Module):
         """
         if self.width < 4 or self.width % 2:
             raise ValueError(f"width: expected an even number >= 4, got {self.width}")
-        check_can_halve(self.image_size, len(self.multipliers) - 1)
+        check_can_halve(self.image_size, len(self.multipliers) - 1, self.patch_size)
 
         def level_features() -> jax.Array:  # shared by all layers, so computed once
             embedding = level_embedding(jnp.atleast_1d(condition), self.width)
@@ -143,10 +131,11 @@ class RecoveryResNet(nn.Module):
             formulation=self.formulation,
             dtype=self.dtype,
             name="conv_in",
-        )(x)
+        )(patches(x, self.patch_size))
+        block = nn.remat(ResidualBlock) if self.remat else ResidualBlock
         for i, multiplier in enumerate(self.multipliers):
             for j in range(self.num_blocks):
-                x = ResidualBlock(
+                x = block(
                     self.width * multiplier,
                     formulation=self.formulation,
                     dtype=self.dtype,

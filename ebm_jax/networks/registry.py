@@ -28,6 +28,7 @@ def make_network(
     *,
     dtype: str = "float32",
     formulation: str = "auto",
+    remat: bool = False,
     **settings: Any,
 ) -> nn.Module:
     """A network for examples of one shape.
@@ -36,6 +37,8 @@ def make_network(
       network: of NETWORKS: its fields `image_size` and `channels`, or `input_size`, are taken from
         example_shape, [height, width, channels] or [size]; one of vectors sees images flattened.
       dtype, formulation: of its arithmetic, where it has convolutions.
+      remat: whether the activations of its residual blocks are computed again for the gradient,
+        rather than kept.
       settings: of its fields; num_classes 0 is None.
     Raises:
       ValueError: one line, for a setting that it cannot have, or examples that do not fit.
@@ -44,6 +47,10 @@ def make_network(
     if "num_classes" in settings:
         settings["num_classes"] = settings["num_classes"] or None
     known = network.__dataclass_fields__
+    if remat and "remat" not in known:
+        raise ValueError(
+            f"compute.remat: expected False, as {network.__name__} has no residual blocks"
+        )
     if "image_size" not in known:
         of_vectors = network(input_size=int(np.prod(example_shape)), **settings)
         if len(example_shape) == 1:
@@ -60,6 +67,7 @@ def make_network(
         channels=example_shape[2],
         dtype=jnp.dtype(dtype),
         formulation=formulation,
+        **({"remat": remat} if remat else {}),
         **settings,
     )
 

@@ -297,6 +297,7 @@ def _make_network(config: ml_collections.ConfigDict, group: str, dataset: data.D
         dataset.example_shape,
         dtype=compute.dtype,
         formulation=compute.formulation,
+        remat=compute.remat,
         **values,
     )
     num_classes = getattr(network, "num_classes", None)

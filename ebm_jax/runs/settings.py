@@ -114,10 +114,20 @@ class Ensemble:
 
 @dataclasses.dataclass(frozen=True)
 class Compute:
-    """Arithmetic inside the network; parameters and energies are float32 in any case."""
+    """How the network is computed, which may change when a run is resumed or evaluated.
+
+    Parameters and energies are float32 in any case. `microbatch` and `remat` trade time for memory;
+    the numbers are the same up to rounding.
+    """
 
     dtype: str = setting("float32", "of activations and kernels", one_of=("float32", "bfloat16"))
     formulation: str = setting("auto", "of the convolutions", one_of=FORMULATIONS)
+    microbatch: int = setting(
+        0, "examples on a device whose gradients are computed at once; 0: all", at_least=0
+    )
+    remat: bool = setting(
+        False, "compute the activations of residual blocks again, rather than keep them"
+    )
 
 
 SECTIONS: dict[str, type] = {

@@ -17,7 +17,7 @@ from ebm_jax.io.progress import Progress
 from ebm_jax.runs import build, init_from, preview
 from ebm_jax.runs.build import Run
 from ebm_jax.runs.lock import Lock
-from ebm_jax.runs.settings import Training, one_line, read_section
+from ebm_jax.runs.settings import Compute, ConfigError, Training, one_line, read_section
 from ebm_jax.runs.workdir import (
     check_config,
     check_workdir,
@@ -66,6 +66,7 @@ def main(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> int:
     """
     settings = read_section(config, "train", Settings)
     training = read_section(config, "training", Training)
+    parts = _num_parts(training.batch_size, read_section(config, "compute", Compute).microbatch)
     path = check_workdir(workdir, config)
     with one_line():
         parallel.first_does(lambda: _check_init_from(training, path))
@@ -92,9 +93,9 @@ def main(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> int:
             _say(f"{path} is trained already: it is at step {step} of {training.num_steps}")
             return 0
         with one_line():
-            device_state.check_shards(state)
+            device_state.check_shards(state, parts)
         describe_run(path, config, **provenance)
-        session = _Session(run, settings, training, path, checkpoints, stop, lock)
+        session = _Session(run, settings, training, parts, path, checkpoints, stop, lock)
         while True:
             try:
                 return session.train(state)
@@ -108,6 +109,19 @@ def _check_init_from(training: Training, path: pathlib.Path) -> None:
         init_from.parse(training.init_from)
 
 
+def _num_parts(batch_size: int, microbatch: int) -> int:
+    """Into which the examples on a device are divided, microbatch in each; 0: all in one."""
+    on_device = batch_size // jax.device_count()
+    if microbatch and on_device % microbatch:
+        divisors = [size for size in range(1, on_device + 1) if on_device % size == 0]
+        fits = min(divisors, key=lambda size: abs(size - microbatch))
+        raise ConfigError(
+            f"compute.microbatch: expected a divisor of the {on_device} examples on a device, such "
+            f"as {fits}, got {microbatch}"
+        )
+    return on_device // microbatch if microbatch else 1
+
+
 class _Session:
     """A command's training: compiled functions, and the callbacks of the loop."""
 
@@ -116,6 +130,7 @@ class _Session:
         run: Run,
         settings: Settings,
         training: Training,
+        parts: int,
         workdir: pathlib.Path,
         checkpoints: Checkpoints,
         stop: Interruption,
@@ -136,6 +151,7 @@ class _Session:
                 rng_key=run.key("train"),
                 ema_decay=training.ema_decay,
                 preprocess=run.preprocess(),
+                num_parts=parts,
             )
         )
 

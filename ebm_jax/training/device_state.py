@@ -23,14 +23,22 @@ def pmap_train_step(train_step: Callable[..., Any]) -> Callable[..., Any]:
     return parallel.on_each_device(step, donate_argnums=0)
 
 
-def check_shards(state: TrainState) -> None:
-    """Raises ValueError unless the devices divide what is to be split over them."""
+def check_shards(state: TrainState, parts: int = 1) -> None:
+    """Raises ValueError unless the devices, and the parts of a batch on each, divide all shards.
+
+    parts: microbatches on a device.
+    """
     devices = jax.device_count()
     for leaf in jax.tree.leaves(state.method_state.sharded):
         if len(leaf) % devices:
             raise ValueError(
                 f"method.buffer_shards: expected a multiple of the {devices} devices, got "
                 f"{len(leaf)}: run on a divisor of that, or use a new workdir"
+            )
+        if len(leaf) // devices % parts:
+            raise ValueError(
+                f"compute.microbatch: expected at most {len(leaf) // devices} parts of a batch, or "
+                f"a divisor of that, as method.buffer_shards has so many on a device, got {parts}"
             )
 
 

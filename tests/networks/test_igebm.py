@@ -110,7 +110,12 @@ def test_dropout_masks_act_on_the_first_convolution_of_every_block():
 
 @pytest.mark.parametrize(
     ("module", "conditional", "millions"),
-    [(igebm.resnet32_large(), False, 18.6), (igebm.resnet32(10), True, 5.3)],
+    [
+        (igebm.resnet32_large(), False, 18.6),
+        (igebm.resnet32(10), True, 5.3),
+        (igebm.imagenet32(), True, 89.6),
+        (igebm.imagenet128(), True, 21.2),
+    ],
 )
 def test_published_sizes(module, conditional, millions):
     condition = jnp.zeros(1, int) if conditional else None
@@ -118,15 +123,15 @@ def test_published_sizes(module, conditional, millions):
 
 
 def test_presets_have_the_widths_of_the_papers_rows():
-    assert igebm.imagenet32().mask_shapes[-1] == (4, 4, 256)
-    assert len(igebm.imagenet32().mask_shapes) == 9
+    widths = [shape[-1] for shape in igebm.imagenet32().mask_shapes]
+    assert widths == [256] * 3 + [512] * 3 + [1024] * 3
     shapes = igebm.imagenet128().mask_shapes
     assert [shape[-1] for shape in shapes] == [64, 128, 256, 512, 512, 512]
     assert shapes[-1][0] == 4
     # quirk: the last activation of the large network depends on whether there is a label
     assert igebm.resnet32_large().final_activation == "relu"
     assert igebm.resnet32_large(10).final_activation == "leaky_relu"
-    assert igebm.resnet32(10).final_activation == "relu"
+    assert igebm.resnet32(10).final_activation == igebm.imagenet32().final_activation == "relu"
 
 
 def test_initialisation_starts_blocks_as_their_shortcuts():

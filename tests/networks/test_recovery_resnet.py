@@ -10,7 +10,6 @@ from reference_files import assert_close, below, jit_once, load_reference
 from ebm_jax import convert, networks
 from ebm_jax.networks.recovery_resnet import (
     RecoveryResNet,
-    average_pool,
     level_embedding,
 )
 
@@ -183,12 +182,6 @@ def test_level_embedding_is_sines_then_cosines():
     angle = level[:, None] * 10_000 ** (-k / 3)
     wanted = np.concatenate([np.sin(angle), np.cos(angle)], axis=1)
     np.testing.assert_allclose(level_embedding(level, 8), wanted, atol=1e-6)
-
-
-def test_pool_is_the_mean_of_four():
-    x = np.arange(32.0).reshape(1, 4, 4, 2)
-    wanted = [[x[0, i : i + 2, j : j + 2].mean((0, 1)) for j in (0, 2)] for i in (0, 2)]
-    np.testing.assert_allclose(average_pool(jnp.asarray(x))[0], wanted)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,8 @@ SHAPES = {
     "svhn": ((32, 32, 3), 10),
     "imagenet32": ((32, 32, 3), 1_000),
     "celeba": ((32, 32, 3), 1),
+    "lsun_church": ((64, 64, 3), 1),
+    "lsun_bedroom": ((64, 64, 3), 1),
     "mnist": ((32, 32, 1), 10),
     "fashion_mnist": ((32, 32, 1), 10),
     "digits": ((8, 8, 1), 10),
@@ -35,6 +37,10 @@ def stub(config, split):
         shape, num_classes = (64, 64, 1), FACTORS[config.data.label]
     elif name in SHAPES:
         shape, num_classes = SHAPES[name]
+        if size := config.data.image_size:
+            shape = (size, size, shape[-1])
+        if name == "folder":  # has as many as there are folders in it
+            num_classes = config.network.get("num_classes") or 1
     else:
         density = data.toy_density(name)  # raises for any other
         shape, num_classes, value_range = (2,), 1, (-density.bound, density.bound)

@@ -9,8 +9,9 @@ import optax
 import recovery_in_numpy as plain
 from flax import linen as nn
 
-from ebm_jax.methods import MethodState, RecoveryLikelihood
+from ebm_jax.methods import ContrastiveDivergence, MethodState, RecoveryLikelihood
 from ebm_jax.methods.base import mean_over_batch, mean_per_level
+from ebm_jax.networks.function import FunctionNetwork
 from ebm_jax.networks.prepared import prepared
 from ebm_jax.samplers import random
 from ebm_jax.training.state import init_train_state
@@ -52,12 +53,12 @@ def mirror(keys, x):
     return jnp.where(jax.vmap(jax.random.bernoulli)(keys)[:, None], -x, x)
 
 
-def toy(optimizer="sgd", noise=0.1, preprocess=mirror):
+def toy(optimizer="sgd", noise=0.1, preprocess=mirror, num_parts=1):
     """(step, state before the first step) of the least squares."""
     method = NoisyLeastSquares(noise)
     step = make_train_step(
         method, OPTIMIZERS[optimizer],
-        rng_key=KEY, ema_decay=EMA_DECAY, preprocess=preprocess,
+        rng_key=KEY, ema_decay=EMA_DECAY, preprocess=preprocess, num_parts=num_parts,
     )  # fmt: skip
     return step, init_train_state(KEY, method, OPTIMIZERS[optimizer], batches()[0])
 
@@ -79,12 +80,30 @@ class TinyEnergy(nn.Module):
         return jnp.sum(nn.swish(nn.Dense(4, name="second")(x)), axis=-1)
 
 
-def recovery(optimizer="sgd"):
+def recovery(optimizer="sgd", num_parts=1):
     """(step, state before the first step) of recovery likelihood with spectral norm."""
     method = RecoveryLikelihood(TinyEnergy(), num_pairs=3, num_steps=3, step_scale=1e-2)
     params = jax.tree.map(jnp.asarray, plain.as_tree(plain.random_weights(TinyEnergy())))
     step = make_train_step(
-        method, OPTIMIZERS[optimizer], rng_key=KEY, ema_decay=EMA_DECAY, preprocess=mirror
-    )
+        method, OPTIMIZERS[optimizer],
+        rng_key=KEY, ema_decay=EMA_DECAY, preprocess=mirror, num_parts=num_parts,
+    )  # fmt: skip
     state = init_train_state(KEY, method, OPTIMIZERS[optimizer], batches()[0])
     return step, state._replace(params=params, ema_params=jax.tree.map(jnp.copy, params))
+
+
+def replay(optimizer="sgd", num_parts=1):
+    """(step, state before the first step) of contrastive divergence with a replay buffer."""
+    network = FunctionNetwork(
+        lambda params, x: 0.5 * jnp.sum((x - params["center"]) ** 2, axis=1),
+        lambda rng_key: {"center": jnp.array([0.5, -0.5, 0.0])},
+        input_shape=(3,),
+    )
+    method = ContrastiveDivergence(
+        network, low=-5.0, high=5.0, num_steps=2, step_size=0.1,
+        buffer_size=32, buffer_shards=8, buffer_storage="float",
+    )  # fmt: skip
+    step = make_train_step(
+        method, OPTIMIZERS[optimizer], rng_key=KEY, ema_decay=EMA_DECAY, num_parts=num_parts
+    )
+    return step, init_train_state(KEY, method, OPTIMIZERS[optimizer], batches()[0])

@@ -18,6 +18,7 @@ from small_runs import (
     RATE,
     batches,
     recovery,
+    replay,
     toy,
 )
 
@@ -190,6 +191,17 @@ def test_recovery_likelihood_is_the_same_on_eight_devices(on_one, recovery_on_ei
 
 def test_recovery_likelihood_is_the_same_under_shard_map(on_one):
     assert_same(run_shard_map(*recovery()), on_one(recovery, "sgd"))
+
+
+@pytest.mark.parametrize(("make", "num_parts"), [(toy, 4), (recovery, 2), (replay, 8)])
+def test_same_numbers_in_parts(on_one, make, num_parts):
+    """Means over levels, vectors of the norm and the rings of a buffer among them."""
+    assert_same(run_jit(*make(num_parts=num_parts)), on_one(make, "sgd"))
+
+
+def test_parts_on_devices(on_one):
+    step, state = compile_pmap(*toy(num_parts=4), 2)
+    assert_same(run_pmap(step, state, 2), on_one(toy, "sgd"))
 
 
 # ---- what a compiled step contains ----

@@ -10,7 +10,9 @@ from effects_table import changed, shows
 from configs import default
 from ebm_jax import parallel, tasks
 from ebm_jax.data import Dataset
+from ebm_jax.networks.recovery_resnet import RecoveryResNet
 from ebm_jax.runs import build, preview
+from ebm_jax.runs.settings import ConfigError
 from ebm_jax.runs.trained import load_trained
 
 __all__ = ["quick"]
@@ -59,7 +61,8 @@ def primitives(config):
     """Names of the primitives of the network, one for each call."""
     network, found = build.build(config).method.network, []
     x = jnp.zeros((1, *network.input_shape))
-    params = jax.eval_shape(network.init, jax.random.key(0), x)
+    condition = [jnp.array(0)] if isinstance(network, RecoveryResNet) else []
+    params = jax.eval_shape(network.init, jax.random.key(0), x, *condition)
 
     def collect(jaxpr):
         for equation in jaxpr.eqns:
@@ -69,7 +72,7 @@ def primitives(config):
                 if hasattr(inner, "eqns"):
                     collect(inner)
 
-    collect(jax.make_jaxpr(lambda p, x: network.apply(p, x))(params, x).jaxpr)
+    collect(jax.make_jaxpr(lambda p, x: network.apply(p, x, *condition))(params, x).jaxpr)
     return found
 
 
@@ -90,11 +93,17 @@ def test_recovery_resnet():
     assert deeper["temb_dense_2/kernel"] == (16, 12)
 
 
-OF_RESNET = [f"network:igebm_resnet.{name}" for name in (*SMALL["igebm_resnet"], "num_classes")]
+OF_RESNET = [
+    f"network:igebm_resnet.{name}"
+    for name in (*SMALL["igebm_resnet"], "first_width", "num_classes")
+]
 
 
 @shows(*OF_RESNET)
 def test_igebm_resnet():
+    first = shapes(config_of("igebm_resnet", "first_width"))
+    assert first["conv_in/kernel"] == (3, 3, 1, 6)
+    assert first["stage_0_block_0/conv1/kernel"] == (3, 3, 6, 4)
     assert shapes(config_of("igebm_resnet", "width"))["conv_in/kernel"] == (3, 3, 1, 6)
     more = shapes(config_of("igebm_resnet", "num_blocks"))
     assert {path.partition("/")[0] for path in more if path.startswith("stage")} == {
@@ -133,8 +142,16 @@ def test_igebm_conv():
     assert gain("gain_layer") == (10, 12)
 
 
+@pytest.mark.parametrize("network", ["recovery_resnet", "igebm_resnet", "mdsm_resnet"])
+@shows(*(f"network:{name}_resnet.patch_size" for name in ("recovery", "igebm", "mdsm")))
+def test_patch_size(network):
+    assert shapes(config_of(network))["conv_in/kernel"] == (3, 3, 1, 4)
+    assert shapes(config_of(network, "patch_size"))["conv_in/kernel"] == (3, 3, 4, 4)
+
+
 @shows(
     "network:igebm_resnet.activation",
+    "network:igebm_resnet.first_block_activation",
     "network:igebm_resnet.final_activation",
     "network:igebm_conv.activation",
 )
@@ -143,6 +160,7 @@ def test_activations():
     for network, fields, number in (
         ("igebm_resnet", (), 0),
         ("igebm_resnet", ("final_activation",), 1),
+        ("igebm_resnet", ("first_block_activation",), 2),
         ("igebm_resnet", ("activation",), 3),
         ("igebm_resnet", ("activation", "final_activation"), 4),
         ("igebm_conv", (), 0),
@@ -200,6 +218,18 @@ def test_arithmetic():
     rounded = np.max(np.abs(energies["compute.dtype"] - energies[None])) / size
     assert dense < 1e-5
     assert 1e-4 < rounded < 0.1
+
+
+@pytest.mark.parametrize("network", ["recovery_resnet", "igebm_resnet", "mdsm_resnet"])
+@shows("compute.remat")
+def test_blocks_that_are_computed_again(network):
+    config = config_of(network)
+    marks = {"remat", "remat2", "checkpoint"}
+    assert not marks & set(primitives(config))
+    again = primitives(changed(config, "compute.remat"))
+    assert sum(again.count(name) for name in marks) == 1
+    with pytest.raises(ConfigError, match="remat: expected False, as EnergyMLP has no residual bl"):
+        build.build(changed(config_of("mlp"), "compute.remat"))
 
 
 @shows("ensemble.checkpoints", "ensemble.combine", "ensemble.temperature", "sampling.batch_size")

@@ -22,6 +22,7 @@ from ebm_jax.methods import MethodState
 from ebm_jax.methods.base import Mean, mean_over_batch, zeros_like_examples
 from ebm_jax.methods.registry import METHODS
 from ebm_jax.runs import build, preview
+from ebm_jax.runs.settings import ConfigError
 from ebm_jax.runs.trained import load_trained
 from ebm_jax.settings import setting
 from ebm_jax.tasks import train
@@ -142,6 +143,24 @@ def trained(config, path, monkeypatch, dataset=None):
 
 
 # ------------------------------------------------------------------------------- training
+
+
+@shows("compute.microbatch")
+def test_microbatches(tmp_path, monkeypatch):
+    """What two parts of a batch of two on each device sum to; a part sees one example."""
+    config = changed(config_of(), "compute.microbatch")
+    whole = trained(config_of(), tmp_path / "whole", monkeypatch)
+    found = trained(config, tmp_path / "parts", monkeypatch)
+    assert [line["count"] for line in whole.lines] == [16] * 3
+    assert [line["count"] for line in found.lines] == [8] * 3
+    for name in ("loss", "energy_pos", "square", "grad_norm"):
+        values = ([line[name] for line in run.lines] for run in (found, whole))
+        np.testing.assert_allclose(*values, rtol=1e-5)
+    np.testing.assert_allclose(found.states[3].params["w"], whole.states[3].params["w"], rtol=1e-5)
+    config.compute.microbatch = 3
+    with pytest.raises(ConfigError, match="divisor of the 2 examples on a device, such as 2, got"):
+        tasks.run("train", config, tmp_path / "wrong")
+    assert not (tmp_path / "wrong").exists()
 
 
 @shows("training.ema_decay", "training.num_steps", "training.batch_size", "sampling.num_samples")

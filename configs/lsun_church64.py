@@ -1,0 +1,26 @@
+"""LSUN church, outdoor, at 64 x 64: the row of Gao et al. 2020.
+
+    python main.py --config=configs/lsun_church64.py --workdir=runs/lsun_church64
+
+Network: N = 2 blocks per resolution, 5 resolutions, 19.15 M parameters; T = 6, K = 30; batch 128,
+960k steps.
+Hardware: accelerators, for days; this code has not run it to its end.
+Result reported in the paper, not of this code: FID 7.02.
+"""
+
+import ml_collections
+
+from configs import default
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The paper's run."""
+    config = default.get_config()
+    config.data.name = "lsun_church"
+    config.data.image_size = 64
+    config.held_out_split = "validation"
+    config.network.multipliers = (1, 2, 2, 2, 4)
+    config.network.num_blocks = 2
+    config.training.batch_size = 128
+    config.training.num_steps = 960_000
+    return config

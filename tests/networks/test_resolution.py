@@ -1,0 +1,59 @@
+"""Pools and patches, and the networks that see patches as channels."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from reference_files import jit_once
+
+from ebm_jax.networks.igebm import IgebmResNet
+from ebm_jax.networks.mdsm import MdsmResNet
+from ebm_jax.networks.recovery_resnet import RecoveryResNet
+from ebm_jax.networks.resolution import average_pool, patches
+
+SMALL = {"width": 4, "multipliers": (1, 2)}
+NETWORKS = [
+    RecoveryResNet(image_size=8, channels=1, num_blocks=1, patch_size=2, **SMALL),
+    IgebmResNet(image_size=8, channels=1, num_blocks=(1, 1), patch_size=2, **SMALL),
+    MdsmResNet(image_size=8, channels=1, num_blocks=1, patch_size=2, **SMALL),
+]
+
+
+def test_pool_is_the_mean_of_four():
+    x = np.arange(32.0).reshape(1, 4, 4, 2)
+    wanted = [[x[0, i : i + 2, j : j + 2].mean((0, 1)) for j in (0, 2)] for i in (0, 2)]
+    np.testing.assert_allclose(average_pool(jnp.asarray(x))[0], wanted)
+
+
+def test_a_patch_is_a_square_of_pixels_row_by_row():
+    x = np.arange(2 * 6 * 6 * 3).reshape(2, 6, 6, 3)
+    found = patches(jnp.asarray(x), 3)
+    assert found.shape == (2, 2, 2, 27)
+    for row, column in np.ndindex(2, 2):
+        square = x[:, 3 * row : 3 * row + 3, 3 * column : 3 * column + 3]
+        np.testing.assert_array_equal(found[:, row, column], square.reshape(2, -1))
+    np.testing.assert_array_equal(patches(jnp.asarray(x), 1), x)
+
+
+@pytest.mark.parametrize("module", NETWORKS, ids=lambda module: type(module).__name__)
+def test_a_network_of_patches_is_that_of_more_channels(module):
+    x = jax.random.normal(jax.random.key(0), (3, 8, 8, 1))
+    condition = jnp.array([1]) if isinstance(module, RecoveryResNet) else None
+    of_channels = module.clone(image_size=4, channels=4, patch_size=1)
+    params = module.init(jax.random.key(1), x, condition)
+    assert module.input_shape == (8, 8, 1)
+
+    @jit_once
+    def both(x):
+        return (
+            module.apply(params, x, condition),
+            of_channels.apply(params, patches(x, 2), condition),
+        )
+
+    np.testing.assert_array_equal(*both(x))
+
+
+def test_a_size_that_patches_do_not_divide_is_refused():
+    module = MdsmResNet(image_size=16, patch_size=3, **SMALL)
+    with pytest.raises(ValueError, match=r"halved 2 times in patches of 3, such as 12.*got 16"):
+        jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
