@@ -161,6 +161,7 @@ def gradients_per_step(module: RecoveryResNet, batch_size: int) -> float:
     """
     x = jnp.zeros((batch_size, *module.input_shape))
     level = jnp.zeros(batch_size, jnp.int32)
+    key = jax.random.key(0)
 
     def count(fn, *inputs):
         closed = jax.make_jaxpr(fn)(*inputs)
@@ -169,15 +170,16 @@ def gradients_per_step(module: RecoveryResNet, batch_size: int) -> float:
 
     def chain(num_steps):
         method = RecoveryLikelihood(module, num_steps=num_steps)
-        params, state = method.init(jax.random.key(0), {"image": x})
-        return lambda x: method.loss(
-            params, state, {"image": x, "index": level}, jax.random.key(0)
-        )[0]
+        params, state = jax.jit(method.init)(key, {"image": x})
+        return count(lambda x: method.loss(params, state, {"image": x, "index": level}, key)[0], x)
 
-    params = module.init(jax.random.key(0), x[:1], level[:1])["params"]
-    energy_fn = networks.make_energy_fn(module, params, level)
+    @jax.jit
+    def normalized(key):
+        return networks.normalize_params(module, module.init(key, x, level)["params"])[0]
+
+    energy_fn = networks.bind(module, normalized(key), level)
     one = count(jax.value_and_grad(lambda x: energy_fn(x).sum()), x)
-    return 1 + (count(chain(NUM_STEPS), x) - count(chain(1), x)) / one
+    return 1 + (chain(NUM_STEPS) - chain(1)) / one
 
 
 def straight_line(layer: Layer, how: str, batch_size: int, *, update: bool, dtype: Any) -> Callable:

@@ -152,9 +152,11 @@ class Run:
         return data.unscale_points(points, self.dataset.value_range, self.data.low, self.data.high)
 
 
-def build(config: ml_collections.ConfigDict) -> Run:
+def build(config: ml_collections.ConfigDict, dataset: data.Dataset | None = None) -> Run:
     """Loads the data and makes a run; checks every section that a run reads.
 
+    Args:
+      dataset: to train on, in place of the one that the config names.
     Raises:
       ConfigError: with one line for whatever the config asks that cannot be had.
     """
@@ -162,7 +164,7 @@ def build(config: ml_collections.ConfigDict) -> Run:
     described, training = sections["data"], sections["training"]
     with one_line():
         parallel.check_divides("training.batch_size", training.batch_size, jax.device_count())
-        dataset = load_split(config, described.split)
+        dataset = dataset or load_split(config, described.split)
         _check_data_settings(described, dataset)
         method = _make_method(config, dataset)
         run = Run(config, dataset, method, general, described, sections["sampling"])
@@ -240,9 +242,14 @@ def init_state(run: Run) -> TrainState:
     return jax.device_get(jax.jit(_init(run), compiler_options=quick)(run.key("init")))
 
 
+def state_template(run: Run) -> TrainState:
+    """Shapes and types of a state, a tree of `jax.ShapeDtypeStruct`."""
+    return jax.eval_shape(_init(run), jax.random.key(0))
+
+
 def params_template(run: Run) -> Any:
-    """Shapes and types of the method's parameters, a tree of `jax.ShapeDtypeStruct`."""
-    return jax.eval_shape(_init(run), jax.random.key(0)).params
+    """Those of the method's parameters."""
+    return state_template(run).params
 
 
 def make_ensemble(run: Run, num_members: int) -> Run:
