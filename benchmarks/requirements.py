@@ -55,7 +55,7 @@ ROWS = {
     "cifar10_mdsm": Row(32),
     "fashion_mnist": Row(32, channels=1),
 }
-# As it is; in halves and so on; blocks computed again; both; with kernels and activations of 16 bit.
+# As it is; in parts; with blocks computed again; both; with kernels and activations of 16 bit.
 WAYS = {
     "plain": {},
     "parts": {"microbatch": True},

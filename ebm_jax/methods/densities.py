@@ -20,9 +20,8 @@ _LOG_2PI = float(np.log(2 * np.pi))
 class BaseDistribution(NamedTuple):
     """A tractable distribution from which annealing starts: N(center, std^2 I), or a box.
 
-    With a box, positions are *reflected*: any u stands for x = `reflect(u)`,
-    which runs up and down between the faces of the box with period 2 (high - low). Energies of
-    reflect(u) are continuous, chains bounce off the faces, and no proposal is lost outside.
+    With a box, positions are *reflected*: any u stands for x = `reflect(u)`, as in
+    `samplers.fold_into_box`: chains bounce off the faces, and no proposal is lost outside.
     """
 
     center: float = 0.0
@@ -50,11 +49,7 @@ class BaseDistribution(NamedTuple):
 
     def reflect(self, u: jax.Array) -> jax.Array:
         """Positions in model units: u itself, or the point of the box that u stands for."""
-        if self.box is None:
-            return u
-        low, high = self.box
-        width = high - low
-        return low + jnp.abs(jnp.mod(u - low + width, 2 * width) - width)
+        return u if self.box is None else samplers.fold_into_box(u, *self.box)
 
 
 class Densities(NamedTuple):

@@ -44,6 +44,9 @@ from ebm_jax.samplers.diagnostics import split_r_hat as split_r_hat
 from ebm_jax.samplers.diagnostics import summarize as summarize
 from ebm_jax.samplers.hmc import HMCInfo as HMCInfo
 from ebm_jax.samplers.hmc import hmc as hmc
+from ebm_jax.samplers.ladder import Ladder as Ladder
+from ebm_jax.samplers.ladder import adapt_temperatures as adapt_temperatures
+from ebm_jax.samplers.ladder import equal_rejection as equal_rejection
 from ebm_jax.samplers.langevin import langevin as langevin
 from ebm_jax.samplers.langevin import langevin_update as langevin_update
 from ebm_jax.samplers.mala import mala as mala
@@ -73,12 +76,16 @@ from ebm_jax.samplers.run import run_chain as run_chain
 from ebm_jax.samplers.sample import Diagnostics as Diagnostics
 from ebm_jax.samplers.sample import SampleResult as SampleResult
 from ebm_jax.samplers.sample import sample as sample
+from ebm_jax.samplers.smc import SMCResult as SMCResult
+from ebm_jax.samplers.smc import smc as smc
 from ebm_jax.samplers.tempering import TemperingInfo as TemperingInfo
 from ebm_jax.samplers.tempering import TemperingState as TemperingState
 from ebm_jax.samplers.tempering import parallel_tempering as parallel_tempering
 from ebm_jax.samplers.underdamped import UnderdampedState as UnderdampedState
 from ebm_jax.samplers.underdamped import baoab_update as baoab_update
 from ebm_jax.samplers.underdamped import underdamped_langevin as underdamped_langevin
+from ebm_jax.samplers.walls import fold_into_box as fold_into_box
+from ebm_jax.samplers.walls import reflecting_walls as reflecting_walls
 from ebm_jax.samplers.warmup import WarmupResult as WarmupResult
 from ebm_jax.samplers.warmup import warmup as warmup
 

@@ -72,10 +72,13 @@ def geometric_path(start_energy: EnergyFn, end_energy: EnergyFn) -> EnergyPath:
     may be infinite there. The result compares equal for the same two functions, so that runs along
     it share their compilations.
     """
-    return Partial(_geometric, start_energy, end_energy)
+    return Partial(geometric_path_energy, start_energy, end_energy)
 
 
-def _geometric(start_energy: EnergyFn, end_energy: EnergyFn, x: PyTree, beta: Array) -> Array:
+def geometric_path_energy(
+    start_energy: EnergyFn, end_energy: EnergyFn, x: PyTree, beta: Array
+) -> Array:
+    """The energy of `geometric_path`, [chains]."""
     return _weighted(1 - beta, start_energy, x) + _weighted(beta, end_energy, x)
 
 

@@ -1,0 +1,51 @@
+"""Temperature ladders of equal rejection: a closed form, and where Gaussians lead them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ebm_jax import samplers
+
+KEY = jax.random.key(0)
+
+
+def test_the_barrier_is_divided_equally():
+    """With pairs refused in proportion to the distance in 1 / T, 1 / T becomes equidistant."""
+    temperatures = jnp.array([1.0, 1.5, 3.0, 10.0])
+    inverse = 1 / np.asarray(temperatures)
+    found = samplers.equal_rejection(temperatures, jnp.asarray(0.5 * -np.diff(inverse)))
+    np.testing.assert_allclose(1 / found, np.linspace(1, 0.1, 4), rtol=1e-5)
+    kept = samplers.equal_rejection(temperatures, jnp.full(3, 0.3))
+    np.testing.assert_allclose(kept, temperatures, rtol=1e-5)
+
+
+def test_gaussians_lead_to_a_geometric_ladder():
+    """The overlap of N(0, T I) and N(0, T' I) depends on T / T' alone."""
+
+    def energy(x):
+        return 0.5 * jnp.sum(x**2, axis=1)
+
+    def make_kernel(temperatures):
+        return samplers.parallel_tempering(
+            energy, temperatures, lambda e, t: samplers.mala(e, 0.3 * t, temperature=t)
+        )
+
+    x = jax.random.normal(KEY, (100, 4))
+    found = samplers.adapt_temperatures(
+        KEY, make_kernel, x, [1.0, 1.1, 1.3, 8.0, 16.0], num_rounds=7, num_steps=10
+    )
+    ratios = np.asarray(found.temperatures[1:] / found.temperatures[:-1])
+    np.testing.assert_allclose(ratios, 2.0, rtol=0.1)
+    assert np.ptp(found.rejection) < 0.06
+    assert (found.temperatures[0], found.temperatures[-1]) == (1, 16)
+    state, info = samplers.run_chain(KEY, make_kernel(found.temperatures), found.state, 10)
+    np.testing.assert_allclose(1 - info.swap_acceptance.mean(0), found.rejection, atol=0.08)
+    assert float(state.x.std()) == pytest.approx(1, abs=0.1)
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match=r"three of which the ends stay, got shape \(2,\)"):
+        samplers.adapt_temperatures(KEY, None, jnp.zeros((2, 1)), [1.0, 2.0])
+    with pytest.raises(ValueError, match="num_rounds"):
+        samplers.adapt_temperatures(KEY, None, jnp.zeros((2, 1)), [1, 2, 3], num_rounds=0)
