@@ -92,7 +92,7 @@ def smc(
 
     Unlike in AIS, chains that turn out to be of little weight are replaced. A ladder that is chosen
     by the population that it is for puts its evidence low, in proportion to 1 / chains: a second
-    run with the `betas` of the first has no such bias. Wherever the end is wider than the start the
+    run with the `betas` of the first is free of that. Wherever the end is wider than the start the
     weights have heavy tails, and no error shows them: start from the wider one.
 
     A temperature costs one gradient to enter, those of its steps, and energies to choose the next

@@ -92,6 +92,9 @@ def test_normalizing_constants():
     forward, reverse = names["forward"], names["reverse"]
     assert abs(forward.log_z - truth) < 4 * forward.standard_error
     assert abs(reverse.log_z + truth) < 4 * reverse.standard_error
+    result = names["result"]
+    assert abs(result.log_z - truth) < 4 * result.standard_error
+    assert abs(result.x.std() / 0.2 - 1) < 0.1
 
 
 def test_replay_buffer():
