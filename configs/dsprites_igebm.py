@@ -1,22 +1,21 @@
 """dSprites, one energy per factor, with IGEBM (Du & Mordatch 2019, composition of concepts).
 
     python main.py --config=configs/dsprites_igebm.py:shape --workdir=runs/dsprites_shape
-    python main.py --config=configs/dsprites_igebm.py:scale --workdir=runs/dsprites_scale
+    python main.py --config=configs/dsprites_igebm.py:size --workdir=runs/dsprites_size
 
-Variants: shape, scale, orientation, x, y (the position): the factor whose values are the classes.
-Sums of the trained energies (`ebm_jax.energy.sum_energies`) compose them. Five convolutions and two
-dense layers, swish; K = 20, lambda = 500, no clipping. *Quirk* of the published code: chains start
-at .5 + .5 N(0, 1), and the data are not dequantized.
+Variants: shape (a class), size, position, rotation (values: scale; x, y; cos, sin): what the energy
+is given. --mode=compose adds the energies of several. Five convolutions and two dense layers,
+swish; K = 20, lambda = 500, no clipping. *Quirk* of the published code: chains start at
+.5 + .5 N(0, 1), and the data are not dequantized.
 Hardware: one GPU; this code has not run it to its end. The paper gives pictures, no figure.
 """
 
 import ml_collections
 
 from configs import cifar10_igebm, default
-from ebm_jax.data.sources.dsprites import FACTORS
+from ebm_jax.data.sources.factors import VALUES
 
-_FACTORS = {name.removesuffix("_position"): name for name in FACTORS}
-VARIANTS = tuple(_FACTORS)
+VARIANTS = ("shape", *VALUES)
 
 
 def get_config(variant: str = "shape") -> ml_collections.ConfigDict:
@@ -24,7 +23,7 @@ def get_config(variant: str = "shape") -> ml_collections.ConfigDict:
     default.check_variant(variant, VARIANTS)
     config = cifar10_igebm.get_config()
     config.data.name = "dsprites"
-    config.data.label = _FACTORS[variant]
+    config.data.label = variant
     config.data.dequantize = False
     config.network = default.network(
         "igebm_conv",
@@ -32,11 +31,13 @@ def get_config(variant: str = "shape") -> ml_collections.ConfigDict:
         first_width=32,
         multipliers=(1, 2, 2, 2),
         gain_layer=2,
-        num_classes=FACTORS[_FACTORS[variant]],
+        num_classes=3 if variant == "shape" else 0,
+        label_size=VALUES.get(variant, 0),
         activation="swish",
     )
     config.method.num_steps = 20
     config.method.step_size = 500.0
     config.method.max_grad = 0.0
     config.method.init_noise = "normal"
+    config.training.batch_size = 256
     return config

@@ -13,7 +13,8 @@ class Dataset(NamedTuple):
         split: `'train'`, `'test'`, ... or several joined by `+`.
         images: uint8 `[n, height, width, channels]` with values 0..255, or, for points of the
             plane, float32 `[n, 2]`.
-        labels: int32 `[n]`, in `0 .. num_classes - 1`; all zero where there are no classes.
+        labels: int32 `[n]`, in `0 .. num_classes - 1`, all zero where there are no classes; or
+            float32 `[n, k]`, values that describe an example.
         num_classes: number of classes, 1 where there are none.
         value_range: lowest and highest value that `images` can take: `(0.0, 255.0)` for uint8; for
             points of the plane the square `[low, high]^2` that holds practically all of the mass.
@@ -30,6 +31,11 @@ class Dataset(NamedTuple):
     def num_examples(self) -> int:
         """Number of examples n."""
         return len(self.images)
+
+    @property
+    def label_size(self) -> int:
+        """Number k of the values in a label; 0 where labels are classes."""
+        return self.labels.shape[1] if self.labels.ndim > 1 else 0
 
     @property
     def example_shape(self) -> tuple[int, ...]:

@@ -19,6 +19,7 @@ from ebm_jax.data.sources import (
     lsun,
     mnist,
     mnist5k,
+    shapes,
     svhn,
     toy2d,
 )
@@ -37,6 +38,7 @@ _SOURCES = (
     lsun.BEDROOM,
     imagenet32.SOURCE,
     dsprites.SOURCE,
+    shapes.SOURCE,
     folder.SOURCE,
     arrays.SOURCE,
     *toy2d.SOURCES,
@@ -79,10 +81,11 @@ def load_dataset(
         data_dir: directory of all data; by default `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
             Archives fetched by hand belong in `<data_dir>/downloads/manual/<name>`.
         image_size: height and width to resize to; for celeba and lsun_* by default 64, for folder
-            by default that of the images.
+            by default that of the images; shapes are drawn at 32 (the default) or 64.
         pad_to: pad images with black to this height and width, as 28 to 32 for MNIST.
-        label: for dsprites: the factor that is the label, by default `'shape'`; for folder:
-            `'none'` leaves out that the folders in it are the classes.
+        label: for dsprites and shapes: the factor that is the label, by default `'shape'`, see
+            `sources.factors`; for folder: `'none'` leaves out that the folders in it are the
+            classes.
         scale: for densities on the plane: factor on all lengths, by default 1.
         path: of one's own images: for folder a directory, for arrays a .npy or .npz.
         values: for arrays of floating-point numbers: the lowest and the highest.

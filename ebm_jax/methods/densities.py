@@ -66,6 +66,9 @@ class Densities(NamedTuple):
     num_conditionals: n, of how many levels, the lowest first, `conditional` depends on x_{t+1};
         that of level n is its marginal density. The sampler goes down from there.
     log_z: float [num_levels], the log normalizing constants that the method claims; None: unknown.
+    num_classes: of a model with an energy per class; 0: it has none.
+    class_energy: (t, y int [] or [batch], or values [batch, k]) -> energy_fn of x given y, in nats:
+        p_t(x, y) ∝ exp(-class_energy(t, y)(x)); None without labels.
     caveats: sentences that belong beside every likelihood of this model.
     """
 
@@ -79,6 +82,8 @@ class Densities(NamedTuple):
     conditional_std: jax.Array | None = None
     num_conditionals: int = 0
     log_z: jax.Array | None = None
+    num_classes: int = 0
+    class_energy: Callable[[jax.Array, jax.Array], EnergyFn] | None = None
     caveats: tuple[str, ...] = ()
 
     @property

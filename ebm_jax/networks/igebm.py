@@ -16,7 +16,7 @@ from flax import linen as nn
 
 from ebm_jax.networks.activations import leaky_relu
 from ebm_jax.networks.convolution import Conv
-from ebm_jax.networks.labels import class_weights
+from ebm_jax.networks.labels import label_weights
 from ebm_jax.networks.prepared import prepared
 from ebm_jax.networks.resolution import average_pool, check_can_halve, patches
 from ebm_jax.settings import setting
@@ -112,7 +112,7 @@ class IgebmResNet(nn.Module):
       formulation, dtype: see `ebm_jax.networks.convolution`; energies are float32.
     Raises:
       ValueError: an image size that cannot be halved that often, multipliers and num_blocks of
-        different lengths, an unknown activation, or as `class_weights`.
+        different lengths, an unknown activation, or as `label_weights`.
     """
 
     image_size: int
@@ -124,6 +124,9 @@ class IgebmResNet(nn.Module):
     )
     num_blocks: tuple[int, ...] = setting((3, 3, 3), "residual blocks per stage", at_least=1)
     num_classes: int | None = setting(None, "of the label; 0: unconditional", at_least=0)
+    label_size: int = setting(
+        0, "values in a label that is a vector; 0: classes, or none", at_least=0
+    )
     activation: str = setting("leaky_relu", "of slope .2, or others", one_of=tuple(ACTIVATIONS))
     first_block_activation: str = setting(
         "", "of the first block; '': as the others", one_of=("", *ACTIVATIONS)
@@ -172,7 +175,8 @@ class IgebmResNet(nn.Module):
 
         Args:
           x: [batch, image_size, image_size, channels].
-          condition: classes, int [] or [batch], or weights [batch, num_classes]; None: no label.
+          condition: classes, int [] or [batch], or weights [batch, num_classes]; values
+            [batch, label_size]; None: no label.
           keep_masks: dropout of the published training program: per block a 0/1 array
             [batch, *mask_shapes[i]] on the first convolution's output; None: no dropout.
         Returns:
@@ -184,7 +188,7 @@ class IgebmResNet(nn.Module):
                 "write one of each per stage"
             )
         check_can_halve(self.image_size, len(self.multipliers), self.patch_size)
-        weights = class_weights(condition, self.num_classes)
+        weights = label_weights(condition, self.num_classes, self.label_size)
         options = {"formulation": self.formulation, "dtype": self.dtype}
         x = Conv(
             self.first_width or self.width,
@@ -224,7 +228,7 @@ class IgebmConvNet(nn.Module):
       image_size, channels: of the images. Settings: see the fields.
       formulation, dtype: see `ebm_jax.networks.convolution`; energies are float32.
     Raises:
-      ValueError: an unknown activation, or as `class_weights`.
+      ValueError: an unknown activation, or as `label_weights`.
     """
 
     image_size: int
@@ -235,6 +239,9 @@ class IgebmConvNet(nn.Module):
         (1, 2, 4), "of the width, per convolution that halves the image", at_least=1
     )
     num_classes: int | None = setting(None, "of the label; 0: unconditional", at_least=0)
+    label_size: int = setting(
+        0, "values in a label that is a vector; 0: classes, or none", at_least=0
+    )
     gain_layer: int = setting(2, "strided convolution with a gain per class, from 0", at_least=0)
     activation: str = setting("leaky_relu", "of slope .2, or others", one_of=tuple(ACTIVATIONS))
     formulation: str = "auto"
@@ -261,12 +268,13 @@ class IgebmConvNet(nn.Module):
 
         Args:
           x: [batch, image_size, image_size, channels].
-          condition: classes, int [] or [batch], or weights [batch, num_classes]; None: no label.
+          condition: classes, int [] or [batch], or weights [batch, num_classes]; values
+            [batch, label_size]; None: no label.
         Returns:
           E [batch], float32.
         """
         act = _activation(self.activation)
-        weights = class_weights(condition, self.num_classes)
+        weights = label_weights(condition, self.num_classes, self.label_size)
         options = {
             "use_bias": False,
             "kernel_init": _normal,

@@ -44,6 +44,30 @@ def class_weights(condition: jax.Array | None, num_classes: int | None) -> jax.A
     )
 
 
+def label_weights(
+    condition: jax.Array | None, num_classes: int | None, label_size: int
+) -> jax.Array | None:
+    """`class_weights`, or the values of a label that is a vector, float32 [batch, label_size].
+
+    label_size: 0 where labels are classes.
+    Raises:
+      ValueError: as `class_weights`; both a number of classes and a size.
+    """
+    if not label_size:
+        return class_weights(condition, num_classes)
+    if num_classes:
+        raise ValueError(
+            f"network.num_classes: expected 0 beside a label_size of {label_size}, got "
+            f"{num_classes}"
+        )
+    shape, dtype = jnp.shape(condition), getattr(condition, "dtype", None)
+    is_float = dtype is not None and jnp.issubdtype(dtype, jnp.floating)
+    if not is_float or len(shape) != 2 or shape[1] != label_size:
+        found = "no labels" if condition is None else f"{dtype}{list(shape)}"
+        raise ValueError(f"labels: expected float [batch, {label_size}], got {found}")
+    return jnp.asarray(condition, jnp.float32)
+
+
 def check_classes(label: jax.Array, num_classes: int) -> None:
     """Raises ValueError unless every concrete label is one of 0 .. num_classes - 1."""
     labels = np.asarray(label)

@@ -31,6 +31,8 @@ from ebm_jax.training import optimizers
 from ebm_jax.training.state import TrainState, init_train_state
 from ebm_jax.training.train_step import Preprocess
 
+_NUM_LABELS = 1_000  # of the training set, which samples given vectors have in turn
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -290,6 +292,8 @@ def _make_method(config: ml_collections.ConfigDict, dataset: data.Dataset) -> Me
         values["data_moments"] = data.moments(
             dataset, config.data.low, config.data.high, dequantized=config.data.dequantize
         )
+    if "labels" in known and dataset.label_size:
+        values["labels"] = np.asarray(dataset.labels[:_NUM_LABELS])
     values["sampler"] = read_section(config, "sampler", settings.sampler_settings(cls))
     for group in groups(config, "network"):  # of several networks: each named after its field
         values[group or "network"] = _make_network(config, group, dataset)
@@ -307,6 +311,12 @@ def _make_network(config: ml_collections.ConfigDict, group: str, dataset: data.D
         remat=compute.remat,
         **values,
     )
+    label_size = getattr(network, "label_size", 0)
+    if label_size != dataset.label_size and (label_size or getattr(network, "num_classes", None)):
+        raise ConfigError(
+            f"{prefix('network', group)}label_size: expected {dataset.label_size}, the values of a "
+            f"label of {dataset.name}, got {label_size}"
+        )
     num_classes = getattr(network, "num_classes", None)
     if num_classes and num_classes != dataset.num_classes:
         expected = dataset.num_classes if dataset.num_classes > 1 else 0
@@ -331,7 +341,7 @@ def _init(run: Run) -> Any:
     batch_size = run.config.training.batch_size
     example_batch = {
         "image": jnp.full((batch_size, *run.dataset.example_shape), run.data.low),
-        "label": jnp.zeros((batch_size,), jnp.int32),
+        "label": jnp.zeros((batch_size, *run.dataset.labels.shape[1:]), run.dataset.labels.dtype),
     }
     return functools.partial(
         init_train_state,

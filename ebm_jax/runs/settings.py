@@ -59,11 +59,11 @@ class Data:
     )
     image_size: int = setting(
         0,
-        "pixels, of sets that are resized (celeba, lsun, folder); 0: their own size",
+        "pixels, of sets that are resized or drawn (celeba, lsun, folder, shapes); 0: their own",
         at_least=0,
     )
     label: str = setting(
-        "", "the factor that is the label (dsprites), or none (folder); '': the set's own label"
+        "", "the factor that is the label (dsprites, shapes), or none (folder); '': the set's own"
     )
     values: tuple[float, ...] = setting(
         (), "lowest and highest of images of floating-point numbers (arrays); (): uint8"

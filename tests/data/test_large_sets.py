@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ebm_jax.data import load_dataset
-from ebm_jax.data.sources import dsprites
+from ebm_jax.data.sources import factors, shapes
 
 ONE_LINE = r"^[^\n]*$"
 
@@ -232,29 +232,45 @@ DSPRITES = {"shape": 3, "scale": 6, "orientation": 40, "x_position": 32, "y_posi
 def write_dsprites(archives, n):
     """Returns images and factors in the order of the archive."""
     images = archives.rng.integers(0, 2, (n, 64, 64)).astype(np.uint8)
-    factors = {name: archives.rng.integers(0, size, n) for name, size in DSPRITES.items()}
+    classes = {name: archives.rng.integers(0, size, n) for name, size in DSPRITES.items()}
     path = archives.folder("dsprites") / "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
     np.savez_compressed(
         path,
         imgs=images,
-        latents_classes=np.stack([np.zeros(n, int), *factors.values()], axis=1),
+        latents_classes=np.stack([np.zeros(n, int), *classes.values()], axis=1),
         latents_values=np.zeros((n, 6)),
         metadata=np.array({"title": "dSprites"}, dtype=object),  # pickled, as in the original
     )
-    return images[..., None] * 255, factors
+    return images[..., None] * 255, classes
 
 
 def test_dsprites(archives):
-    images, factors = write_dsprites(archives, 60)
-    chosen = {split: dsprites.split_indices(60, split) for split in ("train", "test")}
+    images, classes = write_dsprites(archives, 60)
+    chosen = {split: factors.split_indices(60, split) for split in ("train", "test")}
     for split, indices in chosen.items():
         for name, size in DSPRITES.items():
             dataset = load_dataset("dsprites", split, data_dir=archives.data_dir, label=name)
             np.testing.assert_array_equal(dataset.images, images[indices])
-            np.testing.assert_array_equal(dataset.labels, factors[name][indices])
+            np.testing.assert_array_equal(dataset.labels, classes[name][indices])
             assert dataset.num_classes == size
     default = load_dataset("dsprites", data_dir=archives.data_dir)
-    np.testing.assert_array_equal(default.labels, factors["shape"][chosen["train"]])
+    np.testing.assert_array_equal(default.labels, classes["shape"][chosen["train"]])
+    values = {
+        name: load_dataset("dsprites", data_dir=archives.data_dir, label=name)
+        for name in ("size", "position", "rotation")
+    }
+    assert {d.num_classes for d in values.values()} == {1}
+    indices = chosen["train"]
+    expected = {
+        "size": [0.5 + 0.1 * classes["scale"]],
+        "position": [classes["x_position"] / 31, classes["y_position"] / 31],
+        "rotation": [f(classes["orientation"] * 2 * np.pi / 39) for f in (np.cos, np.sin)],
+    }
+    for name, columns in expected.items():
+        assert values[name].labels.dtype == np.float32
+        assert values[name].label_size == len(columns)
+        found = values[name].labels
+        np.testing.assert_allclose(found, np.stack(columns, axis=1)[indices], atol=1e-6)
     with pytest.raises(ValueError, match="no factor 'color'; it has shape, scale, orientation"):
         load_dataset("dsprites", data_dir=archives.data_dir, label="color")
     with pytest.raises(ValueError, match="dsprites has no split 'val'; it has train, test"):
@@ -264,13 +280,13 @@ def test_dsprites(archives):
 def test_dsprites_splits_are_disjoint_and_their_first_images_a_random_choice():
     """The archive's own first thousand are one square of one size; the places vary fastest."""
     # The first number of SplitMix64 from the seed 0, as published with it.
-    assert dsprites._hash(np.zeros(1, np.uint64)).tolist() == [0xE220A8397B1DCDAF]
+    assert factors._hash(np.zeros(1, np.uint64)).tolist() == [0xE220A8397B1DCDAF]
     n = 737_280
-    train, test = (dsprites.split_indices(n, split) for split in ("train", "test"))
+    train, test = (factors.split_indices(n, split) for split in ("train", "test"))
     np.testing.assert_array_equal(np.sort(np.concatenate([train, test])), np.arange(n))
     assert len(test) == pytest.approx(n / 10, abs=4 * np.sqrt(n * 0.09))
     assert test[:3].tolist() == [30320, 374285, 272051]  # a change of them changes what is held out
-    of_fewer = dsprites.split_indices(1_000, "test")
+    of_fewer = factors.split_indices(1_000, "test")
     np.testing.assert_array_equal(np.sort(of_fewer), np.sort(test[test < 1_000]))
     for indices in (train[:600], test[:600]):
         for size, period in ((3, n // 3), (6, n // 18), (40, 1024), (32, 32), (32, 1)):
@@ -291,3 +307,62 @@ def test_dsprites_damaged(archives):
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ValueError, match="is not the dSprites archive, or is damaged"):
         load_dataset("dsprites", data_dir=archives.data_dir)
+
+
+def test_shapes_are_those_of_their_factors(archives):
+    """Area, center, turn and kind of each image, from its pixels."""
+    grid = shapes.GRIDS[64]
+    classes = shapes.all_classes(grid)
+    assert classes.shape == (737_280, 5)
+    assert classes[:33, 4].tolist() == [*range(32), 0]
+    chosen = classes[np.random.default_rng(0).integers(0, len(classes), 300)]
+    images = shapes.draw(grid, chosen)
+    assert images[:, [0, -1]].sum() + images[:, :, [0, -1]].sum() == 0
+    pixel = np.arange(64) + 0.5
+    area = images.sum((1, 2))
+    x = (images * pixel).sum((1, 2)) / area
+    y = (images * pixel[:, None]).sum((1, 2)) / area
+    shape, scale = chosen[:, 0], 0.5 + 0.1 * chosen[:, 1]
+    half = (16.5 - 0.5) / np.sqrt(2)  # the margin of the outermost centers less half a pixel
+    for kind, of_unit in ((0, 4.0), (1, np.pi / 2)):
+        expected = of_unit * (half * scale[shape == kind]) ** 2
+        np.testing.assert_allclose(area[shape == kind], expected, rtol=0.09)
+    for found, place in ((x, chosen[:, 3]), (y, chosen[:, 4])):
+        off = np.abs(found - (16.5 + place))
+        assert off[shape < 2].max() < 0.45  # a heart's center of mass is not its middle
+        assert off.max() < 3
+    # The long axis of an ellipse: upright at 0, then counterclockwise, y being down.
+    (ellipse,) = shapes.draw(grid, np.array([[1, 5, 5, 16, 16]]))
+    down, right = np.nonzero(ellipse)
+    covariance = np.cov(right, -down)
+    _, axes = np.linalg.eigh(covariance)
+    angle = np.arctan2(axes[1, 1], axes[0, 1]) % np.pi
+    assert angle == pytest.approx((np.pi / 2 + 5 * 2 * np.pi / 39) % np.pi, abs=0.05)
+
+
+def test_shapes_are_a_data_set_and_can_be_written_as_dsprites_is(archives):
+    train, test = (
+        load_dataset("shapes", split, data_dir=archives.data_dir, label="position")
+        for split in ("train", "test")
+    )
+    assert train.example_shape == (32, 32, 1)
+    assert train.num_examples + test.num_examples == 3 * 6 * 20 * 16 * 16
+    assert set(np.unique(train.images[:50])) == {0, 255}
+    grid = shapes.GRIDS[32]
+    order = factors.split_indices(92_160, "test")
+    classes = shapes.all_classes(grid)[order[:5]]
+    np.testing.assert_array_equal(test.images[:5, ..., 0], 255 * shapes.draw(grid, classes))
+    np.testing.assert_allclose(test.labels[:5], classes[:, 3:] / 15, atol=1e-6)
+    with pytest.raises(ValueError, match=r"shapes: expected data\.image_size 32 or 64, got 48"):
+        load_dataset("shapes", data_dir=archives.data_dir, image_size=48)
+    with pytest.raises(ValueError, match="shapes has no factor 'color'"):
+        load_dataset("shapes", data_dir=archives.data_dir, label="color")
+
+    path = archives.folder("dsprites") / "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
+    some = shapes.all_classes(shapes.GRIDS[64])[::9_000]
+    shapes.write_archive(path, shapes.GRIDS[64], some)
+    read = load_dataset("dsprites", data_dir=archives.data_dir, label="size")
+    chosen = factors.split_indices(len(some), "train")
+    drawn = 255 * shapes.draw(shapes.GRIDS[64], some[chosen])
+    np.testing.assert_array_equal(read.images[..., 0], drawn)
+    np.testing.assert_allclose(read.labels[:, 0], 0.5 + 0.1 * some[chosen, 1], atol=1e-6)

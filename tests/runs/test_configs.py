@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from ebm_jax import data, tasks
 from ebm_jax.data import Dataset
-from ebm_jax.data.sources.dsprites import FACTORS
+from ebm_jax.data.sources.factors import VALUES
 from ebm_jax.runs import build
 from ebm_jax.runs.settings import ConfigError
 from ebm_jax.settings import check, check_values, fields
@@ -33,8 +33,12 @@ SHAPES = {
 def stub(config, split):
     """Two examples of the shape that the config's data set has."""
     name, value_range = config.data.name, (0.0, 255.0)
-    if name == "dsprites":
-        shape, num_classes = (64, 64, 1), FACTORS[config.data.label]
+    labels = np.zeros(2, np.int32)
+    if name in ("dsprites", "shapes"):
+        shape = (64, 64, 1) if name == "dsprites" else (32, 32, 1)
+        num_classes = 3 if config.data.label == "shape" else 1
+        if size := VALUES.get(config.data.label):
+            labels = np.zeros((2, size), np.float32)
     elif name in SHAPES:
         shape, num_classes = SHAPES[name]
         if size := config.data.image_size:
@@ -46,7 +50,7 @@ def stub(config, split):
         shape, num_classes, value_range = (2,), 1, (-density.bound, density.bound)
     dtype = np.uint8 if len(shape) == 3 else np.float32
     examples = np.zeros((2, *shape), dtype)
-    return Dataset(name, split, examples, np.zeros(2, np.int32), num_classes, value_range)
+    return Dataset(name, split, examples, labels, num_classes, value_range)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -65,10 +69,12 @@ def test_every_config_is_built(name, monkeypatch):
     assert samples.shape == (3, *run.dataset.example_shape)
 
 
-def test_dsprites_has_a_variant_for_every_factor():
-    labels = {CONFIGS[f"dsprites_igebm:{v}"].data.label for v in ("shape", "scale", "x", "y")}
-    assert labels == {"shape", "scale", "x_position", "y_position"}
-    assert CONFIGS["dsprites_igebm:orientation"].network.num_classes == 40
+def test_dsprites_has_a_variant_for_every_label_of_the_paper():
+    for variant, size in {"shape": 0, "size": 1, "position": 2, "rotation": 2}.items():
+        config = CONFIGS[f"dsprites_igebm:{variant}"]
+        assert config.data.label == variant
+        assert config.network.label_size == size
+        assert config.network.num_classes == (0 if size else 3)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -52,9 +52,10 @@ class ContrastiveDivergence:
     'data' or 'noise' for S: 'energy_neg_from_S', 'displacement_from_S' (L2 distance between the
     ends), 'grad_norm_from_S' (at the last step); 'l2_penalty', unweighted.
 
-    network: called as network(x, label), label None unless it has `num_classes`. low, high: values
-    of black and white in the data: the box of the noise, of the chains and of the buffer.
-    make_kernel: (energy_fn) -> kernel of the chains in place of IGEBM's; None: IGEBM's.
+    network: called as network(x, label), label None unless it has `num_classes` or `label_size`.
+    low, high: values of black and white in the data: the box of the noise, of the chains and of the
+    buffer. make_kernel: (energy_fn) -> kernel of the chains in place of IGEBM's; None: IGEBM's.
+    labels: vectors [m, k] that samples of such a network have in turn.
 
     Raises:
       ValueError: for a value that a setting cannot have, an empty box, two bounds on the gradient,
@@ -108,6 +109,7 @@ class ContrastiveDivergence:
     )
     sampler: ContrastiveDivergenceSampler = ContrastiveDivergenceSampler()
     make_kernel: Callable[[EnergyFn], samplers.Kernel] | None = None
+    labels: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         check(self, "method.")
@@ -127,8 +129,13 @@ class ContrastiveDivergence:
 
     @property
     def num_classes(self) -> int | None:
-        """Of the network; None: unconditional."""
+        """Of the network; None: unconditional, or labels are vectors."""
         return getattr(self.network, "num_classes", None)
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether the energy is one of an example and its label."""
+        return self.num_classes is not None or bool(getattr(self.network, "label_size", 0))
 
     def init(
         self, rng_key: jax.Array, example_batch: Mapping[str, jax.Array]
@@ -138,9 +145,9 @@ class ContrastiveDivergence:
         x, label = example_batch["image"], self._label_of(example_batch)
         if not isinstance(x, Tracer):
             _check_box(x, self.low, self.high)
-            if label is not None:
+            if label is not None and self.num_classes is not None:
                 check_classes(label, self.num_classes)
-        condition = None if label is None else jnp.zeros((1,), jnp.int32)
+        condition = None if label is None else jnp.zeros_like(label[:1])
         params = self.network.init(params_key, x[:1], condition)["params"]
         power_state = networks.init_power_state(state_key, self.network, params)
         return params, MethodState(power_state, self._chain_init(x.shape[0]).init(x))
@@ -202,12 +209,12 @@ class ContrastiveDivergence:
     ) -> jax.Array:
         """Ends of fresh chains from noise, never from the buffer; see `base.Method.sample`.
 
-        label: as the network takes it; None: the classes in turn, those of a blend's two mixed by
-        the squares of its weights.
+        label: as the network takes it; None: the classes, or the vectors `labels`, in turn, those
+        of a blend's two mixed by the squares of its weights.
         """
         start_key, chain_key = jax.random.split(rng_key)
-        if label is None and self.num_classes is not None:
-            label = _classes_in_turn(index, self.num_classes)
+        if label is None and self.is_conditional:
+            label = self._labels_in_turn(index)
         normalized, _ = networks.normalize_params(self.network, params)
         x = self._starts(start_key, index)
         energy_fn = self._energy(normalized, label)
@@ -222,6 +229,11 @@ class ContrastiveDivergence:
 
         def energy_in_x(level: jax.Array) -> EnergyFn:
             del level
+            if self.is_conditional and self.num_classes is None:
+                raise ValueError(
+                    "expected a density of examples alone: this one is of examples given labels "
+                    f"of {self.network.label_size} values; use --mode=compose"
+                )
             if self.num_classes is None:
                 return self._energy(normalized, None)
             return networks.class_mixture(
@@ -239,6 +251,10 @@ class ContrastiveDivergence:
             jnp.zeros(1),
             BaseDistribution(box=(self.low, self.high)),
             lambda energy_fn, level: self._kernel(energy_fn),
+            num_classes=self.num_classes or 0,
+            class_energy=(lambda level, label: self._energy(normalized, label))
+            if self.is_conditional
+            else None,
             caveats=() if self.make_kernel else (caveat,),
         )
 
@@ -313,11 +329,11 @@ class ContrastiveDivergence:
         )
 
     def _energy(self, normalized: Params, label: jax.Array | None) -> EnergyFn:
-        condition = None if self.num_classes is None else label
+        condition = label if self.is_conditional else None
         return networks.bind(self.network, normalized, condition, scale=self.temperature)
 
     def _label_of(self, batch: Mapping[str, jax.Array]) -> jax.Array | None:
-        if self.num_classes is None:
+        if not self.is_conditional:
             return None
         if "label" not in batch:
             raise ValueError(
@@ -325,6 +341,13 @@ class ContrastiveDivergence:
                 f"{self.num_classes}"
             )
         return batch["label"]
+
+    def _labels_in_turn(self, index: Index) -> jax.Array:
+        if self.num_classes is not None:
+            return _in_turn(index, jnp.arange(self.num_classes), self.num_classes)
+        if self.labels is None:
+            raise ValueError("expected labels for samples given a vector, got none")
+        return _in_turn(index, jnp.asarray(self.labels), None)
 
     def _masks(self, rng_key: jax.Array, index: jax.Array) -> dict[str, Any]:
         """Inputs of one evaluation of the network: a function of (rng_key, index) per example."""
@@ -373,13 +396,15 @@ class ContrastiveDivergence:
         return samplers.run_chain(rng_key, kernel, x, num_steps)[0].x
 
 
-def _classes_in_turn(index: Index, num_classes: int) -> jax.Array:
+def _in_turn(index: Index, labels: jax.Array, num_classes: int | None) -> jax.Array:
+    """Labels [batch, ...] by index; a blend's are mixed, classes as distributions over them."""
     if not isinstance(index, random.Blend):
-        return index % num_classes
+        return labels[index % len(labels)]
     shares = index.first_weight**2, index.second_weight**2
-    total = shares[0] + shares[1]
+    if num_classes is not None:
+        labels = jax.nn.one_hot(labels, num_classes)
     first, second = (
-        (share / total)[:, None] * jax.nn.one_hot(one % num_classes, num_classes)
+        (share / (shares[0] + shares[1]))[:, None] * labels[one % len(labels)]
         for share, one in zip(shares, (index.first, index.second), strict=True)
     )
     return first + second

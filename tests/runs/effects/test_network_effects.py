@@ -1,5 +1,7 @@
 """What the fields of networks, of their arithmetic and of ensembles do, from a config on."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,8 +33,10 @@ METHOD = {"recovery_resnet": "recovery_likelihood", "mlp": "energy_discrepancy"}
 def stub(monkeypatch, quick):
     def load_split(config, split):
         if config.data.name == "cifar10":
-            images = np.zeros((16, 8, 8, 1), np.uint8)
-            return Dataset("made", split, images, np.zeros(16, np.int32), 10, (0.0, 255.0))
+            images, labels = np.zeros((16, 8, 8, 1), np.uint8), np.zeros(16, np.int32)
+            if size := config.network.get("label_size", 0):
+                labels = np.random.default_rng(0).normal(size=(16, size)).astype(np.float32)
+            return Dataset("made", split, images, labels, 1 if size else 10, (0.0, 255.0))
         points = np.random.default_rng(0).normal(size=(400, 2)).astype(np.float32)
         return Dataset("rings", split, points, np.zeros(400, np.int32), 1, (-4.0, 4.0))
 
@@ -140,6 +144,31 @@ def test_igebm_conv():
 
     assert gain() == (10, 8)
     assert gain("gain_layer") == (10, 12)
+
+
+@pytest.mark.parametrize("network", ["igebm_resnet", "igebm_conv"])
+@shows("network:igebm_resnet.label_size", "network:igebm_conv.label_size")
+def test_labels_of_values(network):
+    """A gain of y G + o, and samples that have the labels of the data in turn."""
+    run = build.build(config_of(network, "label_size"))
+    gains = [leaf for leaf in jax.tree.leaves(build.params_template(run)) if leaf.shape[0] == 2]
+    assert gains
+    labels = run.dataset.labels
+    np.testing.assert_array_equal(run.method.labels, labels)
+    params, _ = run.method.init(
+        jax.random.key(0), {"image": jnp.zeros((16, 8, 8, 1)), "label": jnp.asarray(labels)}
+    )
+    params = jax.tree.map(lambda p: p + 0.1 * jnp.cos(jnp.arange(p.size)).reshape(p.shape), params)
+    sample = jax.jit(run.method.sample)
+    one = dataclasses.replace(run.method, labels=labels[3:4])
+    in_turn = sample(params, jax.random.key(0), jnp.array([3, 19, 4]))
+    alone = jax.jit(one.sample)(params, jax.random.key(0), jnp.array([3, 19, 4]))
+    np.testing.assert_allclose(in_turn[:2], alone[:2], atol=1e-5)
+    assert np.abs(in_turn[2] - alone[2]).max() > 1e-6
+    with pytest.raises(ValueError, match=r"expected a density of examples alone.*labels of 2 val"):
+        run.method.densities(params).energy(jnp.array(0))
+    with pytest.raises(ConfigError, match=r"label_size: expected 2, the values of a label of made"):
+        build.build(config_of(network, "num_classes"), run.dataset)
 
 
 @pytest.mark.parametrize("network", ["recovery_resnet", "igebm_resnet", "mdsm_resnet"])

@@ -1,0 +1,92 @@
+"""Images of one white shape on black, made from five independent factors, and their labels.
+
+A label is a factor's class, an int, or, as the papers' networks of single concepts take it, values:
+
+| label | what it is |
+|---|---|
+| shape, scale, orientation, x_position, y_position | class of the factor |
+| size | scale, .5 to 1: one value |
+| position | (x, y), each 0 to 1 |
+| rotation | (cos, sin) of the orientation |
+"""
+
+import numpy as np
+
+from ebm_jax.data.dataset import Dataset
+
+FACTORS = ("shape", "scale", "orientation", "x_position", "y_position")
+VALUES = {"size": 1, "position": 2, "rotation": 2}  # by the number of values in a label
+LABELS = (*FACTORS, *VALUES)
+SPLITS = ("train", "test")
+_HELD_OUT = 10  # one image in so many
+
+
+def labels_of(label: str, classes: np.ndarray, num_values: tuple[int, ...]) -> np.ndarray:
+    """Labels of images from the classes of all their factors.
+
+    Args:
+        label: one of `LABELS`.
+        classes: int `[n, 5]`, in the order of `FACTORS`.
+        num_values: that each factor has.
+
+    Returns:
+        int32 `[n]`; float32 `[n, k]` for one of `VALUES`.
+    """
+    if label in FACTORS:
+        return classes[:, FACTORS.index(label)].astype(np.int32)
+    values = factor_values(classes, num_values)
+    columns = {"size": values[:, 1:2], "position": values[:, 3:5]}
+    if label in columns:
+        return columns[label].astype(np.float32)
+    angle = values[:, 2]
+    return np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
+
+
+def dataset(
+    name: str,
+    split: str,
+    images: np.ndarray,
+    classes: np.ndarray,
+    label: str,
+    num_values: tuple[int, ...],
+) -> Dataset:
+    """Images and the classes of all their factors as a Dataset with one label."""
+    labels = labels_of(label, classes, num_values)
+    num_classes = num_values[FACTORS.index(label)] if label in FACTORS else 1
+    return Dataset(name, split, images, labels, num_classes, (0.0, 255.0))
+
+
+def factor_values(classes: np.ndarray, num_values: tuple[int, ...]) -> np.ndarray:
+    """Shape 1 to 3, scale .5 to 1, orientation 0 to 2 pi, x and y 0 to 1: float64 `[n, 5]`."""
+    low = np.array([1.0, 0.5, 0.0, 0.0, 0.0])
+    high = np.array([3.0, 1.0, 2 * np.pi, 1.0, 1.0])
+    share = classes / np.maximum(np.array(num_values) - 1, 1)
+    return low + (high - low) * share
+
+
+def check(name: str, split: str, label: str) -> None:
+    """Raises ValueError, one line, for a split or a label that there is not."""
+    if split not in SPLITS:
+        raise ValueError(f"{name} has no split {split!r}; it has {', '.join(SPLITS)}")
+    if label not in LABELS:
+        raise ValueError(f"{name} has no factor {label!r}; it has {', '.join(LABELS)}")
+
+
+def split_indices(num_examples: int, split: str) -> np.ndarray:
+    """Indices of a split's images among all, int64, in the order of their hashes.
+
+    `'test'` has those whose hash is a multiple of 10. Which split an image is in does not depend on
+    the number of images.
+    """
+    hashes = _hash(np.arange(num_examples, dtype=np.uint64))
+    is_test = hashes % np.uint64(_HELD_OUT) == 0
+    chosen = np.flatnonzero(is_test if split == "test" else ~is_test)
+    return chosen[np.argsort(hashes[chosen], kind="stable")]
+
+
+def _hash(index: np.ndarray) -> np.ndarray:
+    """SplitMix64 of uint64 indices (Steele, Lea & Flood 2014): a bijection, modulo 2^64."""
+    x = (index + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
