@@ -145,6 +145,25 @@ def check_trained(config: ml_collections.ConfigDict, workdir: str | os.PathLike)
     return path
 
 
+def load_other(workdir: str | os.PathLike) -> TrainedRun:
+    """The newest intact checkpoint of another workdir, with the config that it was trained with.
+
+    Raises:
+      ConfigError: where nothing is trained there.
+    """
+    path = resolve(workdir)
+    if (saved := saved_config(path)) is None:
+        raise ConfigError(f"expected the workdir of a trained run, got {path}, which has none")
+    return load_trained(ml_collections.ConfigDict(_with_tuples(saved)), path)
+
+
+def _with_tuples(value: Any) -> Any:
+    """JSON's lists as the tuples that they were."""
+    if isinstance(value, dict):
+        return {name: _with_tuples(inner) for name, inner in value.items()}
+    return tuple(_with_tuples(inner) for inner in value) if isinstance(value, list) else value
+
+
 def load_trained(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> TrainedRun:
     """The newest intact checkpoint of a workdir, or those of `ensemble.checkpoints` as one.
 

@@ -212,13 +212,23 @@ class ContrastiveDivergence:
         label: as the network takes it; None: the classes, or the vectors `labels`, in turn, those
         of a blend's two mixed by the squares of its weights.
         """
-        start_key, chain_key = jax.random.split(rng_key)
         if label is None and self.is_conditional:
             label = self._labels_in_turn(index)
         normalized, _ = networks.normalize_params(self.network, params)
+        return self.sample_with(rng_key, self._kernel(self._energy(normalized, label)), index)
+
+    def sample_with(
+        self, rng_key: jax.Array, kernel: samplers.Kernel, index: Index, num_steps: int = 0
+    ) -> jax.Array:
+        """Ends of chains of any kernel from the noise that samples start from.
+
+        num_steps: 0: as many as `sample` makes.
+        """
+        start_key, chain_key = jax.random.split(rng_key)
+        kernel = base.index_chains(kernel, index)
         x = self._starts(start_key, index)
-        energy_fn = self._energy(normalized, label)
-        return self._run(chain_key, energy_fn, x, index, self._sampling_num_steps)
+        num_steps = num_steps or self._sampling_num_steps
+        return samplers.run_chain(chain_key, kernel, x, num_steps)[0].x
 
     def densities(self, params: Params) -> Densities:
         """exp(-temperature E) on the box of the chains; see `base.Method.densities`.

@@ -1,0 +1,209 @@
+"""What --mode=compose makes of its settings: energies in closed form, steps, labels, errors."""
+
+import dataclasses
+import json
+import pathlib
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from effects_stubs import SHAPE, quick, stubs
+from effects_table import TABLE, changed, shows, value_of
+
+from configs import default
+from ebm_jax import samplers, tasks
+from ebm_jax.data import Dataset
+from ebm_jax.methods.densities import BaseDistribution, Densities
+from ebm_jax.runs import build, modes
+from ebm_jax.runs.settings import ConfigError
+from ebm_jax.runs.trained import TrainedRun
+from ebm_jax.tasks import compose
+
+__all__ = ["quick", "stubs"]
+
+ROWS = [name for name in TABLE if name.startswith("compose.")]
+STEP = 0.05
+VARIANCES = (0.5, 2.0)
+
+
+def brightness(split):
+    """Images of one gray, and its value in model units as the label."""
+    gray = np.random.default_rng(len(split)).integers(0, 256, 400).astype(np.uint8)
+    images = np.broadcast_to(gray[:, None, None, None], (400, *SHAPE))
+    labels = gray[:, None] / 127.5 - 1
+    return Dataset("made", split, images.copy(), labels.astype(np.float32), 1, (0.0, 255.0))
+
+
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """E(x, y) = |x - y|^2 / (2 v); its samples say what they were asked for."""
+
+    variance: float
+    network: object = None
+
+    def densities(self, params):
+        def class_energy(level, label):
+            center = label.reshape(-1, 1, 1, 1)
+            return lambda x: jnp.sum((x - center) ** 2, (1, 2, 3)) / (2 * self.variance)
+
+        return Densities(
+            None,
+            jnp.ones(1),
+            jnp.zeros(1),
+            BaseDistribution(),
+            lambda energy_fn, level: samplers.langevin(energy_fn, STEP, temperature=0.0),
+            class_energy=class_energy,
+        )
+
+    def sample_with(self, rng_key, kernel, index, num_steps):
+        """Energy at a start that follows from the index, steps, and where one step leads."""
+        start = jnp.broadcast_to(starts(index)[:, None, None, None], (len(index), *SHAPE))
+        state = kernel.init(start)._replace(chain=index)
+        new, _ = kernel.step(rng_key, state)
+        told = [state.energy, jnp.full(len(index), float(num_steps)), new.x[:, 0, 0, 0]]
+        return jnp.stack([*told, told[0]], axis=1).reshape(-1, *SHAPE)
+
+
+def starts(index):
+    return 0.01 * index
+
+
+def model(config, variance):
+    general, sections = build.check_sections(config)
+    run = build.Run(
+        config,
+        brightness("train"),
+        Known(variance),
+        general,
+        sections["data"],
+        sections["sampling"],
+    )
+    return TrainedRun(run, 7, {"unused": np.zeros(())}, 0.999)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, stubs):
+    """(config) -> (JSON, what samples say, output)."""
+    monkeypatch.setattr(build, "load_split", lambda config, split: brightness(split))
+    monkeypatch.setattr(modes, "check_trained", lambda config, workdir: pathlib.Path(workdir))
+    monkeypatch.setattr(modes, "load_trained", lambda config, workdir: model(config, VARIANCES[0]))
+    monkeypatch.setattr(compose, "load_other", lambda path: model(config_of(), VARIANCES[1]))
+
+    def call(config):
+        assert tasks.run("compose", config, tmp_path) == 0
+        found = json.loads((tmp_path / "compose/compose.json").read_text())
+        with np.load(tmp_path / "compose/samples.npz") as archive:
+            x = archive["x"].reshape(-1, 4)
+        assert (tmp_path / "compose/compose.png").stat().st_size > 1_000
+        return found, {"energy": x[:, 0], "num_steps": x[:, 1], "step": x[:, 2]}
+
+    return call
+
+
+def config_of(*fields, **values):
+    config = default.get_config()
+    config.data.random_flip = False
+    config.compose.num_images = 20
+    config.compose.update(values)
+    return changed(config, *fields)
+
+
+def expected(labels, number=20):
+    """Energies of both models at the starts, and their gradients in each pixel."""
+    x = starts(np.arange(number))
+    away = [x - label for label in labels]
+    energies = [4 * d**2 / (2 * v) for d, v in zip(away, VARIANCES, strict=False)]
+    return x, energies, [d / v for d, v in zip(away, VARIANCES, strict=False)]
+
+
+@pytest.fixture
+def unjudged(monkeypatch):
+    """Without the regressions, which take seconds."""
+    monkeypatch.setattr(compose, "_judged", lambda *_: ({}, []))
+
+
+OTHER = {"workdirs": ("other",)}
+LABEL = brightness("test").labels[:, 0]
+
+
+@shows("compose.workdirs", "compose.labels", "compose.num_images", "compose.num_steps")
+def test_sums_for_labels(run, unjudged):
+    """One model alone, two, as many images and steps, and labels that are written."""
+    found, told = run(config_of())
+    x, (first,), _ = expected([LABEL[:20]])
+    np.testing.assert_allclose(told["energy"], first, rtol=1e-4, atol=1e-5)
+    assert set(told["num_steps"]) == {0}
+    found, told = run(config_of("compose.workdirs", "compose.num_images", "compose.num_steps"))
+    number = value_of("compose.num_images")
+    x, (first, second), slopes = expected([LABEL[:number]] * 2, number)
+    np.testing.assert_allclose(told["energy"], first + second, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(told["step"], x - STEP * sum(slopes), rtol=1e-4, atol=1e-5)
+    assert set(told["num_steps"]) == {value_of("compose.num_steps")}
+    assert found["measured_on"]["num_samples"] == number
+    assert np.shape(found["labels"]) == (2, number, 1)
+    _, told = run(config_of("compose.labels", **OTHER))
+    wanted = [float(text) for text in value_of("compose.labels").split(";")]
+    _, (first, second), _ = expected(wanted)
+    np.testing.assert_allclose(told["energy"], first + second, rtol=1e-4, atol=1e-5)
+
+
+@shows("compose.logic", "compose.sharpness", "compose.negation")
+def test_or_and_not(run, unjudged):
+    _, (first, second), _ = expected([0.5, -0.25])
+    usual = {"labels": "0.5; -0.25", **OTHER}
+    for field, values in ((None, {}), ("compose.sharpness", {}), ("compose.negation", {})):
+        for logic in ("or", "and_not"):
+            config = config_of(*([field] if field else []), **{**usual, "logic": logic, **values})
+            s, w = config.compose.sharpness, config.compose.negation
+            _, told = run(config)
+            if logic == "or":
+                wanted = -np.logaddexp(np.log(0.5) - s * first, np.log(0.5) - s * second) / s
+            else:
+                wanted = first - w * second
+            np.testing.assert_allclose(told["energy"], wanted, rtol=1e-4, atol=1e-5)
+
+
+@shows("compose.order")
+def test_models_in_turn(run, unjudged):
+    """A step of the one, then of the other from where it leads."""
+    _, told = run(config_of("compose.order", labels="0.5; -0.25", **OTHER))
+    x = starts(np.arange(20))
+    x = x - STEP * (x - 0.5) / VARIANCES[0]
+    x = x - STEP * (x + 0.25) / VARIANCES[1]
+    np.testing.assert_allclose(told["step"], x, rtol=1e-4, atol=1e-5)
+
+
+def test_errors_of_factors(run):
+    """A regression reads the gray of real images; the 'samples' here show something else."""
+    found, _ = run(config_of())
+    errors = found["factors"]["made"]
+    assert errors["real"]["error"] < 0.12
+    assert errors["chance"]["error"] > 3 * errors["real"]["error"]
+    truth = brightness("test").images[:20] / 255
+    assert found["pixels"]["black"]["rmse"] == pytest.approx(np.sqrt(np.mean(truth**2)), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"labels": "1"}, r"expected 2 labels, one per model, parted by ';', got 1"),
+        ({"labels": "1; 2,3"}, r"expected 1 values for made, got 2"),
+        ({"labels": "1; red"}, r"expected numbers, got ' red'"),
+        (
+            {"logic": "or", "order": "turns"},
+            r"expected 'sum' with .*'or', got 'turns'",
+        ),
+        ({"workdirs": (), "logic": "and_not"}, r"with one model, got 'and_not'"),
+    ],
+)
+def test_bad_input(run, values, message):
+    with pytest.raises(ConfigError, match=message):
+        run(config_of(**{**OTHER, **values}))
+
+
+def test_models_that_do_not_go_together(run, monkeypatch):
+    other = config_of()
+    other.data.low = 0.0
+    monkeypatch.setattr(compose, "load_other", lambda path: model(other, 1.0))
+    with pytest.raises(ConfigError, match=r"models of one data set in one range.* in other$"):
+        run(config_of(**OTHER))
