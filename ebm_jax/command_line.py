@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import itertools
 import logging as python_logging
 import os
 import pathlib
@@ -18,6 +19,7 @@ import jax
 from absl import flags, logging
 
 from ebm_jax import tasks
+from ebm_jax.overview import overview
 from ebm_jax.runs.settings import ConfigError
 from ebm_jax.training.checkpoint_files import CheckpointError
 from ebm_jax.training.divergence import DIVERGED_EXIT_CODE, DivergenceError
@@ -28,7 +30,13 @@ _background: list[str] = []  # tracebacks of other threads
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """absl's parser, with errors as one line on stderr and exit code 2."""
+    """absl's parser, with errors as one line on stderr and exit code 2.
+
+    `--help` and `--mode=list` say what there is, and need no other flag.
+    """
+    if {"--help", "-h", "-help", "--mode=list"} & set(argv) or "list" in _values(argv, "--mode"):
+        print(overview())
+        sys.exit(0)
     try:
         rest = flags.FLAGS(argv)
         if not flags.FLAGS["verbosity"].present:
@@ -45,6 +53,11 @@ def parse_flags(argv: list[str]) -> list[str]:
     if len(rest) > 1:
         return _leave(f"expected flags as --name=value, got {rest[1]!r}")
     return rest
+
+
+def _values(argv: Sequence[str], flag: str) -> set[str]:
+    """What stands after a flag, where it is written as two words."""
+    return {after for before, after in itertools.pairwise(argv) if before == flag}
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ import pytest
 from main_processes import DIGITS, TINY, TINY_IGEBM, run_main
 from PIL import Image
 
-from ebm_jax import command_line
+from ebm_jax import command_line, tasks
 
 CIFAR10 = "--config=configs/cifar10.py"
 
@@ -33,6 +33,24 @@ def refusal(*arguments):
     (line,) = result.err.splitlines()
     assert line.startswith("main.py: ")
     return line.removeprefix("main.py: ")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--mode=list"], ["--mode", "list"], ["-h"]])
+def test_what_there_is(arguments):
+    """Every mode and every config has a line, and nothing else needs to be given."""
+    result = run_main(*arguments)
+    assert result.code == 0
+    lines = result.out.splitlines()
+    assert max(map(len, lines)) <= 100
+    firsts = [line.split()[0] for line in lines if line.startswith("  ") and line.split()]
+    assert set(tasks.names()) <= set(firsts)
+    files = {path.name for path in pathlib.Path("configs").glob("*.py")} - {"default.py"}
+    assert files <= set(firsts)
+    (digits,) = [line for line in lines if line.startswith("  digits.py")]
+    assert digits.startswith("  digits.py :t1k            UCI digits (8 x 8")
+    (sample,) = [line for line in lines if line.startswith("  sample ")]
+    assert "new samples from the EMA weights" in sample
+    assert lines.count("  python main.py --config=configs/digits.py --workdir=runs/digits") == 1
 
 
 BAD_FLAGS = {

@@ -19,6 +19,7 @@ FLOORS = [
     ("training", "evaluation"),
     ("runs",),
     ("tasks",),
+    ("overview",),
     ("command_line",),
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
