@@ -1,7 +1,6 @@
-r"""ImageNet at 128 x 128, class-conditional, with IGEBM (Du & Mordatch 2019).
+"""ImageNet at 128 x 128, class-conditional, with IGEBM (Du & Mordatch 2019).
 
-    python main.py --config=configs/imagenet128_igebm.py --workdir=runs/imagenet128_igebm \
-        --config.data.path=imagenet/train
+    python main.py --config=configs/imagenet128_igebm.py --config.data.path=train --workdir=runs/128
 
 data.path: the training images of ILSVRC 2012, unpacked into one folder per class. Shorter side to
 128, centre crop, not mirrored. Six residual blocks of 64 to 512 channels, swish but for the first,

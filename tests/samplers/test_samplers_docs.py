@@ -47,6 +47,16 @@ def run(title):
     return names
 
 
+def test_from_a_log_density_in_one_call():
+    names = run("From a log density in one call")
+    result = names["result"]
+    assert result.is_trustworthy, result.summary
+    assert names["slope"].shape == (8, 1_000, 3)
+    for name, sd in (("slope", 2.0), ("offset", 1.0)):
+        found, error = (getattr(result.diagnostics.components, f)[name] for f in ("sd", "mcse_sd"))
+        assert (np.abs(found - sd) < 4.5 * error).all()
+
+
 def test_mixture():
     names = run("Example: a mixture in two dimensions")
     share = names["share"]
