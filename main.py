@@ -3,49 +3,12 @@
     python main.py --config=configs/digits.py --workdir=runs/digits
     python main.py --config=configs/digits.py --workdir=runs/digits --mode=sample
     python main.py --config=configs/cifar10.py:small --config.training.batch_size=8 --workdir=...
+    python main.py --help
 
 Exit codes: 0 done; 2 a command that cannot be run; 3 training diverged; 130, 143 interrupted.
 """
 
-import sys
-
-from absl import app, flags
-from ml_collections import config_flags
-
-from ebm_jax import tasks
-from ebm_jax.command_line import (
-    collect_background_errors,
-    join_processes,
-    one_line_errors,
-    parse_flags,
-    split_cpu,
-    use_compilation_cache,
-    use_float32,
-)
-from ebm_jax.runs.settings import read_general
-
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Config file, `path.py` or `path.py:variant`; override with --config.a.b=v."
-)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of this run alone.")
-_MODE = flags.DEFINE_enum("mode", "train", tasks.names(), "What to do.")
-flags.mark_flags_as_required(["config", "workdir"])
-
-
-def main(argv: list[str]) -> None:
-    """Runs one mode. argv: the program alone; `parse_flags` lets nothing else through."""
-    del argv
-    config = _CONFIG.value
-    collect_background_errors()
-    with one_line_errors():
-        use_compilation_cache()
-        use_float32()
-        general = read_general(config)
-        split_cpu(general.cpu_devices)
-        if general.distributed:
-            join_processes()
-        sys.exit(tasks.run(_MODE.value, config, _WORKDIR.value))
-
+from ebm_jax.main import run
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse_flags)
+    run()

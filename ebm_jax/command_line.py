@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import importlib.util
 import itertools
 import logging as python_logging
 import os
@@ -35,8 +36,12 @@ def parse_flags(argv: list[str]) -> list[str]:
     `--help` and `--mode=list` say what there is, and need no other flag.
     """
     if {"--help", "-h", "-help", "--mode=list"} & set(argv) or "list" in _values(argv, "--mode"):
-        print(overview())
+        try:
+            print(overview(), flush=True)
+        except BrokenPipeError:  # `| head` has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    argv = _with_paths(argv)
     try:
         rest = flags.FLAGS(argv)
         if not flags.FLAGS["verbosity"].present:
@@ -53,6 +58,32 @@ def parse_flags(argv: list[str]) -> list[str]:
     if len(rest) > 1:
         return _leave(f"expected flags as --name=value, got {rest[1]!r}")
     return rest
+
+
+def _with_paths(argv: Sequence[str]) -> list[str]:
+    """The arguments, with the path of a config that comes with the package for its name."""
+    found = list(argv)
+    for i, word in enumerate(argv):
+        is_value = i > 0 and argv[i - 1] == "--config"
+        if is_value or word.startswith("--config="):
+            flag, value = ("", word) if is_value else ("--config=", word.removeprefix("--config="))
+            name, colon, variant = value.partition(":")
+            if name.isidentifier() and not pathlib.Path(name).exists():
+                found[i] = f"{flag}{_shipped_config(name)}{colon}{variant}"
+    return found
+
+
+def _shipped_config(name: str) -> pathlib.Path:
+    """The file of a config by its name."""
+    package = importlib.util.find_spec("configs")
+    folders = package.submodule_search_locations if package else None
+    found = [file for folder in folders or () for file in pathlib.Path(folder).glob("*.py")]
+    files = {file.stem: file for file in found}
+    if name not in files:
+        close = difflib.get_close_matches(name, files, n=1, cutoff=0)
+        near = f"; did you mean {close[0]!r}?" if close else ""
+        _leave(f"--config: expected the path or the name of a config, got {name!r}{near}")
+    return files[name]
 
 
 def _values(argv: Sequence[str], flag: str) -> set[str]:

@@ -131,7 +131,7 @@ def _send_after(num_updates: int, number: int) -> None:
 if __name__ == "__main__":
     from absl import app
 
-    import main  # with all that it imports
+    from ebm_jax import main  # with all that it imports
 
     for mode in main.tasks.names():
         main.tasks.load(mode)

@@ -21,6 +21,7 @@ FLOORS = [
     ("tasks",),
     ("overview",),
     ("command_line",),
+    ("main",),
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -79,7 +79,7 @@ class FactorRegressor:
         params, opt_state = state
 
         def loss(params: Any) -> jax.Array:
-            found = self._network.apply(params, _scaled(x))
+            found: Any = self._network.apply(params, _scaled(x))
             if self._is_class:
                 return optax.softmax_cross_entropy_with_integer_labels(found, y).mean()
             return jnp.mean((found - y) ** 2)

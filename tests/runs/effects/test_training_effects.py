@@ -391,7 +391,7 @@ LOAD_SPLIT = build.load_split
 @pytest.mark.parametrize("field", [None, "distributed", "cpu_devices"])
 def test_devices_and_processes(field, monkeypatch):
     """What main.py does with them before any mode."""
-    import main
+    from ebm_jax import main
 
     config, done = changed(config_of(), *([field] if field else [])), {"joined": 0}
     monkeypatch.delenv("XLA_FLAGS", raising=False)
