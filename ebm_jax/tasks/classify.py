@@ -72,7 +72,7 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
             "num_classes": num_classes,
             "classifiers": table,
             "fitted_temperatures": temperatures,
-            "temperatures": "of least negative log likelihood, each on the other half of the images",
+            "temperatures": "of least negative log likelihood, each on the other half",
             "num_parameters": sizes,
             "confusion_of_energies": confusion,
             "mean_energy_by_class": -found[ENERGIES].mean(0),

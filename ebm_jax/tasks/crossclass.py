@@ -66,7 +66,8 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
 
     def pull(params: Any, x: jax.Array, label: jax.Array, index: jax.Array) -> dict[str, Any]:
         densities = run.method.densities(params)
-        assert densities.class_energy is not None and densities.native_kernel is not None
+        assert densities.class_energy is not None
+        assert densities.native_kernel is not None
         kernel = densities.native_kernel(densities.class_energy(lowest, label), lowest)
         _, info = samplers.run_chain(
             key, index_chains(kernel, index), x, num_steps, keep_every=settings.steps_per_round
@@ -222,7 +223,9 @@ def _picture(rows: list[Any], references: Any) -> np.ndarray:
     }
     return plotting.curves_picture(
         [
-            plotting.Curves("told to be the target", steps, shares, x_label="step", y_label="share"),
+            plotting.Curves(
+                "told to be the target", steps, shares, x_label="step", y_label="share"
+            ),
             plotting.Curves(
                 "distance to the start", steps, distances, x_label="step",
                 y_label="RMS over pixels, of the range",

@@ -39,13 +39,11 @@ class Settings:
 
     num_images: int = setting(100, "held-out images, taken from the start", at_least=1)
     linf_radii: tuple[float, ...] = setting(
-        (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5), '"epsilon" of each value; (): not attacked',
-        at_least=0,
-    )  # fmt: skip
+        (0.05, 0.1, 0.2, 0.3), '"epsilon" of each value; (): not attacked', at_least=0
+    )
     l2_radii: tuple[float, ...] = setting(
-        (0.0, 0.25, 0.5, 1.0, 2.0, 4.0), '"epsilon" of the whole image; (): not attacked',
-        at_least=0,
-    )  # fmt: skip
+        (0.5, 1.0, 2.0), '"epsilon" of the whole image; (): not attacked', at_least=0
+    )
     published_steps: int = setting(20, "of the published attack", at_least=1)
     strict_steps: tuple[int, ...] = setting(
         (20, 100), "of the strict attack, made with each of these", at_least=1
@@ -86,19 +84,17 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
     baseline = _classes.train_softmax(trained, work, settings.baseline, settings.baseline_steps)
     attack = _Attacks(trained, settings, work, x, labels, num_classes)
     radii = {"linf": settings.linf_radii, "l2": settings.l2_radii}
-    radii = {norm: sorted(set(values)) for norm, values in radii.items() if values}
-    num_radii = sum(map(len, radii.values()))
+    # At 0 nothing is attacked: the curves start with clean images.
+    radii = {norm: sorted({0.0, *values}) for norm, values in radii.items() if values}
     adaptive = min(settings.adaptive_images, len(x))
-    per_image = 1 + len(settings.strict_steps) + bool(settings.num_random)
+    num_clean, num_radii = len(radii), sum(map(len, radii.values()))
+    num_attacks = 1 + len(settings.strict_steps) + bool(settings.num_random)
+    num_programs = num_clean + num_attacks * (num_radii - num_clean)  # of a classifier, per image
     work.begin(
         "attacks",
-        num_radii
-        * (
-            len(x) * per_image * (1 + (baseline is not None))
-            + len(x) * 2
-            + adaptive * 2
-        ),
-    )  # fmt: skip
+        len(x) * ((1 + (baseline is not None)) * num_programs + 2 * num_radii)
+        + adaptive * (2 * num_radii - num_clean),
+    )
     rows: dict[str, list[dict[str, Any]]] = {}
     examples: dict[str, np.ndarray] = {}
     with trained.for_densities() as exact:
@@ -118,7 +114,8 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
                         found[_REFINED] = attack.refined(exact, points, norm, radius)
                     examples[f"{name}, {_NORM_NAMES[norm]} {radius:g}"] = points["strict"][:_SHOWN]
                 rows[norm].append(found)
-    picture = {"held out": x[:_SHOWN], **_some(examples, radii, models)}
+    shown = {"held out": x[:_SHOWN], **_some(examples, radii, models)}
+    columns = {name: run.to_pixels(run.from_unit(np.clip(v, 0, 1))) for name, v in shown.items()}
     return Result(
         num_examples=len(x),
         metrics={
@@ -129,14 +126,12 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
             "published": "the attack of the published code: its L2 radius bounds a step alone",
             "strict": "wrong by any strict attack: steps, restarts, random search",
             "refined": f"{settings.num_draws} draws of the chains' noise behind each accuracy; "
-            "`adaptive` and `on_the_same_images` are of the first images alone",
+            "those that are adaptive, or on the same images, are of the first images alone",
         },
         summary=_lines(rows, len(x), adaptive),
         figures={
             "accuracy": _curves(rows),
-            "attacked": plotting.columns_picture(
-                {title: run.to_pixels(run.from_unit(np.clip(v, 0, 1))) for title, v in picture.items()}
-            ),
+            "attacked": plotting.columns_picture(columns),
         },
     )  # fmt: skip
 
@@ -187,14 +182,22 @@ class _Attacks:
                 score(params, label), x, radius, key, index, norm=norm, num_draws=s.num_random
             )._asdict()
 
-        found = {"published": self._map(f"{name}_published", published, params, norm, radius)}
+        def clean(params: Any, x: Any, label: Any, radius: Any, index: Any) -> dict[str, Any]:
+            return {"x": x, "margin": score(params, label)(x).margin}
+
+        fns = {"published": published}
         for steps in s.strict_steps:
-            strict = self._strict(score, norm, steps, s.num_restarts)
-            found[f"strict, {steps} steps"] = self._map(
-                f"{name}_strict_{steps}", strict, params, norm, radius
-            )
+            fns[f"strict, {steps} steps"] = self._strict(score, norm, steps, s.num_restarts)
         if s.num_random:
-            found["random search"] = self._map(f"{name}_random", searched, params, norm, radius)
+            fns["random search"] = searched
+        if radius:
+            found = {
+                title: self._map(f"{name}, {title}", fn, params, norm, radius)
+                for title, fn in fns.items()
+            }
+        else:
+            none = self._map(f"{name}, clean", clean, params, norm, radius, shared=True)
+            found = dict.fromkeys(fns, none)
         margins = {title: values["margin"] for title, values in found.items()}
         bounded = {k: v for k, v in found.items() if k != "published"}
         all_margins = np.stack([values["margin"] for values in bounded.values()])
@@ -268,7 +271,9 @@ class _Attacks:
             "strict attack on the energies": _accuracy(strict),
         }
         if some:
-            end = self._map("adaptive", through, params, norm, radius, self.x[:some])["x"]
+            end = self.x[:some]
+            if radius:
+                end = self._map("adaptive", through, params, norm, radius, end)["x"]
             margin = self._map(
                 "refined_adaptive", boxed, params, norm, radius, end, shared=True
             )["margin"]  # fmt: skip
@@ -276,7 +281,7 @@ class _Attacks:
             # The better of the attacks image by image, by how often the image is told right.
             best = np.minimum((margin > 0).mean(1), (strict[:some] > 0).mean(1))
             found["adaptive or on the energies"] = float(best.mean())
-            found["on_the_same_images"] = _accuracy(strict[:some])
+            found["strict attack, on the same images"] = _accuracy(strict[:some])
         return {"accuracy": found, "standard_error": _error(found["published"], len(self.x))}
 
     def _strict(self, score: Any, norm: str, num_steps: int, num_restarts: int) -> Any:
@@ -307,7 +312,7 @@ class _Attacks:
         arrays = (
             x, self.labels[:number], np.full(number, radius, np.float32), self.index[:number]
         )  # fmt: skip
-        title = f"{name}_{norm}_{radius:g}".replace(" ", "_")
+        title = f"{name}_{norm}_{radius:g}".replace(",", "").replace(" ", "_")
         return self.work.map_batches(title, fn, params, arrays, batch_size=self.batch_size)
 
 
@@ -339,7 +344,7 @@ def _some(
     titles = [
         f"{name}, {_NORM_NAMES[norm]} {radius:g}"
         for norm, values in radii.items()
-        for radius in dict.fromkeys((values[len(values) // 2], values[-1]))
+        for radius in dict.fromkeys((values[(len(values) - 1) // 2], values[-1]))
         for name in models
     ]
     return {title: examples[title] for title in titles}

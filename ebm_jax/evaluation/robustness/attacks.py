@@ -136,8 +136,8 @@ def published_pgd(
 ) -> jax.Array:
     """The attack of the published IGEBM code on x [batch, ...], in [0, 1]; returns its last point.
 
-    Steps of 2 intensities along the sign of the gradient of the cross-entropy, for L2 too. *Quirks*:
-    the start is moved by whole intensities, -8 to 8, whatever the radius; for L2 each step is
+    Steps of 2 intensities along the sign of the cross-entropy's gradient, for L2 too. *Quirks*: the
+    start is moved by whole intensities, -8 to 8, whatever the radius; for L2 each step is
     projected about the *point before it*, so that the radius bounds a step and not the attack;
     nothing is kept in the box.
 

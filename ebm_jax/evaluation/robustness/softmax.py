@@ -48,7 +48,7 @@ class SoftmaxClassifier:
         state: Any = ()
         if self.has_norm:
             params, state = networks.normalize_params(self.network, params, method_state.shared)
-        logits = self.network.apply({"params": params}, batch["image"])
+        logits = self._apply(params, batch["image"])
         chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), batch["label"][:, None], 1)[:, 0]
         is_right = jnp.argmax(logits, 1) == batch["label"]
         metrics = {"accuracy": base.mean_over_batch(is_right.astype(jnp.float32))}
@@ -58,7 +58,11 @@ class SoftmaxClassifier:
         """[batch, classes] of x [batch, ...], with the converged norm."""
         if self.has_norm:
             params, _ = networks.normalize_params(self.network, params)
-        return self.network.apply({"params": params}, x)
+        return self._apply(params, x)
+
+    def _apply(self, params: Params, x: jax.Array) -> jax.Array:
+        logits: Any = self.network.apply({"params": params}, x)
+        return logits
 
 
 def softmax_classifier(network: nn.Module, *, has_norm: bool) -> SoftmaxClassifier:
