@@ -1,15 +1,21 @@
 """UCI digits with IGEBM, for two CPU cores.
 
-python main.py --config=configs/digits_igebm.py --workdir=runs/digits_igebm
+    python main.py --config=configs/digits_igebm.py --workdir=runs/digits_igebm
+    python main.py --config=configs/digits_igebm.py:conditional --workdir=runs/digits_classes
+
+Variant `conditional`: an energy per class, for --mode=classify, robustness and crossclass.
 """
 
 import ml_collections
 
-from configs import cifar10_igebm, digits
+from configs import cifar10_igebm, default, digits
+
+VARIANTS = ("", "conditional")
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config(variant: str = "") -> ml_collections.ConfigDict:
     """A narrow network, a short chain, a small buffer; longer chains to sample from noise."""
+    default.check_variant(variant, VARIANTS)
     config = cifar10_igebm.get_config()
     config.data.name = "digits"
     config.network.width = 24
@@ -26,4 +32,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.cpu_devices = 2
     config.evaluate.num_samples = 1_797
     config.fid.num_samples = 1_797
+    if variant == "conditional":
+        config.network.num_classes = 10
     return config

@@ -160,8 +160,9 @@ BAD_FLAGS = {
     ),
     "unknown mode": (
         [DIGITS, "--mode=sampl"],
-        "--mode: expected one of evaluate, fid, fid_stats, inpaint, interpolate, likelihood, "
-        "long_run, neighbours, ood, report, restore, sample, train, got 'sampl'; did you mean "
+        "--mode: expected one of classify, crossclass, evaluate, fid, fid_stats, inpaint, "
+        "interpolate, likelihood, long_run, neighbours, ood, report, restore, robustness, sample, "
+        "train, got 'sampl'; did you mean "
         "'sample'?",
     ),
     "unknown flag": (

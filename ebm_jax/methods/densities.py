@@ -91,6 +91,34 @@ class Densities(NamedTuple):
         """How many energies there are."""
         return len(self.a_bar)
 
+    def class_energies(self, level: jax.Array, x: jax.Array) -> jax.Array:
+        """E(x, y) of every class, [batch, num_classes]; p(y | x) is the softmax of minus these.
+
+        Class after class, so that neither the program nor the memory of its gradient grows with
+        their number.
+        Raises:
+          ValueError: for a model without classes.
+        """
+        of_class = self._of_class()
+        energies = jax.checkpoint(lambda label: of_class(level, label)(x))
+        return jax.lax.map(energies, jnp.arange(self.num_classes)).T
+
+    def lowest_class(self) -> "Densities":
+        """These with the energy min_y E(x, y) in place of that of the mixture, of any scale.
+
+        Raises:
+          ValueError: for a model without classes.
+        """
+        self._of_class()
+        return self._replace(
+            energy=lambda level: lambda x: jnp.min(self.class_energies(level, x), axis=1)
+        )
+
+    def _of_class(self) -> Callable[[jax.Array, jax.Array], EnergyFn]:
+        if self.class_energy is None or not self.num_classes:
+            raise ValueError("expected a model with an energy per class, got one without classes")
+        return self.class_energy
+
     def noised(
         self, rng_key: jax.Array, level: int | jax.Array, x: jax.Array, index: jax.Array
     ) -> jax.Array:

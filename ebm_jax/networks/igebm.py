@@ -110,6 +110,8 @@ class IgebmResNet(nn.Module):
       final_activation: applied to what the last block has
         activated already; so the published conditional large network has slope .04 there.
       formulation, dtype: see `ebm_jax.networks.convolution`; energies are float32.
+      num_outputs: 1: energies [batch]; more: [batch, num_outputs], logits of a plain classifier of
+        this size, which evaluation compares the energies with.
     Raises:
       ValueError: an image size that cannot be halved that often, multipliers and num_blocks of
         different lengths, an unknown activation, or as `label_weights`.
@@ -138,6 +140,7 @@ class IgebmResNet(nn.Module):
     formulation: str = "auto"
     dtype: jnp.dtype = jnp.float32
     remat: bool = False
+    num_outputs: int = 1
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -214,7 +217,7 @@ class IgebmResNet(nn.Module):
                 )(x, weights, next(masks))
         x = _activation(self.final_activation)(x)
         pooled = jnp.sum(x.astype(jnp.float32), axis=(1, 2))
-        return _head(pooled)
+        return _head(pooled, self.num_outputs)
 
 
 class IgebmConvNet(nn.Module):
@@ -227,6 +230,8 @@ class IgebmConvNet(nn.Module):
     Fields:
       image_size, channels: of the images. Settings: see the fields.
       formulation, dtype: see `ebm_jax.networks.convolution`; energies are float32.
+      num_outputs: 1: energies [batch]; more: [batch, num_outputs], logits of a plain classifier of
+        this size, which evaluation compares the energies with.
     Raises:
       ValueError: an unknown activation, or as `label_weights`.
     """
@@ -246,6 +251,7 @@ class IgebmConvNet(nn.Module):
     activation: str = setting("leaky_relu", "of slope .2, or others", one_of=tuple(ACTIVATIONS))
     formulation: str = "auto"
     dtype: jnp.dtype = jnp.float32
+    num_outputs: int = 1
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -292,12 +298,15 @@ class IgebmConvNet(nn.Module):
                 x = x * class_gain(self, features, weights).astype(self.dtype)
             x = act(x)
         flat = x.reshape(x.shape[0], -1).astype(jnp.float32)
-        return _head(act(nn.Dense(2 * self.width, kernel_init=_normal, name="dense")(flat)))
+        hidden = act(nn.Dense(2 * self.width, kernel_init=_normal, name="dense")(flat))
+        return _head(hidden, self.num_outputs)
 
 
-def _head(features: jax.Array) -> jax.Array:
-    """[batch, features] -> [batch]; the one kernel without spectral norm."""
-    return nn.Dense(1, kernel_init=nn.initializers.glorot_uniform(), name="head")(features)[:, 0]
+def _head(features: jax.Array, num_outputs: int) -> jax.Array:
+    """[batch, features] -> [batch], or [batch, n]; the one kernel without spectral norm."""
+    init = nn.initializers.glorot_uniform()
+    outputs = nn.Dense(num_outputs, kernel_init=init, name="head")(features)
+    return outputs[:, 0] if num_outputs == 1 else outputs
 
 
 def resnet32_large(num_classes: int | None = None, *, width: int = 128, **fields) -> IgebmResNet:

@@ -28,12 +28,23 @@ class Settings:
     sets: tuple[str, ...] = setting(ood.NAMES, "made from held-out images", one_of=ood.NAMES)
     others: tuple[str, ...] = setting((), "data sets by name, resized to the model's images")
     max_levels: int = setting(6, "noise levels whose energies are taken, evenly spaced", at_least=1)
+    of_classes: str = setting(
+        "mixture",
+        "energy of a class-conditional model: -log mean_y exp(-E), or min_y E, as published",
+        one_of=("mixture", "minimum"),
+    )
     num_bootstrap: int = setting(1_000, "resamples behind the intervals", at_least=1)
 
 
 def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
     """`ood/`: ood.json with the table, histograms.png and sets.png."""
     run, key = trained.run, trained.run.key("sample")
+    num_classes = run.method.densities(trained.params).num_classes
+    if settings.of_classes != "mixture" and not num_classes:
+        raise ValueError(
+            "ood.of_classes: expected 'mixture', as the model has no energy per class, got "
+            f"{settings.of_classes!r}"
+        )
     inside = f"{run.data.name}, {run.general.held_out_split}"
     sets = _sets(run, settings, inside)
     num_levels = run.method.densities(trained.params).num_levels
@@ -41,12 +52,21 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
 
     work.begin("energies", sum(len(x) for x in sets.values()))
     kept = work.piece(
-        "energies", trained.fingerprint(sets=list(sets), number=settings.num_images, levels=levels)
+        "energies",
+        trained.fingerprint(
+            sets=list(sets),
+            number=settings.num_images,
+            levels=levels,
+            of_classes=settings.of_classes,
+        ),
     )
     with trained.for_densities() as exact:
 
         def energies(params, x, index):
-            return level_energies(exact.run.method.densities(params), key, levels, x, index)
+            densities = exact.run.method.densities(params)
+            if settings.of_classes == "minimum":
+                densities = densities.lowest_class()
+            return level_energies(densities, key, levels, x, index)
 
         found = {
             name: kept.map_batches(
@@ -89,6 +109,7 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
         metrics={
             "inside": inside,
             "levels": levels,
+            "energy_of_classes": settings.of_classes if num_classes else None,
             "auroc": {
                 name: {score: value._asdict() for score, value in row.items()}
                 for name, row in table.items()

@@ -32,6 +32,10 @@ class Settings:
     salt_fraction: float = setting(
         0.1, "of the pixels, half to black and half to white", at_least=0, at_most=1
     )
+    salt_levels: tuple[float, ...] = setting(
+        (0.0, 1.0), "that black and white are, in 0..1; IGEBM's code has .1 and .9",
+        at_least=0, at_most=1,
+    )  # fmt: skip
     noise_std: float = setting(0.2, "of Gaussian noise, in units of the range", at_least=0)
     blur_std: float = setting(0.8, "pixels, of the Gaussian kernel", at_least=0)
 
@@ -43,6 +47,11 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
         raise ValueError(f"{type(method).__name__} does not restore")
     if not settings.corruptions:
         raise ValueError("restore.corruptions: expected one or more, got none")
+    if len(settings.salt_levels) != 2:
+        raise ValueError(
+            f"restore.salt_levels: expected two levels, (0.1, 0.9), got {settings.salt_levels}"
+        )
+    low_level, high_level = settings.salt_levels
     training, held_out, key = run.dataset, run.held_out(), run.key("sample")
     labels = held_out.labels[: settings.num_images]
     # In 0..1, as everything from here on.
@@ -53,7 +62,13 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
         blur_std=settings.blur_std,
     )
     corrupted = {
-        name: corruption.corrupt(name, true, strengths[name], seed=run.sampling.seed)
+        name: corruption.corrupt(
+            name,
+            true,
+            strengths[name],
+            seed=run.sampling.seed,
+            salt_levels=(low_level, high_level),
+        )
         for name in settings.corruptions
     }
 

@@ -18,6 +18,8 @@ def test_salt_and_pepper_hits_whole_pixels_with_its_probability():
     error = 4 * np.sqrt(0.05 * 0.95 / black.size)
     assert black.mean() == pytest.approx(0.05, abs=error)
     assert white.mean() == pytest.approx(0.05, abs=error)
+    levels = corruption.corrupt("salt_and_pepper", GRAY, 0.1, seed=0, salt_levels=(0.1, 0.9))
+    np.testing.assert_allclose(levels, np.where(corrupted == 0.5, 0.5, 0.1 + 0.8 * corrupted))
     np.testing.assert_array_equal(
         corruption.corrupt("salt_and_pepper", GRAY[:7], 0.1, seed=0), corrupted[:7]
     )

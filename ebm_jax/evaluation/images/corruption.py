@@ -11,13 +11,21 @@ from scipy import ndimage
 NAMES = ("salt_and_pepper", "noise", "blur")
 
 
-def corrupt(name: str, x: np.ndarray, strength: float, *, seed: int) -> np.ndarray:
+def corrupt(
+    name: str,
+    x: np.ndarray,
+    strength: float,
+    *,
+    seed: int,
+    salt_levels: tuple[float, float] = (0.0, 1.0),
+) -> np.ndarray:
     """Corrupted copies of images; image i's noise is a function of (seed, i).
 
     Args:
-      name: 'salt_and_pepper': a pixel, all its channels together, becomes black or white with
-        probability strength / 2 each. 'noise': Gaussian noise of that standard deviation, not
-        clipped. 'blur': convolution with a Gaussian of that many pixels, mirrored at the edges.
+      name: 'salt_and_pepper': a pixel, all its channels together, becomes one of the salt_levels,
+        black and white, with probability strength / 2 each. 'noise': Gaussian noise of that
+        standard deviation, not clipped. 'blur': convolution with a Gaussian of that many pixels,
+        mirrored at the edges.
       x: [n, height, width, channels] in 0..1.
     Returns:
       float64 like x.
@@ -40,7 +48,8 @@ def corrupt(name: str, x: np.ndarray, strength: float, *, seed: int) -> np.ndarr
             corrupted[i] = image + strength * rng.normal(size=image.shape)
         else:
             u = rng.uniform(size=(*image.shape[:2], 1))
-            corrupted[i] = np.where(u < strength / 2, 0, np.where(u < strength, 1, image))
+            low, high = salt_levels
+            corrupted[i] = np.where(u < strength / 2, low, np.where(u < strength, high, image))
     return corrupted
 
 

@@ -1,0 +1,1 @@
+"""How sure and how robust classifiers are: calibration, attacks, refinement by chains."""

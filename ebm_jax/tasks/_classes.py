@@ -1,0 +1,160 @@
+"""What the modes that classify share: energies of classes, and the softmax network beside them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ebm_jax import data, parallel
+from ebm_jax.evaluation.robustness.softmax import SoftmaxClassifier, softmax_classifier
+from ebm_jax.io.resumable import ResumableWork
+from ebm_jax.runs import build
+from ebm_jax.runs.trained import TrainedRun
+from ebm_jax.training import device_state
+from ebm_jax.training.divergence import check
+from ebm_jax.training.state import TrainState, init_train_state
+from ebm_jax.training.train_step import make_train_step
+
+ENERGIES, SOFTMAX = "energies", "softmax network"
+BASELINES = ("same", "plain", "none")
+_CHUNK = 50  # updates between two looks at the metrics
+
+# Of the fields of both modes' Settings.
+BASELINE = (
+    "softmax network beside the energies: same architecture with its spectral norm; plain: without"
+)
+BASELINE_STEPS = "updates of the softmax network; 0: as many as the run's"
+
+
+def checked_classes(trained: TrainedRun, mode: str) -> int:
+    """The number of classes of a model.
+
+    Raises:
+      ValueError: one line, for a model without.
+    """
+    num_classes = trained.run.method.densities(trained.params).num_classes
+    if not num_classes:
+        raise ValueError(
+            f"--mode={mode}: expected a model with an energy per class (network.num_classes), "
+            f"got {type(trained.run.method).__name__} without classes; "
+            "configs/digits_igebm.py:conditional is one with"
+        )
+    return num_classes
+
+
+def examples(run: build.Run, stored: np.ndarray) -> np.ndarray:
+    """Stored examples in model units, images or vectors, float32."""
+    if run.has_images:
+        return run.scale(stored)
+    scaled = data.scale_points(stored, run.dataset.value_range, run.data.low, run.data.high)
+    return np.asarray(scaled, np.float32)
+
+
+def class_logits(trained: TrainedRun) -> Callable[[Any, jax.Array], jax.Array]:
+    """(params, x [batch, ...]) -> minus the energies at the lowest level, [batch, classes]."""
+    lowest = jnp.zeros((), jnp.int32)
+    return lambda params, x: -trained.run.method.densities(params).class_energies(lowest, x)
+
+
+def train_softmax(
+    trained: TrainedRun, work: ResumableWork, baseline: str, num_steps: int
+) -> tuple[SoftmaxClassifier, Any] | None:
+    """(the softmax network, its EMA parameters); None for baseline 'none'.
+
+    Trained as the run was: its batches, preprocessing, optimizer, EMA and key; resumable.
+    baseline: of BASELINES. num_steps: 0: those of the run.
+    Raises:
+      ValueError: for a network that has no head for classes, or where training diverges.
+    """
+    if baseline == "none":
+        return None
+    run, training = trained.run, trained.run.config.training
+    num_steps = num_steps or training.num_steps
+    network = getattr(run.method, "network", None)
+    if network is None:
+        raise ValueError(
+            f"baseline: expected 'none', as {type(run.method).__name__} is no method of one network"
+        )
+    classifier = softmax_classifier(network, has_norm=baseline == "same")
+    config = run.config.copy_and_resolve_references()
+    config.training.num_steps = num_steps  # of the learning rate's schedule
+    optimizer = build.make_optimizer(config)
+    example_batch = {"image": jnp.zeros((1, *run.dataset.example_shape))}
+    state = jax.device_get(
+        jax.jit(lambda key: init_train_state(key, classifier, optimizer, example_batch))(
+            run.key("init")
+        )
+    )
+    sections = ("seed", "data", "network", "optimizer", "compute")
+    kept = work.piece(
+        "softmax",
+        {
+            "baseline": baseline,
+            "num_steps": num_steps,
+            "batch_size": training.batch_size,
+            "ema_decay": training.ema_decay,
+            "config": {name: config.to_dict()[name] for name in sections},
+        },
+    )
+    leaves, tree = jax.tree.flatten(state)
+    work.begin(SOFTMAX, num_steps)
+    if (saved := kept.load("state")) is not None:
+        found = [saved[f"leaf_{i}"] for i in range(len(leaves))]
+        state = jax.tree.unflatten(tree, found)
+        work.skip(int(state.step))
+    state = _trained(trained, kept, classifier, optimizer, state, num_steps)
+    return classifier, state.ema_params
+
+
+def _trained(
+    trained: TrainedRun,
+    kept: ResumableWork,
+    classifier: SoftmaxClassifier,
+    optimizer: Any,
+    state: TrainState,
+    num_steps: int,
+) -> TrainState:
+    run, training = trained.run, trained.run.config.training
+    step_fn = device_state.pmap_train_step(
+        make_train_step(
+            classifier,  # pyright: ignore[reportArgumentType]  # init and loss are what it takes
+            optimizer,
+            rng_key=run.key("train"),
+            ema_decay=training.ema_decay,
+            preprocess=run.preprocess(),
+        )
+    )
+    on_devices = device_state.to_devices(state)
+    for first in range(int(state.step), num_steps, _CHUNK):
+        stop, metrics = min(first + _CHUNK, num_steps), {}
+        for step in range(first, stop):
+            batch = data.local_batch(
+                run.dataset,
+                step,
+                seed=run.general.seed,
+                global_batch_size=training.batch_size,
+                process_index=jax.process_index(),
+                process_count=jax.process_count(),
+                local_devices=jax.local_device_count(),
+            )
+            on_devices, metrics = step_fn(on_devices, batch)
+            jax.block_until_ready(metrics)  # on CPU two steps in flight can starve each other
+        values = jax.device_get(parallel.first_replica(metrics))
+        if (wrong := check(values)) is not None:
+            raise ValueError(f"the softmax network diverged at step {stop}: {wrong}")
+        state = device_state.to_host(on_devices)
+        kept.save_state("state", _numbered(state))
+        kept.advance(stop - first, {name: float(values[name]) for name in ("loss", "accuracy")})
+    kept.save("state", _numbered(state))
+    return state
+
+
+def _numbered(state: TrainState) -> dict[str, np.ndarray]:
+    return {f"leaf_{i}": leaf for i, leaf in enumerate(jax.tree.leaves(state))}
+
+
+def num_parameters(params: Any) -> int:
+    """Numbers in a tree of parameters."""
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
