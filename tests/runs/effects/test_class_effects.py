@@ -245,6 +245,8 @@ def test_robustness(run, monkeypatch):
     assert list(found["accuracy"]) == ["linf"]
     assert [clean["radius"], row["radius"]] == [0, 0.2]
     right = calibration.accuracy(-energies(x), labels)
+    some = clean["energies"]["accuracy"].pop("strict, first 4 images")
+    assert some == calibration.accuracy(-energies(x[:4]), labels[:4])
     assert set(clean["energies"]["accuracy"].values()) == {right}
     assert "softmax network" not in row
     # In 0..1: the class of the nearer gray, where that is not .2 away and an offset.
@@ -274,7 +276,8 @@ def test_robustness(run, monkeypatch):
     assert batches == [0, 1, 2]
     assert [row["radius"] for row in found["accuracy"]["l2"]] == [0, 0.1, 0.3]
     assert "strict" in found["accuracy"]["l2"][0]["softmax network"]["accuracy"]
-    assert "adaptive" not in found["accuracy"]["l2"][0]["energies, refined"]["accuracy"]
+    refined = found["accuracy"]["l2"][0]["energies, refined"]["accuracy"]
+    assert list(refined) == ["published", "strict attack on the energies"]
 
 
 @shows(*rows_of("crossclass"))
