@@ -160,10 +160,7 @@ BAD_FLAGS = {
     ),
     "unknown mode": (
         [DIGITS, "--mode=sampl"],
-        "--mode: expected one of classify, crossclass, evaluate, fid, fid_stats, inpaint, "
-        "interpolate, likelihood, long_run, neighbours, ood, report, restore, robustness, sample, "
-        "train, got 'sampl'; did you mean "
-        "'sample'?",
+        f"--mode: expected one of {', '.join(tasks.names())}, got 'sampl'; did you mean 'sample'?",
     ),
     "unknown flag": (
         [DIGITS, "--wrokdir=x"],

@@ -46,7 +46,8 @@ def test_strict_types_are_those_of_files_that_exist():
 
 def test_version_is_the_same_everywhere():
     (cited,) = re.findall(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
-    assert cited == PROJECT["version"]
+    assert cited == ebm_jax.__version__
+    assert PROJECT["dynamic"] == ["version"]  # of the package
 
 
 def test_papers_of_the_readme_are_cited():

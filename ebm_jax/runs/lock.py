@@ -21,6 +21,7 @@ from ebm_jax.runs.workdir import make_folder
 
 _NAME = ".lock"
 _HEARTBEAT = 10.0  # seconds
+_ATTEMPTS, _PAUSE = 20, 0.05  # while others remove a lock that was left behind; seconds
 _STALE = 12 * _HEARTBEAT  # without a heartbeat: the holder is gone, or has lost its right
 
 
@@ -64,7 +65,7 @@ class Lock:
             )
 
     def _take(self) -> None:
-        for _ in range(3):
+        for _ in range(_ATTEMPTS):
             if self._create():
                 self._is_held = True
                 threading.Thread(target=self._beat, daemon=True).start()
@@ -72,7 +73,7 @@ class Lock:
             holder = self._read()
             if holder is not None and not self._is_left_behind(holder):
                 break
-            self._set_aside(holder)
+            self._remove(holder)
         raise ConfigError(
             f"{self._directory} is in use by {_describe(holder)}: wait for it, or use another "
             "workdir"
@@ -110,35 +111,43 @@ class Lock:
         here = _process()
         if all(holder.get(name) == here[name] for name in ("host", "namespace")):
             return _started(holder["pid"]) != holder["started"]
-        return self._age() > _STALE
+        return self._age(self._path) > _STALE
 
-    def _age(self) -> float:
-        """Seconds since the last heartbeat, by the clock of the file system."""
+    def _age(self, path: pathlib.Path) -> float:
+        """Seconds since a file was last touched, by the clock of the file system."""
         own = self._directory / f"{_NAME}.{uuid.uuid4().hex}"
         try:
             own.touch()
-            return own.stat().st_mtime - self._path.stat().st_mtime
+            return own.stat().st_mtime - path.stat().st_mtime
         except OSError:
             return 0.0
         finally:
             with contextlib.suppress(OSError):
                 own.unlink()
 
-    def _set_aside(self, holder: dict[str, Any] | None) -> None:
-        """Removes a lock that was left behind, unless it has another holder by now."""
-        aside = self._directory / f"{_NAME}.{uuid.uuid4().hex}"
+    def _remove(self, holder: dict[str, Any] | None) -> None:
+        """Removes a lock that was left behind, unless it has another holder by now.
+
+        One command at a time does so: between its look and its removal nobody else can have put a
+        lock of theirs in the place of that one.
+        """
+        mark = self._directory / f"{_NAME}.removing"
         try:
-            self._path.rename(aside)
+            os.close(os.open(mark, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        except FileExistsError:
+            if self._age(mark) > _STALE:  # it takes milliseconds: whoever made it was killed
+                mark.unlink(missing_ok=True)
+            time.sleep(_PAUSE)
+            return
         except OSError:
             return
         try:
-            if _holder(aside) != (holder or {}):
-                os.link(aside, self._path)  # somebody was faster, and is put back
+            if holder is not None and self._read() == holder:
+                self._path.unlink()
         except OSError:
             pass
         finally:
-            with contextlib.suppress(OSError):
-                aside.unlink()
+            mark.unlink(missing_ok=True)
 
     def _beat(self) -> None:
         while not self._ended.wait(_HEARTBEAT):

@@ -74,6 +74,8 @@ def test_every_set_has_the_split_that_it_calls_held_out(archives, name, monkeypa
         assert "found no" in str(error)  # noqa: PT017
     else:
         assert held_out.split == split
+        if name == "shapes":
+            return  # other combinations of factors may look the same: a square turned by 90 degrees
         train = load_dataset(name, "train", data_dir=archives.data_dir)
         first = {example.tobytes() for example in held_out.images[:50]}
         assert not first & {example.tobytes() for example in train.images[:1_000]}

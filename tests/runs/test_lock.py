@@ -108,3 +108,15 @@ def test_of_many_at_once_one_gets_it(tmp_path):
         assert len(got) == 1
         got[0].__exit__()
         assert os.listdir(tmp_path) == []
+
+
+def test_a_removal_that_was_killed_does_not_lock_for_ever(tmp_path):
+    """Its mark is taken away once it is old; a new one belongs to somebody at work."""
+    held_by(tmp_path, started="0")
+    mark = tmp_path / ".lock.removing"
+    mark.touch()
+    with pytest.raises(ConfigError, match="is in use by"):
+        Lock(tmp_path).__enter__()
+    os.utime(mark, (0, 0))
+    with Lock(tmp_path):
+        assert os.listdir(tmp_path) == [".lock"]
