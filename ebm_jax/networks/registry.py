@@ -74,11 +74,22 @@ def make_network(
 
 def in_float32(network: nn.Module) -> nn.Module:
     """The same network, and those inside of it, with activations and kernels in float32."""
+    return _with_fields(network, dtype=jnp.dtype("float32"))
+
+
+def with_formulation(network: nn.Module, formulation: str) -> nn.Module:
+    """The same network, and those inside of it, with its convolutions computed another way."""
+    return _with_fields(network, formulation=formulation)
+
+
+def _with_fields(network: nn.Module, **values: Any) -> nn.Module:
+    """A network with these fields changed wherever there are any, in networks inside of it too."""
     fields = {name: getattr(network, name) for name in network.__dataclass_fields__}
     del fields["parent"]
     changes: dict[str, Any] = {
-        name: in_float32(value) for name, value in fields.items() if isinstance(value, nn.Module)
+        name: _with_fields(value, **values)
+        for name, value in fields.items()
+        if isinstance(value, nn.Module)
     }
-    if "dtype" in fields:
-        changes["dtype"] = jnp.dtype("float32")
+    changes |= {name: value for name, value in values.items() if name in fields}
     return network.clone(**changes) if changes else network

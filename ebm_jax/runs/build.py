@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from ebm_jax import data, parallel
 from ebm_jax.methods.base import Method
 from ebm_jax.methods.registry import METHODS
 from ebm_jax.networks.ensemble import Ensemble
-from ebm_jax.networks.registry import NETWORKS, in_float32, make_network
+from ebm_jax.networks.registry import NETWORKS, in_float32, make_network, with_formulation
 from ebm_jax.runs import settings
 from ebm_jax.runs.settings import (
     ConfigError,
@@ -64,10 +65,17 @@ class Run:
 
     def in_float32(self) -> "Run":
         """The same run whose networks compute in float32, whatever they were trained in."""
+        return self._with_networks(in_float32)
+
+    def with_formulation(self, formulation: str) -> "Run":
+        """The same run whose networks compute convolutions one way, see `networks.convolution`."""
+        return self._with_networks(lambda network: with_formulation(network, formulation))
+
+    def _with_networks(self, change: Callable[[nn.Module], nn.Module]) -> "Run":
         if not dataclasses.is_dataclass(self.method):
             return self
         fields = {f.name: getattr(self.method, f.name) for f in dataclasses.fields(self.method)}
-        networks = {k: in_float32(v) for k, v in fields.items() if isinstance(v, nn.Module)}
+        networks = {k: change(v) for k, v in fields.items() if isinstance(v, nn.Module)}
         return dataclasses.replace(self, method=dataclasses.replace(self.method, **networks))
 
     def key(self, name: str) -> jax.Array:
@@ -79,7 +87,7 @@ class Run:
         init, train = jax.random.split(jax.random.key(self.general.seed))
         if name in (known := {"init": init, "train": train}):
             return known[name]
-        return jax.random.fold_in(jax.random.key(self.sampling.seed), zlib.crc32(name.encode()))
+        return named_key(self.sampling.seed, name)
 
     def preprocess(self, dataset: data.Dataset | None = None, *, flip: bool = True) -> Preprocess:
         """(keys, stored examples) -> examples in model units, on the device.
@@ -152,6 +160,11 @@ class Run:
     def to_data_units(self, points: np.ndarray) -> np.ndarray:
         """Points [n, d] from model units to those of the data."""
         return data.unscale_points(points, self.dataset.value_range, self.data.low, self.data.high)
+
+
+def named_key(seed: int | jax.Array, name: str) -> jax.Array:
+    """The random key of one purpose, by its name; the seed may be traced."""
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
 
 
 def build(config: ml_collections.ConfigDict, dataset: data.Dataset | None = None) -> Run:

@@ -20,7 +20,7 @@ class Result:
     num_examples: that it rests on. metrics: for the JSON. summary: lines for the terminal.
     figures: uint8 [height, width, 1 or 3] by name. archives: .npz files by name, each of arrays by
     name, which may be memory-mapped. image_folders: uint8 [n, height, width, channels] by name,
-    written as n PNG files each.
+    written as n PNG files each. other_files: contents by file name.
     file_name: of the JSON, without its ending; '': that of the mode.
     """
 
@@ -30,6 +30,7 @@ class Result:
     figures: Mapping[str, np.ndarray]
     archives: Mapping[str, Mapping[str, np.ndarray]] = dataclasses.field(default_factory=dict)
     image_folders: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    other_files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
     file_name: str = ""
 
 
@@ -56,11 +57,14 @@ def write_result(
         shutil.rmtree(folder / title, ignore_errors=True)  # an earlier result may have had more
         for i, image in enumerate(images):
             plotting.save_image(folder / title / f"{i:0{len(str(len(images)))}d}.png", image)
+    for title, content in result.other_files.items():
+        files.write_atomically(folder / title, content)
     for title, figure in result.figures.items():
         plotting.save_image(folder / f"{title}.png", figure)
     files.write_json(folder / f"{name}.json", {**described, **result.metrics})
     written = [
         *(f"{t}.png" for t in result.figures), *(f"{t}.npz" for t in result.archives),
         *(f"{t}/*.png" for t in result.image_folders),
+        *result.other_files,
     ]  # fmt: skip
     print(*result.summary, f"{folder}/{name}.json; {', '.join(written)}", sep="\n", flush=True)

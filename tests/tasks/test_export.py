@@ -1,0 +1,142 @@
+"""--mode=export: the functions in a process without this package, on platforms, on any batch."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from main_processes import TINY, run_main
+
+from configs import default, digits, digits_igebm, digits_mdsm, shapes_igebm
+from ebm_jax.runs import build, modes
+from ebm_jax.runs.trained import TrainedRun
+from ebm_jax.tasks import export
+
+
+def exported(config, tmp_path, monkeypatch, **settings):
+    """(result, trained run) of a model that was never trained, written to tmp_path/export."""
+    config.training.batch_size = 128
+    config.export.update(settings)
+    run = build.build(config)
+    trained = TrainedRun(run, 7, build.init_state(run).params, 0.999)
+    monkeypatch.setattr(modes, "load_trained", lambda *_: trained)
+    monkeypatch.setattr(modes, "check_trained", lambda config, workdir: pathlib.Path(workdir))
+    assert modes.run_task(export, "export", config, tmp_path, other_modes=()) == 0
+    return json.loads((tmp_path / "export/export.json").read_text()), trained
+
+
+def tiny(config, **method):
+    config.network.update(width=4)
+    if "multipliers" in config.network:
+        config.network.multipliers = (1,)
+    if "num_blocks" in config.network:
+        config.network.num_blocks = (1,) if isinstance(config.network.num_blocks, tuple) else 1
+    config.method.update(method)
+    return config
+
+
+def alone(folder, tmp_path, **inputs):
+    """What the functions give in a process without this package."""
+    np.savez(tmp_path / "in.npz", **inputs)
+    script = pathlib.Path(__file__).parent / "exported_alone.py"
+    ran = subprocess.run(
+        [sys.executable, script, folder, tmp_path / "in.npz", tmp_path / "out.npz"],
+        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout.split(), np.load(tmp_path / "out.npz")
+
+
+def test_energies_gradients_and_samples_without_this_package(tmp_path, monkeypatch):
+    found, trained = exported(tiny(digits.get_config(), num_steps=2), tmp_path, monkeypatch)
+    assert all(f["largest_difference"] < 1e-6 for f in found["functions"].values())
+    assert found["num_levels"] == 2
+    x = np.random.default_rng(1).uniform(-1, 1, (5, 8, 8, 1)).astype(np.float32)
+    index = np.arange(4, 11, dtype=np.int32)
+    names, alone_ = alone(tmp_path / "export", tmp_path, x=x, index=index)
+    assert names == ["energy", "energy_and_grad", "sample"]
+
+    densities = trained.run.method.densities(trained.params)
+    energy = densities.energy(0)(x)
+    np.testing.assert_allclose(alone_["energy"], energy, rtol=1e-5)
+    np.testing.assert_allclose(alone_["one"], energy[:1], rtol=1e-5)
+    np.testing.assert_allclose(alone_["noisier"], densities.energy(1)(x), rtol=1e-5)
+    grad = jax.grad(lambda x: densities.energy(0)(x).sum())(x)
+    np.testing.assert_allclose(alone_["grad"], grad, rtol=1e-4, atol=1e-4 * np.abs(grad).max())
+    trained.run.config.sampling.seed = 3
+    samples = trained.run.method.sample(trained.params, build.named_key(3, "sample"), index)
+    np.testing.assert_allclose(alone_["sample"], samples, atol=1e-4)
+
+
+def test_a_sampler_is_that_of_the_mode(tmp_path):
+    flags = (*TINY, f"--workdir={tmp_path}/run", "--config.training.num_steps=2")
+    assert run_main(*flags).code == 0
+    for mode in ("export", "sample"):
+        result = run_main(*flags, f"--mode={mode}", "--config.sampling.seed=3")
+        assert result.code == 0, result.err
+    inputs = {"x": np.zeros((2, 8, 8, 1), np.float32), "index": np.arange(16, dtype=np.int32)}
+    _, found = alone(tmp_path / "run/export", tmp_path, **inputs)
+    expected = np.load(tmp_path / "run/sample/samples.npz")["x"]
+    np.testing.assert_allclose(found["sample"], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("module", "variant", "names"),
+    [
+        (digits, "t1k", {"energy"}),
+        (digits_mdsm, "", {"energy"}),
+        (digits_igebm, "conditional", {"energy", "class_energy"}),
+        (shapes_igebm, "position", {"class_energy"}),
+    ],
+)
+def test_models_of_every_kind(module, variant, names, tmp_path, monkeypatch):
+    config = module.get_config(variant) if variant else module.get_config()
+    short = {"digits_igebm": {"num_steps": 2}, "shapes_igebm": {"num_steps": 2}}
+    tiny(config, **short.get(module.__name__.split(".")[-1], {}))
+    if "num_steps" in config.sampler:
+        config.sampler.num_steps = 2 * (variant != "t1k")
+    found, _ = exported(config, tmp_path, monkeypatch, platforms=("cpu",))
+    assert set(found["functions"]) == names | {f"{name}_and_grad" for name in names} | {"sample"}
+    for name, function in found["functions"].items():
+        assert function["largest_difference"] < 1e-5, name
+
+
+def test_convolutions_are_those_of_each_platform(tmp_path, monkeypatch):
+    """CPU's gradient is a forward convolution of a flipped kernel, an accelerator's is XLA's own."""
+    exported(tiny(digits.get_config(), num_steps=2), tmp_path, monkeypatch)
+    stored = (tmp_path / "export/energy_and_grad.stablehlo").read_bytes()
+    text = jax.export.deserialize(bytearray(stored)).mlir_module()
+    assert "stablehlo.case" in text
+    assert "stablehlo.reverse" in text
+    exported(
+        tiny(digits.get_config(), num_steps=2), tmp_path, monkeypatch, platforms=("cuda", "tpu")
+    )
+    stored = jax.export.deserialize(
+        bytearray((tmp_path / "export/energy_and_grad.stablehlo").read_bytes())
+    )
+    assert stored.platforms == ("cuda", "tpu")
+    found = json.loads((tmp_path / "export/export.json").read_text())
+    assert found["functions"]["energy"]["largest_difference"] is None  # nothing to run it on
+
+
+def test_products_are_exported_at_highest_precision(tmp_path, monkeypatch):
+    exported(tiny(digits.get_config(), num_steps=2), tmp_path, monkeypatch, platforms=("tpu",))
+    for name, number in (("energy", True), ("sample", False)):
+        stored = (tmp_path / f"export/{name}.stablehlo").read_bytes()
+        text = jax.export.deserialize(bytearray(stored)).mlir_module()
+        assert ("precision HIGHEST" in text or "precision<HIGHEST>" in text) == number, name
+
+
+def test_no_platform_and_unknown_ones_are_refused(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="export.platforms: expected some of cpu, cuda, rocm, tpu"):
+        exported(digits.get_config(), tmp_path, monkeypatch, platforms=())
+    with pytest.raises(ValueError, match="did you mean 'cuda'"):
+        exported(digits.get_config(), tmp_path, monkeypatch, platforms=("cudo",))
+    assert default.get_config().export.platforms == ("cpu", "cuda", "tpu")
