@@ -1,7 +1,7 @@
-"""Docstrings of this project, laid out as mkdocstrings reads them (a Griffe extension).
+"""Docstrings of this project as Markdown (a Griffe extension).
 
-Here several arguments may share a line, fields of a class stand in a paragraph or are `setting`s
-with a meaning and bounds, and `<` is a letter like any other.
+Several arguments may share a line there, fields of a class stand in a paragraph or are `setting`s
+with a meaning and bounds, and `<` is a letter like any other. Types stand in the signature.
 """
 
 import ast
@@ -12,68 +12,78 @@ import textwrap
 import griffe
 
 _SECTION = re.compile(r"^(Args|Fields|Attributes|Returns|Raises|Example):$")
-_NAMED = ("Args", "Fields", "Attributes")
+_OF_CLASS = {"Args": "Fields", "Attributes": "Fields"}
+_TITLES = {"Args": "Parameters"}
 
 
 class Docstrings(griffe.Extension):
     """Rewrites the docstring of everything that has one."""
 
-    def on_attribute_instance(self, *, node, attr, **kwargs):
-        """Notes what a `setting` means."""
+    def on_attribute_instance(self, *, node, attr, agent, **kwargs):
+        """Notes what a `setting` means; a module's constant is told of by the comment above it."""
         call = getattr(node, "value", None)
         if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "setting":
             default, meaning = call.args[:2]
             meaning = meaning.value if isinstance(meaning, ast.Constant) else ast.unparse(meaning)
-            bounds = [f"{k.arg.replace('_', ' ')} {ast.unparse(k.value)}" for k in call.keywords]
-            told = "; ".join([meaning, f"default `{ast.unparse(default)}`", *bounds])
-            attr.extra["setting"]["text"] = told
+            told = [
+                meaning,
+                *(f"{k.arg.replace('_', ' ')} {ast.unparse(k.value)}" for k in call.keywords),
+            ]
+            attr.extra["setting"]["text"] = "; ".join(told)
             attr.value = ast.unparse(default)
+        elif attr.parent.is_module and attr.docstring is None and not attr.name.startswith("_"):
+            above = agent.code.splitlines()[: node.lineno - 1]
+            comment = []
+            while above and above[-1].startswith("# "):
+                comment.insert(0, above.pop()[2:])
+            if comment:
+                attr.docstring = griffe.Docstring("\n".join(comment), parent=attr)
 
     def on_class_members(self, *, cls, **kwargs):
-        """Fields become one section of the class."""
-        fields = [name for name, member in cls.members.items() if member.is_attribute]
-        settings = {
-            name: cls.members[name].extra["setting"]["text"]
-            for name in fields
-            if "setting" in cls.members[name].extra
-        }
+        """Its fields become one list."""
         if cls.docstring:
-            cls.docstring.value = rewritten(cls.docstring.value, fields, settings)
+            fields = {name: m for name, m in cls.members.items() if m.is_attribute}
+            cls.docstring.value = markdown(cls.docstring.value, list(fields), fields)
 
     def on_function_instance(self, *, func, **kwargs):
         """With the names of its arguments."""
         if func.docstring:
             names = [parameter.name.lstrip("*") for parameter in func.parameters]
-            func.docstring.value = rewritten(func.docstring.value, names)
+            func.docstring.value = markdown(func.docstring.value, names)
 
     def on_module_instance(self, *, mod, **kwargs):
         """Nothing has a name but the text."""
         if mod.docstring:
-            mod.docstring.value = rewritten(mod.docstring.value, [])
+            mod.docstring.value = markdown(mod.docstring.value, [])
 
 
-def rewritten(text, names, settings=None):
-    """A docstring in Google's layout, an argument a line, its prose in Markdown."""
-    pieces, fields = [], []
+def markdown(text, names, fields=None):
+    """A docstring as Markdown, an argument a line; fields: of a class, by name."""
+    pieces, entries, errors = [], [], ""
     for header, block in _sections(inspect.cleandoc(text)):
+        if fields is not None:
+            header = _OF_CLASS.get(header, header)
         if header is None:
-            prose, found = _without_fields(block, names if settings is not None else [])
-            pieces.append(_markdown(prose))
-            fields += found
+            block, found = _without_fields(block, names if fields is not None else [])
+            pieces.append(_escaped(block))
+            entries += found
         elif header == "Example":
             pieces.append(f"```python\n{block}\n```")
-        elif header in _NAMED and settings is not None:
-            fields += _entries(block, names)
-        elif header in (*_NAMED, "Raises"):
-            header = "Raises" if header == "Raises" else "Args"
-            pieces.append(_listed(header, _entries(block, names)))
+        elif header == "Returns":
+            pieces.append(f"**Returns**\n\n- {_item(block)}")
+        elif header == "Fields":
+            entries += _entries(block, names)
+        elif header == "Raises":
+            errors = _listed(header, _entries(block, []))
         else:
-            pieces.append(f"{header}:\n{_indented(_markdown(block))}")
-    told = {name for entry, _ in fields for name in entry.split(", ")}
-    fields += [(name, meaning) for name, meaning in (settings or {}).items() if name not in told]
-    if fields:
-        pieces.append(_listed("Attributes", fields))
-    return "\n\n".join(piece for piece in pieces if piece.strip())
+            pieces.append(_listed(_TITLES.get(header, header), _entries(block, names)))
+    told = {name for entry, _ in entries for name in entry.split(", ")}
+    for name, field in (fields or {}).items():
+        if name not in told and "setting" in field.extra:
+            entries.append((name, field.extra["setting"]["text"]))
+    if entries:
+        pieces.append(_listed("Fields", entries, fields))
+    return "\n\n".join(piece for piece in [*pieces, errors] if piece.strip())
 
 
 def _sections(text):
@@ -119,31 +129,40 @@ def _without_fields(text, names):
     return "\n\n".join(prose), fields
 
 
-def _listed(header, entries):
-    lines = [f"{name}: {_indented(_markdown(text), 8).strip()}" for name, text in entries]
-    return f"{header}:\n" + "\n".join(f"    {line}" for line in lines)
+def _listed(title, entries, fields=None):
+    """A list under a title; an entry of one field has its type."""
+    items = []
+    for name, text in entries:
+        names = ", ".join(f"**`{part}`**" for part in name.split(", "))
+        annotation = getattr((fields or {}).get(name), "annotation", None)
+        items.append(f"- {names}{f' `{annotation}`' if annotation else ''}: {_item(text)}")
+    return f"**{title}**\n\n" + "\n".join(items)
 
 
-def _indented(text, spaces=4):
-    return "\n".join(" " * spaces + line if line else line for line in text.splitlines())
+def _item(text):
+    """An entry's text, its later lines within the item of a list."""
+    first, _, rest = text.partition("\n")
+    rest = textwrap.dedent(rest)
+    return _escaped(f"{first}\n{rest}".strip()).replace("\n", "\n    ")
 
 
-def _markdown(text):
-    """Prose with what Markdown would take for markup escaped; indented lines stay as they are."""
+def _escaped(text):
+    """Prose with what Markdown would take for markup escaped; indented code stays as it is.
+
+    Lines that begin with a value in quotes and a colon become a list.
+    """
+    text = re.sub(r"^'[\w, ']+':\s", r"- \g<0>", text, flags=re.MULTILINE)
+    text = re.sub(r"^(?!- |\s)(.+)\n(?=- )", "\\1\n\n", text, flags=re.MULTILINE)
     lines, is_code, was_blank = [], False, True
     for line in text.splitlines():
         is_code = line.startswith("    ") and (is_code or was_blank) or (is_code and not line)
         was_blank = not line
-        lines.append(line if is_code else _escaped(line))
+        parts = re.split(r"(`[^`]+`)", line)
+        if not is_code:
+            parts[::2] = [re.sub(r"\*\*|<(?=[A-Za-z/])", _escape, part) for part in parts[::2]]
+        lines.append("".join(parts))
     return "\n".join(lines)
 
 
-def _escaped(line):
-    parts = re.split(r"(`[^`]+`)", line)
-    parts[::2] = [re.sub(r"(\*\*|<(?=[A-Za-z/])|\|)", _escape, part) for part in parts[::2]]
-    line = "".join(parts)
-    return re.sub(r"^'(?=[\w, ']+':\s)", "- '", line)
-
-
 def _escape(match):
-    return {"**": r"\*\*", "<": "&lt;", "|": "&#124;"}[match[0]]
+    return {"**": r"\*\*", "<": "&lt;"}[match[0]]

@@ -45,7 +45,14 @@ def on_page_markdown(markdown, page, config, files):
 
 
 def _display_math(source, *_, **__):
-    return f'<div class="equation">{convert(source, display="block")}</div>'
+    return f'<div class="equation">{_mathml(source, "block")}</div>'
+
+
+def _mathml(source, display="inline"):
+    """MathML, in which a function of more than one letter stands off from a letter after it."""
+    name = r"(<m[io][^>]*>[a-z]{2,}</m[io]>)(?=<m(?:i|sub|sup|row|over|style)\b)"
+    mathml = convert(source, display=display).replace("<mi>&#x0007E;</mi>", "<mo>&#x223C;</mo>")
+    return re.sub(name, r'\1<mspace width="0.17em"/>', mathml)
 
 
 def _included(path, anchor):
@@ -72,7 +79,7 @@ def _placed(text, origin, page, config, files):
     """A part of a page with its links and equations as the page needs them; code as it is."""
     prose = lambda text: _LINK.sub(
         lambda match: _link(match, origin, page, config, files),
-        _INLINE_MATH.sub(lambda match: convert(match[1]), text),
+        _INLINE_MATH.sub(lambda match: f"<span>{_mathml(match[1])}</span>", text),
     )
     parts, end = [], 0
     for fenced in _FENCED.finditer(text):
