@@ -155,7 +155,7 @@ def _escaped(text):
     text = re.sub(r"^(?!- |\s)(.+)\n(?=- )", "\\1\n\n", text, flags=re.MULTILINE)
     lines, is_code, was_blank = [], False, True
     for line in text.splitlines():
-        is_code = line.startswith("    ") and (is_code or was_blank) or (is_code and not line)
+        is_code = (is_code or was_blank) if line.startswith("    ") else is_code and not line
         was_blank = not line
         parts = re.split(r"(`[^`]+`)", line)
         if not is_code:

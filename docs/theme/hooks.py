@@ -49,9 +49,11 @@ def _display_math(source, *_, **__):
 
 
 def _mathml(source, display="inline"):
-    """MathML, in which a function of more than one letter stands off from a letter after it."""
+    """MathML; a sign binds, and a function's name stands off from the letter after it."""
     name = r"(<m[io][^>]*>[a-z]{2,}</m[io]>)(?=<m(?:i|sub|sup|row|over|style)\b)"
     mathml = convert(source, display=display).replace("<mi>&#x0007E;</mi>", "<mo>&#x223C;</mo>")
+    after = r"(<mo[^>]*>(?:&#x00028;|&#x0003D;|&#x0005B;)</mo>)<mo>&#x02212;</mo>"  # ( = [
+    mathml = re.sub(after, r'\1<mo form="prefix">&#x02212;</mo>', mathml)
     return re.sub(name, r'\1<mspace width="0.17em"/>', mathml)
 
 
@@ -77,15 +79,21 @@ def _slug(heading):
 
 def _placed(text, origin, page, config, files):
     """A part of a page with its links and equations as the page needs them; code as it is."""
-    prose = lambda text: _LINK.sub(
-        lambda match: _link(match, origin, page, config, files),
-        _INLINE_MATH.sub(lambda match: f"<span>{_mathml(match[1])}</span>", text),
-    )
+
+    def prose(text):
+        text = _INLINE_MATH.sub(lambda match: f"<span>{_mathml(match[1])}</span>", text)
+        return _LINK.sub(lambda match: _link(match, origin, page, config, files), text)
+
     parts, end = [], 0
     for fenced in _FENCED.finditer(text):
         parts += [prose(text[end : fenced.start()]), fenced[0]]
         end = fenced.end()
     return "".join([*parts, prose(text[end:])])
+
+
+def _title(uri):
+    """The title of a page."""
+    return re.search(r"^# (.*)$", (ROOT / "docs" / uri).read_text(encoding="utf-8"), re.M)[1]
 
 
 def _link(match, origin, page, config, files):
@@ -104,5 +112,7 @@ def _link(match, origin, page, config, files):
             files.append(File.generated(config, uri, abs_src_path=str(ROOT / path)))
     else:  # a file that is read in the repository
         return label if path in label else f"{label} (`{path}`)"
+    if label.endswith(".md") and not anchor:  # a path says nothing here
+        label = _title(uri)
     uri = posixpath.relpath(uri, posixpath.dirname(page.file.src_uri) or ".")
     return f"{is_image}[{label}]({uri}{'#' if anchor else ''}{anchor})"
