@@ -50,7 +50,7 @@ def _display_math(source, *_, **__):
 
 def _mathml(source, display="inline"):
     """MathML; a sign binds, and a function's name stands off from the letter after it."""
-    name = r"(<m[io][^>]*>[a-z]{2,}</m[io]>)(?=<m(?:i|sub|sup|row|over|style)\b)"
+    name = r"(<mi>[a-z]{2,}</mi>)(?=<m(?:i|sub|sup|row|over|style)\b)"
     mathml = convert(source, display=display).replace("<mi>&#x0007E;</mi>", "<mo>&#x223C;</mo>")
     after = r"(<mo[^>]*>(?:&#x00028;|&#x0003D;|&#x0005B;)</mo>)<mo>&#x02212;</mo>"  # ( = [
     mathml = re.sub(after, r'\1<mo form="prefix">&#x02212;</mo>', mathml)
