@@ -6,6 +6,7 @@ parameters an argument that lies beside it. `load.py`, in the same folder, makes
 
 import dataclasses
 import functools
+import importlib.util
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -63,6 +64,8 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
     Energies are exported in float32 with products at highest precision, samplers as trained. What
     was written is read back, and compared with the functions themselves on this machine.
     """
+    if importlib.util.find_spec("flatbuffers") is None:
+        raise ImportError("jax.export writes with flatbuffers: pip install 'ebm_jax[export]'")
     if not settings.platforms:
         raise ValueError(f"export.platforms: expected some of {', '.join(_PLATFORMS)}, got ()")
     params = traverse_util.flatten_dict(trained.params, sep="/")
@@ -72,7 +75,7 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
     contents, described, lines = {}, {}, []
     for name, function in functions.items():
         values = tuple(arguments[argument] for argument in function.arguments)
-        content = _lower(function, params, values, settings.platforms)
+        content = _lower(name, function, params, values, settings.platforms)
         error = _difference(function, params, values, content, settings.platforms)
         contents[f"{name}.stablehlo"] = content
         described[name] = {
@@ -192,9 +195,17 @@ def _arguments(trained: TrainedRun) -> dict[str, np.ndarray]:
 
 
 def _lower(
-    function: Function, params: Any, values: tuple[Any, ...], platforms: tuple[str, ...]
+    name: str,
+    function: Function,
+    params: Any,
+    values: tuple[Any, ...],
+    platforms: tuple[str, ...],
 ) -> bytes:
-    """The function of a batch of any size, serialized."""
+    """The function of a batch of any size, serialized.
+
+    Raises:
+      ValueError: for one that must know how many examples it is given.
+    """
     (batch,) = export.symbolic_shape("n")
 
     def shape(value: Any) -> jax.ShapeDtypeStruct:
@@ -202,10 +213,14 @@ def _lower(
         return jax.ShapeDtypeStruct(shape, value.dtype)
 
     templates = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape, v.dtype), params)
-    lowered = export.export(jax.jit(function.call), platforms=platforms)(
-        templates, *map(shape, values)
-    )
-    return bytes(lowered.serialize())
+    exporting = export.export(jax.jit(function.call), platforms=platforms)
+    try:
+        return bytes(exporting(templates, *map(shape, values)).serialize())
+    except (TypeError, jax.errors.InconclusiveDimensionOperation) as error:
+        raise ValueError(
+            f"{name} cannot be exported for batches of any size, as it asks for theirs (x.shape[0] "
+            f"has no value then, and len(x) fails): {str(error).strip().splitlines()[0]}"
+        ) from error
 
 
 def _difference(

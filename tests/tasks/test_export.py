@@ -134,6 +134,14 @@ def test_products_are_exported_at_highest_precision(tmp_path, monkeypatch):
         assert ("precision HIGHEST" in text or "precision<HIGHEST>" in text) == number, name
 
 
+@pytest.mark.parametrize("ask", [lambda x: len(x), lambda x: int(x.shape[0] > 7)])
+def test_what_must_know_its_batch_is_refused(ask):
+    function = export.Function(lambda params, x: x * ask(x), ("x",), "")
+    with pytest.raises(ValueError, match=r"^energy cannot be exported for batches of any size") as e:
+        export._lower("energy", function, {}, (np.zeros((2, 3), np.float32),), ("cpu",))
+    assert "\n" not in str(e.value)
+
+
 def test_no_platform_and_unknown_ones_are_refused(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="export.platforms: expected some of cpu, cuda, rocm, tpu"):
         exported(digits.get_config(), tmp_path, monkeypatch, platforms=())

@@ -241,6 +241,7 @@ TABLE: dict[str, tuple[Any, str]] = {
     "crossclass.steps_per_round": (5, "steps between them, in closed form"),
     "crossclass.clip_gradient": (True, "steps as long as the bound, in closed form"),
     "sample.png_files": (True, "each image is a file too, of the pixels in the archive"),
+    "export.platforms": (("cuda", "tpu"), "what the functions are lowered for"),
     "restore.corruptions": (("blur",), "corruptions"),
     "restore.num_images": (16, "images"),
     "restore.salt_fraction": (0.5, "error of the corrupted images, in closed form"),

@@ -81,7 +81,7 @@ class Known:
 
     def sample(self, params, rng_key, index):
         first = index.first if isinstance(index, random.Blend) else index
-        return noise(rng_key, index, len(first))
+        return noise(rng_key, index, first.shape[0])
 
     def inpaint(self, params, rng_key, x, is_known, index, label):
         return jnp.where(is_known, x, noise(rng_key, index, len(x)))
@@ -141,6 +141,17 @@ def columns_of(monkeypatch):
 
 def distance(x, y):
     return frechet.frechet_distance(frechet.fit_gaussian(x), frechet.fit_gaussian(y))
+
+
+@shows("export.platforms")
+def test_export(run, tmp_path):
+    for fields, platforms in (((), ("cpu", "cuda", "tpu")), (("export.platforms",), ("cuda", "tpu"))):
+        found = run("export", config_of(*fields))
+        assert set(found["functions"]) == {"energy", "energy_and_grad", "sample"}
+        for name, function in found["functions"].items():
+            stored = (tmp_path / f"export/{name}.stablehlo").read_bytes()
+            assert jax.export.deserialize(bytearray(stored)).platforms == platforms
+            assert (function["largest_difference"] is None) == bool(fields)  # this is a CPU
 
 
 @shows("sample.png_files")
