@@ -1,8 +1,8 @@
-"""The functions that `--mode=export` wrote, in a process that needs jax, numpy and flatbuffers alone.
+"""The functions that `--mode=export` wrote; needs jax, numpy and flatbuffers alone.
 
-    model = load("runs/digits/export")                       # this file is in that folder too
-    energies = model["energy"](x, level)                     # x [n, ...] float32, level int
-    images = model["sample"](seed, np.arange(n, dtype=np.int32))
+model = load("runs/digits/export")                       # this file is in that folder too
+energies = model["energy"](x, level)                     # x [n, ...] float32, level int
+images = model["sample"](seed, np.arange(n, dtype=np.int32))
 """
 
 import functools

@@ -96,7 +96,7 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
             "functions": described,
             "arguments": _LABELS,
             "platforms": list(settings.platforms),
-            "num_levels": int(len(arguments["a_bar"])),
+            "num_levels": len(arguments["a_bar"]),
             "a_bar": arguments["a_bar"],
             "sigma_bar": arguments["sigma_bar"],
             "example_shape": list(run.dataset.example_shape),
@@ -128,7 +128,8 @@ def _functions(trained: TrainedRun) -> dict[str, Function]:
     def sample(run: Run, params: Any, seed: Any, index: Any) -> Any:
         return run.method.sample(params, named_key(seed, "sample"), index)
 
-    found = {"sample": Function(_on_platforms(sample, trained.run), ("seed", "index"), "x [n, ...]")}
+    sampler = _on_platforms(sample, trained.run)
+    found = {"sample": Function(sampler, ("seed", "index"), "x [n, ...]")}
     energies = {"class_energy": (class_energy, ("x", "level", "label"))}
     if densities.class_energy is None:
         energies = {}

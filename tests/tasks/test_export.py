@@ -109,7 +109,7 @@ def test_models_of_every_kind(module, variant, names, tmp_path, monkeypatch):
 
 
 def test_convolutions_are_those_of_each_platform(tmp_path, monkeypatch):
-    """CPU's gradient is a forward convolution of a flipped kernel, an accelerator's is XLA's own."""
+    """CPU's gradient is a convolution of a flipped kernel, an accelerator's is XLA's own."""
     exported(tiny(digits.get_config(), num_steps=2), tmp_path, monkeypatch)
     stored = (tmp_path / "export/energy_and_grad.stablehlo").read_bytes()
     text = jax.export.deserialize(bytearray(stored)).mlir_module()
@@ -137,13 +137,13 @@ def test_products_are_exported_at_highest_precision(tmp_path, monkeypatch):
 @pytest.mark.parametrize("ask", [lambda x: len(x), lambda x: int(x.shape[0] > 7)])
 def test_what_must_know_its_batch_is_refused(ask):
     function = export.Function(lambda params, x: x * ask(x), ("x",), "")
-    with pytest.raises(ValueError, match=r"^energy cannot be exported for batches of any size") as e:
+    with pytest.raises(ValueError, match=r"^energy cannot be exported for batches") as e:
         export._lower("energy", function, {}, (np.zeros((2, 3), np.float32),), ("cpu",))
     assert "\n" not in str(e.value)
 
 
 def test_no_platform_and_unknown_ones_are_refused(tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match="export.platforms: expected some of cpu, cuda, rocm, tpu"):
+    with pytest.raises(ValueError, match=r"export.platforms: expected some of cpu, cuda"):
         exported(digits.get_config(), tmp_path, monkeypatch, platforms=())
     with pytest.raises(ValueError, match="did you mean 'cuda'"):
         exported(digits.get_config(), tmp_path, monkeypatch, platforms=("cudo",))

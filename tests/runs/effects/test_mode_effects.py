@@ -145,7 +145,8 @@ def distance(x, y):
 
 @shows("export.platforms")
 def test_export(run, tmp_path):
-    for fields, platforms in (((), ("cpu", "cuda", "tpu")), (("export.platforms",), ("cuda", "tpu"))):
+    usual, changed_ = ("cpu", "cuda", "tpu"), ("cuda", "tpu")
+    for fields, platforms in (((), usual), (("export.platforms",), changed_)):
         found = run("export", config_of(*fields))
         assert set(found["functions"]) == {"energy", "energy_and_grad", "sample"}
         for name, function in found["functions"].items():
