@@ -18,7 +18,7 @@ FLOORS = [
     ("methods", "convert"),
     ("training", "evaluation"),
     ("runs",),
-    ("tasks",),
+    ("tasks", "models"),
     ("overview",),
     ("command_line",),
     ("main",),

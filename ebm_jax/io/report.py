@@ -33,7 +33,7 @@ _TITLES = {
     "fid": "Frechet and kernel distances",
     "fid_stats": "Reference statistics",
 }
-_PROVENANCE = ("mode", "measured_on", "settings", "versions")  # folded away
+_PROVENANCE = ("mode", "measured_on", "settings", "summary", "versions")  # folded away
 _MAX_CELLS, _MAX_ROWS = 400, 12  # of what is shown open
 _FOLDED = re.compile("<details>.*?</details>", re.DOTALL)
 

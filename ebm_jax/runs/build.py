@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import zlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,16 @@ from ebm_jax.training.state import TrainState, init_train_state
 from ebm_jax.training.train_step import Preprocess
 
 _NUM_LABELS = 1_000  # of the training set, which samples given vectors have in turn
+
+
+class DataFacts(NamedTuple):
+    """What a method takes from the training data, beside their shape; None: it takes none.
+
+    moments: of the data in model units. labels: float [m, k], which samples are given in turn.
+    """
+
+    moments: data.Moments | None = None
+    labels: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,7 +191,7 @@ def build(config: ml_collections.ConfigDict, dataset: data.Dataset | None = None
         parallel.check_divides("training.batch_size", training.batch_size, jax.device_count())
         dataset = dataset or load_split(config, described.split)
         _check_data_settings(described, dataset)
-        method = _make_method(config, dataset)
+        method = make_method(config, dataset, _facts(config, dataset))
         run = Run(config, dataset, method, general, described, sections["sampling"])
         make_optimizer(config)
         jax.eval_shape(_init(run), jax.random.key(0))  # what does not fit says so
@@ -292,8 +302,30 @@ def make_ensemble(run: Run, num_members: int) -> Run:
     return dataclasses.replace(run, method=method)
 
 
-def _make_method(config: ml_collections.ConfigDict, dataset: data.Dataset) -> Method:
-    """The method of a config, its network and its sampler."""
+def _facts(config: ml_collections.ConfigDict, dataset: data.Dataset) -> DataFacts:
+    """Of a data set; what the config's method does not take is not computed."""
+    cls, _ = read_named(config, "method", METHODS)
+    known = {field.name for field in dataclasses.fields(cls)}
+    moments = labels = None
+    if "data_moments" in known:
+        described = config.data
+        moments = data.moments(
+            dataset, described.low, described.high, dequantized=described.dequantize
+        )
+    if "labels" in known and dataset.label_size:
+        labels = np.asarray(dataset.labels[:_NUM_LABELS])
+    return DataFacts(moments, labels)
+
+
+def make_method(
+    config: ml_collections.ConfigDict, dataset: data.Dataset, facts: DataFacts
+) -> Method:
+    """The method of a config, its network and its sampler.
+
+    dataset: of which the shape of an example and of a label are read alone.
+    Raises:
+      ConfigError, ValueError: with one line, for what does not fit.
+    """
     cls, values = read_named(config, "method", METHODS)
     check_values(cls, values, "method.")
     known = {field.name: field for field in dataclasses.fields(cls)}
@@ -302,11 +334,9 @@ def _make_method(config: ml_collections.ConfigDict, dataset: data.Dataset) -> Me
         if name in known:
             values[name] = config.data[name]
     if "data_moments" in known:
-        values["data_moments"] = data.moments(
-            dataset, config.data.low, config.data.high, dequantized=config.data.dequantize
-        )
-    if "labels" in known and dataset.label_size:
-        values["labels"] = np.asarray(dataset.labels[:_NUM_LABELS])
+        values["data_moments"] = facts.moments
+    if "labels" in known and facts.labels is not None:
+        values["labels"] = facts.labels
     values["sampler"] = read_section(config, "sampler", settings.sampler_settings(cls))
     for group in groups(config, "network"):  # of several networks: each named after its field
         values[group or "network"] = _make_network(config, group, dataset)

@@ -1,8 +1,9 @@
-"""Parameters of another run to start from: `training.init_from=<workdir>[@step]`."""
+"""Parameters to start from: `training.init_from=<workdir>[@step]`, or a model's name or folder."""
 
 import pathlib
 from typing import Any
 
+from ebm_jax.runs import model_folder
 from ebm_jax.runs.settings import ConfigError
 from ebm_jax.runs.workdir import resolve
 from ebm_jax.training.checkpoint_files import CheckpointError
@@ -10,29 +11,33 @@ from ebm_jax.training.checkpoints import Checkpoints
 from ebm_jax.training.state import TrainState
 
 
-def parse(init_from: str) -> tuple[pathlib.Path, int | None]:
-    """(workdir, step); the newest step is None.
-
-    Raises:
-      ConfigError: where nothing is trained there, or the step is no number.
-    """
-    path, step = _split(init_from)
+def check(init_from: str) -> None:
+    """Raises ConfigError where nothing is trained there, and there is no model of that name."""
+    if model_folder.is_model(init_from):
+        return
+    path, _ = _split(init_from)
     if not (path / "checkpoints").is_dir():
         raise ConfigError(
-            f"training.init_from: expected <workdir> or <workdir>@<step> of a trained run, got "
-            f"{init_from!r}: there is no {path}/checkpoints"
+            "training.init_from: expected <workdir> or <workdir>@<step> of a trained run, the "
+            f"folder of a model, or one of {', '.join(model_folder.names())}, got {init_from!r}: "
+            f"there is no {path}/checkpoints"
         )
-    return path, step
 
 
 def load(init_from: str, state: TrainState) -> tuple[TrainState, dict[str, Any]]:
     """The state with the parameters and the EMA of another run; everything else as it is.
 
     Returns:
-      The state, and for the provenance the workdir and the step that the parameters are of.
+      The state, and for the provenance the workdir, or the model, and the step that the
+      parameters are of. A model has EMA parameters alone, which take the place of both.
     Raises:
       ConfigError: where they cannot be read, or are of other networks.
     """
+    if model_folder.is_model(init_from):
+        folder = model_folder.find(init_from)
+        params, step = model_folder.read_params(folder, state.ema_params)
+        state = state._replace(params=params, ema_params=params)
+        return state, {"model": folder.name, "step": step}
     path, step = _split(init_from)
     with Checkpoints(path / "checkpoints", keep_latest=1) as checkpoints:
         try:

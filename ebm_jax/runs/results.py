@@ -49,6 +49,7 @@ def write_result(
         "mode": mode,
         "measured_on": trained.provenance(result.num_examples),
         "settings": dict(settings),
+        "summary": list(result.summary),
     }
     folder.mkdir(parents=True, exist_ok=True)
     for title, arrays in result.archives.items():

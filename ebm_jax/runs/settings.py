@@ -79,12 +79,18 @@ class Training:
     """How long a model is trained, and on what it starts."""
 
     batch_size: int = setting(256, "examples per step over all devices", at_least=1)
-    num_steps: int = setting(240_000, "updates; may grow with a constant learning rate", at_least=1)
+    num_steps: int = setting(
+        240_000,
+        "updates; may grow with a constant learning rate; 0: keep what init_from says as it is",
+        at_least=0,
+    )
     ema_decay: float = setting(
         0.999, "of the averaged parameters, which sampling uses", at_least=0, below=1
     )
     init_from: str = setting(
-        "", "workdir[@step] of another run whose parameters to start from; '': random ones"
+        "",
+        "workdir[@step] of another run whose parameters to start from, or the name or folder of a "
+        "model; '': random ones",
     )
 
 

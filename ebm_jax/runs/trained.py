@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Callable, Iterator
@@ -19,7 +20,13 @@ from ebm_jax.methods.base import Params
 from ebm_jax.runs import build
 from ebm_jax.runs.build import Run
 from ebm_jax.runs.settings import ConfigError, one_line
-from ebm_jax.runs.workdir import check_config, open_checkpoints, resolve, saved_config
+from ebm_jax.runs.workdir import (
+    check_config,
+    config_from_json,
+    open_checkpoints,
+    resolve,
+    saved_config,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,13 +34,14 @@ class TrainedRun:
     """A run with the parameters that its training ended with.
 
     run: as the config describes it. step: of the newest checkpoint that is read.
-    params: EMA, on the host. ema_decay: that of its training.
+    params: EMA, on the host. ema_decay: that of its training. workdir: where it is; None: nowhere.
     """
 
     run: Run
     step: int
     params: Params
     ema_decay: float
+    workdir: pathlib.Path | None = None
 
     def samples(self, work: ResumableWork, number: int, *, first: int = 0) -> np.ndarray:
         """Samples [number, ...] in model units; sample i depends on sampling.seed and i alone.
@@ -49,18 +57,22 @@ class TrainedRun:
             batch_size=self.run.sampling.batch_size,
         )["x"]
 
-    def sampler(self) -> Callable[[int, int], np.ndarray]:
+    def sampler(self, rng_key: jax.Array | None = None) -> Callable[[int, int], np.ndarray]:
         """(first, stop) -> the samples first .. stop - 1 in model units, on the local devices.
 
         At most `sampling.batch_size` at once, rounded up to the devices.
+
+        rng_key: of all samples; None: that of sampling.seed.
         """
-        mapped = parallel.map_examples(
-            self._sample, parallel.round_up(self.run.sampling.batch_size)
-        )
+        sample = functools.partial(self._sample, rng_key=rng_key)
+        mapped = parallel.map_examples(sample, parallel.round_up(self.run.sampling.batch_size))
         return lambda first, stop: mapped(self.params, np.arange(first, stop, dtype=np.int32))["x"]
 
-    def _sample(self, params: Params, index: Any) -> dict[str, Any]:
-        return {"x": self.run.method.sample(params, self.run.key("sample"), index)}
+    def _sample(
+        self, params: Params, index: Any, rng_key: jax.Array | None = None
+    ) -> dict[str, Any]:
+        rng_key = self.run.key("sample") if rng_key is None else rng_key
+        return {"x": self.run.method.sample(params, rng_key, index)}
 
     @contextlib.contextmanager
     def for_densities(self) -> Iterator["TrainedRun"]:
@@ -154,14 +166,7 @@ def load_other(workdir: str | os.PathLike) -> TrainedRun:
     path = resolve(workdir)
     if (saved := saved_config(path)) is None:
         raise ConfigError(f"expected the workdir of a trained run, got {path}, which has none")
-    return load_trained(ml_collections.ConfigDict(_with_tuples(saved)), path)
-
-
-def _with_tuples(value: Any) -> Any:
-    """JSON's lists as the tuples that they were."""
-    if isinstance(value, dict):
-        return {name: _with_tuples(inner) for name, inner in value.items()}
-    return tuple(_with_tuples(inner) for inner in value) if isinstance(value, list) else value
+    return load_trained(config_from_json(saved), path)
 
 
 def load_trained(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> TrainedRun:
@@ -182,8 +187,8 @@ def load_trained(config: ml_collections.ConfigDict, workdir: str | os.PathLike) 
             run = build.make_ensemble(run, len(steps))
             members = [checkpoints.restore(step, template, part="ema_params") for step in steps]
             together = {f"member_{i}": params for i, params in enumerate(members)}
-            return TrainedRun(run, max(steps), together, ema_decay)
+            return TrainedRun(run, max(steps), together, ema_decay, path)
         found = checkpoints.restore_latest(template, part="ema_params")
     if found is None:
         raise ConfigError(f"{path} has no checkpoint yet: run the same command with --mode=train")
-    return TrainedRun(run, *found, ema_decay)
+    return TrainedRun(run, *found, ema_decay, path)

@@ -151,6 +151,19 @@ def saved_config(workdir: pathlib.Path) -> dict[str, Any] | None:
     return saved
 
 
+def config_from_json(saved: Mapping[str, Any]) -> ml_collections.ConfigDict:
+    """The config whose dictionary was written as JSON, whose lists were tuples."""
+
+    def with_tuples(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {name: with_tuples(inner) for name, inner in value.items()}
+        if value in ("NaN", "Infinity", "-Infinity"):  # as `files.json_safe` writes them
+            return float(value)
+        return tuple(map(with_tuples, value)) if isinstance(value, list) else value
+
+    return ml_collections.ConfigDict(with_tuples(saved))
+
+
 def check_config(workdir: pathlib.Path, config: ml_collections.ConfigDict, purpose: str) -> None:
     """Raises ConfigError where the workdir holds a run of a config that differs and matters.
 

@@ -88,7 +88,7 @@ def main(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> int:
             state = found[1]
         elif training.init_from:
             state, provenance["init_from"] = init_from.load(training.init_from, state)
-        if int(state.step) >= training.num_steps:
+        if training.num_steps and int(state.step) >= training.num_steps:
             step = int(state.step)
             _say(f"{path} is trained already: it is at step {step} of {training.num_steps}")
             return 0
@@ -96,6 +96,8 @@ def main(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> int:
             device_state.check_shards(state, parts)
         describe_run(path, config, **provenance)
         session = _Session(run, settings, training, parts, path, checkpoints, stop, lock)
+        if not training.num_steps:
+            return session.keep(state)
         while True:
             try:
                 return session.train(state)
@@ -106,7 +108,7 @@ def main(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> int:
 def _check_init_from(training: Training, path: pathlib.Path) -> None:
     """Raises ConfigError where a run that is to begin now begins from parameters that are not."""
     if training.init_from and not (path / "checkpoints").is_dir():
-        init_from.parse(training.init_from)
+        init_from.check(training.init_from)
 
 
 def _num_parts(batch_size: int, microbatch: int) -> int:
@@ -194,6 +196,15 @@ class _Session:
             )
             return self.stop.exit_code
         self._summarize(outcome.step, progress)
+        return 0
+
+    def keep(self, state: TrainState) -> int:
+        """Saves a host state as it is, so that the modes can be run on what it starts from."""
+        if not self.checkpoints.steps():
+            self.lock.check()
+            self.checkpoints.save(0, state)
+            self.checkpoints.wait()
+        _say(f"the parameters to start from are in {self.workdir}, untrained; next: --mode=sample")
         return 0
 
     def go_back(self, state: TrainState, diverged: divergence.DivergedAt) -> TrainState:

@@ -46,7 +46,7 @@ class LearningRate:
         Raises:
           ValueError: for a warm-up that leaves a cosine no step.
         """
-        if self.schedule == "cosine":
+        if self.schedule == "cosine" and num_steps:
             if self.warmup_steps >= num_steps:
                 raise ValueError(
                     f"optimizer.warmup_steps: expected fewer than the {num_steps} steps of a "

@@ -143,6 +143,19 @@ def distance(x, y):
     return frechet.frechet_distance(frechet.fit_gaussian(x), frechet.fit_gaussian(y))
 
 
+@shows("card.title", "card.about", "card.license", "card.limits")
+def test_card(run, tmp_path):
+    cards = {}
+    for field in ("", *rows_of("card")):
+        run("card", config_of(*([field] if field else [])))
+        cards[field] = (tmp_path / "card/card.md").read_text().splitlines()
+    new = {field: sorted(set(card) - set(cards[""])) for field, card in cards.items()}
+    assert new["card.title"] == ["# Mine"]
+    assert new["card.about"] == ["Of squares"]
+    assert new["card.license"] == ['license: "MIT"', "| license | MIT |"]
+    assert new["card.limits"] == ["None known"]
+
+
 @shows("export.platforms")
 def test_export(run, tmp_path):
     usual, changed_ = ("cpu", "cuda", "tpu"), ("cuda", "tpu")
