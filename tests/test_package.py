@@ -10,6 +10,7 @@ import pytest
 from main_processes import TINY, run_main
 
 import ebm_jax
+from ebm_jax import models
 
 ROOT = pathlib.Path(ebm_jax.__file__).parents[1]
 
@@ -35,16 +36,16 @@ def test_a_name_that_there_is_not(words, tmp_path):
 
 @pytest.mark.slow
 def test_the_wheel_outside_of_the_tree(tmp_path, monkeypatch):
-    """Built, unpacked beside this environment's libraries, and run in an empty folder."""
-    pip = [sys.executable, "-m", "pip", "-q"]
+    """Made of the sdist, unpacked beside this environment's libraries, run in an empty folder."""
     monkeypatch.delenv("PYTHONPATH", raising=False)  # or pip finds the package in the tree
-    wheels = tmp_path / "wheels"
-    subprocess.run([*pip, "wheel", "--no-deps", "-w", str(wheels), str(ROOT)], check=True)
-    (wheel,) = wheels.glob("*.whl")
-    assert wheel.name.startswith(f"ebm_jax-{ebm_jax.__version__}-")
-    venv = tmp_path / "venv"
+    venv, made = tmp_path / "venv", tmp_path / "dist"
     subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
     python = venv / "bin/python"
+    subprocess.run([str(python), "-m", "pip", "-q", "install", "build"], check=True)
+    subprocess.run([str(python), "-m", "build", "--outdir", str(made), str(ROOT)], check=True)
+    (sdist,), (wheel,) = made.glob("*.tar.gz"), made.glob("*.whl")
+    assert sdist.name == f"ebm_jax-{ebm_jax.__version__}.tar.gz"
+    assert wheel.name.startswith(f"ebm_jax-{ebm_jax.__version__}-")
     subprocess.run([str(python), "-m", "pip", "-q", "install", "--no-deps", str(wheel)], check=True)
     (site,) = venv.glob("lib/python*/site-packages")
     libraries = pathlib.Path(sysconfig.get_paths()["purelib"])
@@ -54,6 +55,8 @@ def test_the_wheel_outside_of_the_tree(tmp_path, monkeypatch):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     assert {"configs/digits.py", "ebm_jax/main.py", "ebm_jax/py.typed"} <= names
+    for name in models.names():
+        assert f"ebm_jax/released/{name}/weights.safetensors" in names
     assert not [name for name in names if name.startswith(("tests", "benchmarks", "main.py"))]
     (folder := tmp_path / "empty").mkdir()
     flags = ["--config=digits", *TINY[1:], "--workdir=run", "--config.training.num_steps=2"]
@@ -62,3 +65,6 @@ def test_the_wheel_outside_of_the_tree(tmp_path, monkeypatch):
             [str(venv / "bin/ebm-jax"), *flags, f"--mode={mode}"], cwd=folder, check=True
         )
     assert (folder / "run/sample/samples.png").exists()
+    code = "from ebm_jax import models; print(*models.names())"
+    said = subprocess.run([str(python), "-c", code], cwd=folder, check=True, capture_output=True)
+    assert said.stdout.decode().split() == models.names()

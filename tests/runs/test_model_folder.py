@@ -52,7 +52,7 @@ def test_it_makes_the_samples_of_the_run(workdir, folder):
         energy, model.method.densities(model.params).energy(np.int32(1))(x)
     )
     np.testing.assert_allclose(model.from_pixels(expected["image"][:1])[0].min(), -1, atol=1e-6)
-    assert model.grid(x).shape == (4 * 50 + 2, 4 * 50 + 2)
+    assert model.grid(x).shape == (4 * 50 + 2, 4 * 50 + 2, 1)
 
 
 def test_weights_are_plain_safetensors(folder):
@@ -121,7 +121,7 @@ def broken(what, folder):
     elif what == "layout":
         description["layout"] = 7
     elif what == "network":
-        description["config"]["network"]["width"] = 5
+        description["config"]["network"]["width"] = 6
     elif what == "setting":
         description["config"]["network"]["width"] = -5
     elif what == "no weights":
@@ -136,7 +136,7 @@ def broken(what, folder):
         ("other weights", r"is no safetensors file that can be read"),
         ("layout", r"expected the description of a model of layout 1"),
         ("network", r"of another architecture: .* is \(.*\), expected \(.*\)"),
-        ("setting", r"network.width: expected a whole number >= 1, got -5"),
+        ("setting", r"network.width: expected a whole number >= 4, got -5"),
         ("no weights", r"No such file.*weights.safetensors"),
         ("json", r"model.json cannot be read"),
     ],
