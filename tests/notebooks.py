@@ -8,6 +8,7 @@ The picture is what the cell with the tag `picture` shows.
 
 import argparse
 import base64
+import io
 import pathlib
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from typing import Any
 
 import jupytext
 import nbclient
+from PIL import Image
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SOURCES = sorted((ROOT / "docs" / "notebooks").glob("*.py"))
@@ -40,11 +42,12 @@ def cells_tagged(notebook: Any, tag: str) -> list[Any]:
     return [cell for cell in notebook.cells if tag in cell.metadata.get("tags", [])]
 
 
-def picture(notebook: Any) -> bytes:
-    """The PNG of the one cell with the tag `picture`."""
+def picture(notebook: Any) -> Image.Image:
+    """What the one cell with the tag `picture` shows, in few colors, so that its file is small."""
     (cell,) = cells_tagged(notebook, "picture")
     (png,) = (o.data["image/png"] for o in cell.outputs if "image/png" in o.get("data", {}))
-    return base64.b64decode(png)
+    shown = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
+    return shown.quantize(64, dither=Image.Dither.NONE)
 
 
 def printed(notebook: Any) -> str:
@@ -68,7 +71,7 @@ def main() -> None:
         print(printed(notebook), f"{source.stem}: {time.monotonic() - began:.0f} s\n", sep="\n")
         if arguments.pictures:
             PICTURES.mkdir(parents=True, exist_ok=True)
-            (PICTURES / f"{source.stem}.png").write_bytes(picture(notebook))
+            picture(notebook).save(PICTURES / f"{source.stem}.png", optimize=True)
         if arguments.keep:
             arguments.keep.mkdir(parents=True, exist_ok=True)
             jupytext.write(notebook, arguments.keep / f"{source.stem}.ipynb")

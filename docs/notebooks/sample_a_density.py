@@ -177,11 +177,11 @@ assert abs(y.mean["y"] - 0.5) < 4 * y.mcse_mean["y"]  # E[x^2] / 2
 # %% [markdown]
 # ## What a failure looks like: chains that do not mix
 #
-# Two Gaussians of standard deviation 1, centers fourteen apart, weights 0.3 and 0.7. Between them
-# the density falls by a factor of about $e^{-24}$, and a chain of HMC does not cross.
+# Two Gaussians of standard deviation 1, centers 24 apart, weights 0.3 and 0.7. Between them the
+# density falls by a factor of about $e^{-72}$, and a chain of HMC does not cross.
 
 # %%
-CENTERS, WEIGHTS = jnp.array([[-7.0, 0.0], [7.0, 0.0]]), jnp.array([0.3, 0.7])
+CENTERS, WEIGHTS = jnp.array([[-12.0, 0.0], [12.0, 0.0]]), jnp.array([0.3, 0.7])
 
 
 def two_modes(x):  # the log density of one position [2]
@@ -196,7 +196,7 @@ print(failed.summary)
 
 # %% [markdown]
 # The chains disagree and the verdict says so. The weight that one would read off these draws is
-# that of the starts, not of the density:
+# an accident of where the chains started, and of the long steps that a warm-up tries at first:
 
 # %%
 share = jnp.mean(failed.draws[..., 0] > 0)
@@ -230,7 +230,7 @@ def tempered(energy_fn, temperature):
     return samplers.mala(energy_fn, 0.6 * temperature, temperature=temperature)
 
 
-tempering = samplers.parallel_tempering(two_modes_energy, jnp.geomspace(1.0, 25.0, 6), tempered)
+tempering = samplers.parallel_tempering(two_modes_energy, jnp.geomspace(1.0, 72.0, 7), tempered)
 x = jnp.tile(CENTERS[:1], (64, 1))
 state, _ = samplers.run_chain(jax.random.key(5), tempering, x, num_steps=2_000)
 state, info = samplers.run_chain(jax.random.key(6), tempering, state, 5_000, keep_every=10)
@@ -241,7 +241,7 @@ print(
     f"{info.swap_acceptance.mean():.2f} of the tries"
 )
 assert abs(on_the_right.mean - WEIGHTS[1]) < 4 * on_the_right.mcse_mean
-assert on_the_right.r_hat < 1.02
+assert on_the_right.r_hat < 1.05
 
 # %% [markdown]
 # ## Sequential Monte Carlo
@@ -251,7 +251,7 @@ assert on_the_right.r_hat < 1.02
 # constants.
 
 # %%
-WIDE, num_chains = 9.0, 4_096
+WIDE, num_chains = 14.0, 4_096
 
 
 def wide_energy(x):  # log Z = log(2 pi WIDE^2)
@@ -286,7 +286,7 @@ runs = {
     "parallel tempering": info.kept,
     "sequential Monte Carlo": carried.x,
 }
-edges = np.linspace(-11, 11, 89)
+edges = np.linspace(-16, 16, 129)
 density = sum(
     w * jax.scipy.stats.norm.pdf(edges, c) for w, c in zip(WEIGHTS, CENTERS[:, 0], strict=True)
 )
