@@ -246,6 +246,6 @@ axes[0, 5].set_title("draws of rings and moons", fontsize=9)
 for axis in axes.flat:
     axis.set(xticks=[], yticks=[], xlim=(-6, 6), ylim=(-6, 6), aspect="equal")
 axes[1, 5].axis("off")
-axes[0, 0].set_ylabel("composed of networks")
-axes[1, 0].set_ylabel("composed of true densities", fontsize=9)
+axes[0, 0].set_ylabel("networks", fontsize=9)
+axes[1, 0].set_ylabel("truth", fontsize=9)
 plt.show()
