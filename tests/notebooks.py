@@ -9,6 +9,7 @@ The picture is what the cell with the tag `picture` shows.
 import argparse
 import base64
 import io
+import os
 import pathlib
 import sys
 import tempfile
@@ -30,21 +31,22 @@ def execute(source: pathlib.Path, folder: pathlib.Path, timeout: int = 3_600) ->
     Raises nbclient's CellExecutionError where a cell fails. timeout: of each cell, in seconds.
     """
     notebook = jupytext.read(source)
-    resources = {"metadata": {"path": str(folder)}}
-    nbclient.NotebookClient(
-        notebook, timeout=timeout, kernel_name="python3", resources=resources
-    ).execute()
+    client = nbclient.NotebookClient(
+        notebook,
+        timeout=timeout,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(folder)}},
+    )
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    env.pop("XLA_FLAGS", None)  # the eight devices of the tests
+    client.execute(env=env)
     return notebook
-
-
-def cells_tagged(notebook: Any, tag: str) -> list[Any]:
-    """Its cells with a tag."""
-    return [cell for cell in notebook.cells if tag in cell.metadata.get("tags", [])]
 
 
 def picture(notebook: Any) -> Image.Image:
     """What the one cell with the tag `picture` shows, in few colors, so that its file is small."""
-    (cell,) = cells_tagged(notebook, "picture")
+    (cell,) = (c for c in notebook.cells if "picture" in c.metadata.get("tags", []))
     (png,) = (o.data["image/png"] for o in cell.outputs if "image/png" in o.get("data", {}))
     shown = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
     return shown.quantize(64, dither=Image.Dither.NONE)

@@ -221,7 +221,7 @@ columns = {"true density": (log_p, exact)} | {
 }
 for column, (name, (log_density, samples)) in enumerate(columns.items()):
     axes[0, column].imshow(np.exp(log_density), extent=grid.extent, origin="lower", cmap="magma")
-    axes[1, column].scatter(*samples.T, s=1, color="black", alpha=0.4, linewidths=0)
+    axes[1, column].scatter(*samples.T, s=2.5, color="black", alpha=0.5, linewidths=0)
     axes[0, column].set_title(name, fontsize=9)
 for axis in axes.flat:
     axis.set(xticks=[], yticks=[], xlim=(-6, 6), ylim=(-6, 6), aspect="equal")
