@@ -1,4 +1,4 @@
-"""The notebooks run, and their own assertions hold: of values in closed form, R-hat, divergences."""
+"""The notebooks run, and their own assertions hold: closed forms, R-hat, divergences."""
 
 import pathlib
 
