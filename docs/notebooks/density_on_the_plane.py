@@ -169,6 +169,7 @@ print(f"Gaussian: KL(true || Gaussian) {kl_of_gaussian:.3f} nats")
 assert fits["recovery likelihood"][1].kl < 0.15
 assert fits["energy discrepancy"][1].kl < 0.03
 assert fits["dual score matching"][1].kl < 0.1
+assert min(fits, key=lambda name: fits[name][1].kl) == "energy discrepancy"
 for name in ("recovery likelihood", "dual score matching"):  # which claim log Z = 0
     assert abs(fits[name][0].log_z) < 0.2
 for _, comparison in fits.values():
@@ -191,9 +192,9 @@ for name, distance in distances.items():
 
 # %% [markdown]
 # A good density is not yet good samples: energy discrepancy has the best of the three densities,
-# and chains that do not cross between the rings often enough to give each its share. The energy
-# is a function like any other, so another sampler of the library can draw from it: sequential
-# Monte Carlo from the Gaussian that confines it.
+# and its chains, which start at a wide Gaussian, have not reached it. The energy is a function
+# like any other, so another sampler of the library can draw from it: sequential Monte Carlo from
+# that Gaussian.
 
 # %%
 energy_fn = discrepancy.densities(trained["energy discrepancy"]).energy(jnp.array(0))
