@@ -7,6 +7,8 @@ import json
 import pathlib
 import re
 import shutil
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -51,6 +53,13 @@ def test_what_there_is(arguments):
     (sample,) = [line for line in lines if line.startswith("  sample ")]
     assert "new samples from the EMA weights" in sample
     assert lines.count("  python main.py --config=configs/digits.py --workdir=runs/digits") == 1
+
+
+def test_the_package_is_the_same_program():
+    done = subprocess.run(
+        [sys.executable, "-m", "ebm_jax", "--help"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == run_main("--help").out
 
 
 BAD_FLAGS = {

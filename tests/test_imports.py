@@ -22,6 +22,7 @@ FLOORS = [
     ("overview",),
     ("command_line",),
     ("main",),
+    ("__main__",),
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -98,6 +98,9 @@ class Progress:
                 rich.progress.TextColumn("{task.fields[says]}"),
                 console=self._console,
                 refresh_per_second=2,
+                # On a terminal what is printed meanwhile goes above the bar; a file or a pipe gets
+                # its results, which would otherwise be written where the bar is.
+                redirect_stdout=sys.stdout.isatty(),
             )
             self._task = self._bar.add_task(
                 self._description,

@@ -141,3 +141,14 @@ def test_other_processes_are_silent(monkeypatch):
         progress.note("saved")
     assert stream.getvalue() == ""
     assert progress.compile_seconds == pytest.approx(2.0)
+
+
+def test_results_go_to_a_file_while_the_bar_is_on_a_terminal(capsys):
+    """`main.py --mode=evaluate > results.txt`: stdout is no terminal, stderr is one."""
+    terminal = Terminal()
+    with Progress(2, "sampling", stream=terminal) as progress:
+        progress.update(1)
+        print("the result")
+        progress.update(2)
+    assert capsys.readouterr().out == "the result\n"
+    assert "the result" not in terminal.getvalue()
