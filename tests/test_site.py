@@ -93,9 +93,9 @@ def test_every_page_of_the_docs_is_built_and_nothing_else_of_them(site):
     folder, pages = site
     built = {path.parent.relative_to(folder).as_posix() for path in pages}
     docs = ROOT / "docs"
-    for path in docs.rglob("*.md"):
+    for path in [*docs.rglob("*.md"), *docs.glob("notebooks/*.py")]:
         name = path.relative_to(docs).with_suffix("").as_posix()
-        assert re.sub(r"(^|/)index$", "", name) in built | {""}, name
+        assert re.sub(r"(^|/)(index|README)$", "", name) in built | {""}, name
     assert not list(folder.rglob("*.py"))
 
 

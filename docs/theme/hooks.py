@@ -33,6 +33,15 @@ def on_config(config):
     return config
 
 
+def on_files(files, config):
+    """Notebooks become pages: their text and their code, without what the code gives."""
+    for path in sorted((ROOT / "docs/notebooks").glob("*.py")):
+        content = _notebook(path.read_text(encoding="utf-8"))
+        uri = f"notebooks/{path.stem}.md"
+        files.append(File.generated(config, uri, content=content))
+    return files
+
+
 def on_page_markdown(markdown, page, config, files):
     """The page's Markdown, put together; pictures from outside of docs/ join the files."""
     source = f"docs/{page.file.src_uri}"
@@ -55,6 +64,24 @@ def _mathml(source, display="inline"):
     after = r"(<mo[^>]*>(?:&#x00028;|&#x0003D;|&#x0005B;)</mo>)<mo>&#x02212;</mo>"  # ( = [
     mathml = re.sub(after, r'\1<mo form="prefix">&#x02212;</mo>', mathml)
     return re.sub(name, r'\1<mspace width="0.17em"/>', mathml)
+
+
+def _notebook(text):
+    """Markdown of a notebook in jupytext's percent format; equations between dollars as ours."""
+    parts = []
+    for cell in re.split(r"^# %%", text, flags=re.MULTILINE)[1:]:
+        kind, _, body = cell.partition("\n")
+        if "[markdown]" not in kind:
+            parts.append(f"```python\n{body.strip()}\n```")
+            continue
+        prose = re.sub(r"^# ?", "", body.strip(), flags=re.MULTILINE)
+        prose = re.sub(r"\$\$(.+?)\$\$", r"\n```math\n\1\n```\n", prose, flags=re.DOTALL)
+        parts.append(re.sub(r"(?<![`$])\$([^`$]+)\$(?!`)", lambda m: f"$`{_line(m[1])}`$", prose))
+    return "\n\n".join(parts) + "\n"
+
+
+def _line(text):
+    return " ".join(text.split())
 
 
 def _included(path, anchor):
@@ -102,6 +129,7 @@ def _link(match, origin, page, config, files):
     if re.match(r"\w+:", target) or (not path and origin == f"docs/{page.file.src_uri}"):
         return match[0]
     path = posixpath.normpath(posixpath.join(posixpath.dirname(origin), path)) if path else origin
+    path = re.sub(r"^(docs/notebooks/\w+)\.py$", r"\1.md", path)
     if path in _PAGES:
         uri, anchor = _PAGES[path], ""
     elif path.startswith("docs/"):
