@@ -241,6 +241,8 @@ TABLE: dict[str, tuple[Any, str]] = {
     "crossclass.steps_per_round": (5, "steps between them, in closed form"),
     "crossclass.clip_gradient": (True, "steps as long as the bound, in closed form"),
     "sample.png_files": (True, "each image is a file too, of the pixels in the archive"),
+    "report.workdirs": (("other",), "curves of that run too, on another page"),
+    "report.max_sample_mb": (0.01, "fewer grids of samples, evenly chosen"),
     "restore.corruptions": (("blur",), "corruptions"),
     "restore.num_images": (16, "images"),
     "restore.salt_fraction": (0.5, "error of the corrupted images, in closed form"),
