@@ -100,7 +100,7 @@ def _measured(runs: Mapping[str, pathlib.Path]) -> str:
     parts = []
     for mode in modes:
         found = {name: _numbers(path / mode) for name, path in runs.items()}
-        names = sorted(dict.fromkeys(key for numbers in found.values() for key in numbers), key=len)
+        names = sorted({key: 0 for numbers in found.values() for key in numbers}, key=_headline)
         body = [
             [words(", ".join(name)), *(_shown(numbers, name) for numbers in found.values())]
             for name in names
@@ -111,6 +111,11 @@ def _measured(runs: Mapping[str, pathlib.Path]) -> str:
             title = f"<h3>{escape(mode_title(mode))}</h3>"
             parts.append(f"{title}{rows(['', *runs], first)}{more}")
     return "\n".join(parts)
+
+
+def _headline(name: tuple[str, ...]) -> tuple[bool, int]:
+    """Sort key of a number: what is measured before how many of what, the outermost first."""
+    return len(name) > 1 and name[-1].startswith("num_"), len(name)
 
 
 def _numbers(folder: pathlib.Path) -> dict[tuple[str, ...], Any]:
