@@ -44,6 +44,7 @@ TABLE: dict[str, tuple[Any, str]] = {
     "train.pin_every": (2, "its multiples are left as well"),
     "train.max_abs_energy": (4.5, "a mean energy of 5 ends the run, one of 4 does not"),
     "train.max_retries": (2, "so often it goes back, with other random numbers"),
+    "train.writers": (("wandb",), "the numbers of every line go to that service too"),
     "sampling.num_samples": (24, "samples of a grid and of --mode=sample"),
     "sampling.batch_size": (8, "at once; the samples stay"),
     "sampling.seed": (3, "other samples, those of its key"),
