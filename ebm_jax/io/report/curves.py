@@ -173,8 +173,9 @@ def _drawn(lines: Sequence[Line]) -> str:
         parts.append(f'<path style="stroke:{line.color}" d="{text}"/>')
     base = _HEIGHT - 6
     parts += [
-        f'<text x="{_MARGIN}" y="{base}">step {left:,}: {cell(low)} to {cell(high)}</text>',
-        f'<text x="{_WIDTH - _MARGIN}" y="{base}" text-anchor="end">step {right:,}</text>',
+        f'<text x="{_MARGIN}" y="{base}">{cell(low)} to {cell(high)}</text>',
+        f'<text x="{_WIDTH - _MARGIN}" y="{base}" text-anchor="end">'
+        f"steps {left:,} to {right:,}</text>",
     ]
     return "".join(parts)
 
