@@ -333,10 +333,12 @@ def browser(tmp_path):
     return show
 
 
-def test_in_a_browser(workdir, tmp_path, browser):
+@pytest.mark.parametrize("of", ["one run", "two"])
+def test_in_a_browser(workdir, other, tmp_path, browser, of):
     """The screenshot is not blank."""
     shot = tmp_path / "shot.png"
-    browser(report.page(workdir), "--window-size=1000,2400", f"--screenshot={shot}")
+    text = report.page(workdir) if of == "one run" else report.comparison([workdir, other])
+    browser(text, "--window-size=1000,2400", f"--screenshot={shot}")
     with Image.open(shot) as picture:
         pixels = np.asarray(picture.convert("L"))
     assert pixels.shape == (2400, 1000)
