@@ -18,7 +18,7 @@ _PLAIN = (
     ("#1f66b0", "#6cb0f5"), ("#c2491a", "#f08a5d"), ("#23804f", "#5fc992"), ("#8447ab", "#c594e8"),
     ("#96700a", "#e3b94d"), ("#b83377", "#f07ab5"), ("#3b7683", "#86bccb"), ("#5f5f5f", "#b0b0b0"),
 )  # fmt: skip
-_RANGES = (0.0, 0.82), (0.32, 1.0)  # of viridis, where it can be seen on light and on dark ground
+_RANGES = (0.0, 0.82), (0.4, 1.0)  # of viridis, where it can be seen on light and on dark ground
 
 NOTES = {
     "steps_per_second": "Mean rate over each logging interval. Checkpoints, grids of samples and "

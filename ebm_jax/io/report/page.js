@@ -116,11 +116,11 @@ class Chart {
     const down = (y) => (HEIGHT - BOTTOM - (f(y) - f(yRange[0])) / (f(yRange[1]) - f(yRange[0]))
       * (HEIGHT - TOP - BOTTOM)).toFixed(1);
     const parts = [];
-    for (const y of this.isLog ? logTicks(...yRange) : evenTicks(...yRange, 4)) {
+    for (const y of this.isLog ? logTicks(...yRange) : evenTicks(...yRange, 5)) {
       parts.push(`<path class="grid" d="M${LEFT} ${down(y)}H${WIDTH - RIGHT}"/>`,
         `<text x="${LEFT - 5}" y="${Number(down(y)) + 4}" text-anchor="end">${shown(y)}</text>`);
     }
-    for (const x of evenTicks(...xRange, 4)) {
+    for (const x of evenTicks(...xRange, 5)) {
       const place = across(x) > WIDTH - 30 ? "end" : "middle";
       parts.push(`<text x="${place === "end" ? WIDTH - RIGHT : across(x)}" y="${HEIGHT - 6}"`
         + ` text-anchor="${place}">${x.toLocaleString("en")}</text>`);
