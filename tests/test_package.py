@@ -57,6 +57,7 @@ def test_the_wheel_outside_of_the_tree(tmp_path, monkeypatch):
     assert {"configs/digits.py", "ebm_jax/main.py", "ebm_jax/py.typed"} <= names
     for name in models.names():
         assert f"ebm_jax/released/{name}/weights.safetensors" in names
+    assert {f"ebm_jax/io/report/page.{kind}" for kind in ("css", "js")} <= names
     assert not [name for name in names if name.startswith(("tests", "benchmarks", "main.py"))]
     (folder := tmp_path / "empty").mkdir()
     flags = ["--config=digits", *TINY[1:], "--workdir=run", "--config.training.num_steps=2"]

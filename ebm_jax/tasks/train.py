@@ -25,11 +25,12 @@ from ebm_jax.runs.workdir import (
     open_checkpoints,
 )
 from ebm_jax.settings import setting
-from ebm_jax.training import device_state, divergence, loop
+from ebm_jax.training import device_state, divergence, loop, trackers
 from ebm_jax.training.checkpoint_files import NonFiniteError
 from ebm_jax.training.checkpoints import Checkpoints
 from ebm_jax.training.metric_writers import MetricWriter, flatten_metrics
 from ebm_jax.training.state import TrainState
+from ebm_jax.training.trackers import Trackers
 from ebm_jax.training.train_step import make_train_step
 
 
@@ -52,6 +53,9 @@ class Settings:
     max_retries: int = setting(
         0, "times to go back to the last checkpoint, with other random numbers", at_least=0
     )
+    writers: tuple[str, ...] = setting(
+        (), "of metrics, beside metrics.jsonl and TensorBoard", one_of=tuple(trackers.SERVICES)
+    )
 
 
 def main(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> int:
@@ -70,6 +74,7 @@ def main(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> int:
     path = check_workdir(workdir, config)
     with one_line():
         parallel.first_does(lambda: _check_init_from(training, path))
+        parallel.first_does(lambda: trackers.check(settings.writers))
     run = build.build(config)
     with contextlib.ExitStack() as stack:
         lock = stack.enter_context(Lock(path))
@@ -95,9 +100,12 @@ def main(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> int:
         with one_line():
             device_state.check_shards(state, parts)
         describe_run(path, config, **provenance)
-        session = _Session(run, settings, training, parts, path, checkpoints, stop, lock)
+        others = stack.enter_context(Trackers())
+        session = _Session(run, settings, training, parts, path, checkpoints, stop, lock, others)
         if not training.num_steps:
             return session.keep(state)
+        with one_line():
+            parallel.first_does(lambda: others.start(settings.writers, path, config.to_dict()))
         while True:
             try:
                 return session.train(state)
@@ -137,6 +145,7 @@ class _Session:
         checkpoints: Checkpoints,
         stop: Interruption,
         lock: Lock,
+        others: Trackers,
     ):
         self.run = run
         self.settings = settings
@@ -145,6 +154,7 @@ class _Session:
         self.checkpoints = checkpoints
         self.stop = stop
         self.lock = lock
+        self.others = others
         self.is_saved = bool(checkpoints.steps())
         self.step_fn = device_state.pmap_train_step(
             make_train_step(
@@ -162,7 +172,7 @@ class _Session:
         first_step = int(state.step)
         on_devices = device_state.to_devices(state)
         progress = Progress(self.training.num_steps, "training", first_step)
-        with MetricWriter(self.workdir) as writer, progress:
+        with MetricWriter(self.workdir, others=self.others) as writer, progress:
             writer.rewind(first_step)
             if first_step:
                 progress.note(f"going on from step {first_step}")

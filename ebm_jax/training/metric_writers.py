@@ -1,4 +1,4 @@
-"""Metrics to disk: `metrics.jsonl` for programs, TensorBoard events for people.
+"""Metrics to disk: `metrics.jsonl` for programs, TensorBoard events for people; and to services.
 
     with MetricWriter(workdir) as writer:
         writer.rewind(first_step)                 # after a resume: forget what came later
@@ -20,6 +20,7 @@ import numpy as np
 from tensorboardX import SummaryWriter
 
 from ebm_jax.io.files import json_safe, write_atomically
+from ebm_jax.training.trackers import Trackers
 
 
 class MetricWriter:
@@ -32,12 +33,20 @@ class MetricWriter:
     Args:
       workdir: folder of the run, on a local file system.
       tensorboard: also write TensorBoard events.
+      others: services that get the same numbers and images; they are not closed here.
     """
 
-    def __init__(self, workdir: str | os.PathLike, *, tensorboard: bool = True):
+    def __init__(
+        self,
+        workdir: str | os.PathLike,
+        *,
+        tensorboard: bool = True,
+        others: Trackers | None = None,
+    ):
         self.path = Path(workdir) / "metrics.jsonl"
         self._active = jax.process_index() == 0
         self._events_folder = Path(workdir) / "tensorboard" if tensorboard else None
+        self._others = others
         self._events: SummaryWriter | None = None
         self._purge_step: int | None = None
         self._events_opened = 0
@@ -48,7 +57,8 @@ class MetricWriter:
         """Drops what was written of steps later than `step`, so that each is there once.
 
         For a run that goes on from a checkpoint older than its last line. The file is replaced in
-        one step; a half-written last line goes too. TensorBoard is told to forget the same steps.
+        one step; a half-written last line goes too. TensorBoard is told to forget the same steps;
+        services have no way to.
         """
         if not self._active:
             return
@@ -88,19 +98,23 @@ class MetricWriter:
         self._file.write(json.dumps(line, allow_nan=False) + "\n")
         self._file.flush()
         self._last_step = int(step)
+        entries = _entries(values)
         if self._events_folder is not None:
-            for name, value in values.items():
-                one = np.ndim(value) == 0
-                for i, entry in enumerate(np.atleast_1d(np.asarray(value, np.float64))):
-                    if np.isfinite(entry):
-                        label = name if one else f"{name}/{i}"
-                        self._open_events().add_scalar(label, float(entry), step)
+            for label, entry in entries.items():
+                if np.isfinite(entry):
+                    self._open_events().add_scalar(label, entry, step)
+        if self._others is not None:
+            self._others.scalars(int(step), entries)
 
     def images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
-        """Writes images (uint8, [height, width, channels]) to TensorBoard."""
-        if self._active and self._events_folder is not None:
+        """Writes images (uint8, [height, width, channels]) to TensorBoard and the services."""
+        if not self._active:
+            return
+        if self._events_folder is not None:
             for name, image in images.items():
                 self._open_events().add_image(name, np.asarray(image), step, dataformats="HWC")
+        if self._others is not None:
+            self._others.images(int(step), images)
 
     def flush(self) -> None:
         """Hands everything written so far to the operating system."""
@@ -151,6 +165,15 @@ class MetricWriter:
         if self._events is not None:
             self._events.close()
             self._events = None
+
+
+def _entries(values: Mapping[str, Any]) -> dict[str, float]:
+    """Numbers by name; the entries of an array `name` are `name/0`, `name/1`, ..."""
+    entries: dict[str, float] = {}
+    for name, value in values.items():
+        for i, entry in enumerate(np.atleast_1d(np.asarray(value, np.float64))):
+            entries[name if np.ndim(value) == 0 else f"{name}/{i}"] = float(entry)
+    return entries
 
 
 def _step_of(line: bytes) -> int | None:

@@ -6,6 +6,7 @@ The method has losses and gradients that are written down; checkpoints are kept 
 import contextlib
 import dataclasses
 import json
+import sys
 import types
 import zlib
 
@@ -143,6 +144,22 @@ def trained(config, path, monkeypatch, dataset=None):
 
 
 # ------------------------------------------------------------------------------- training
+
+
+@shows("train.writers")
+def test_writers(tmp_path, monkeypatch):
+    sent = []
+    run = types.SimpleNamespace(
+        log=sent.append, define_metric=lambda *_, **__: None, finish=lambda exit_code: None
+    )
+    module = types.SimpleNamespace(init=lambda **_: run, Settings=dict, Image=np.shape)
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    found = trained(changed(config_of(), "train.writers"), tmp_path, monkeypatch)
+    numbers = [row for row in sent if "loss" in row]
+    assert [(row["training_step"], row["loss"]) for row in numbers] == [
+        (line["step"], line["loss"]) for line in found.lines
+    ]
+    assert len(numbers) == 3
 
 
 @shows("compute.microbatch")
