@@ -55,9 +55,10 @@ def test_densities_of_the_plane_are_the_checkerboard():
         x = data.scale_points(
             jnp.asarray(grid.points), model.trained.run.dataset.value_range, units.low, units.high
         )
-        log_learned = -np.asarray(model.energy_fn(level=0)(x), np.float64)
+        energies = model.energy_fn(level=0)(x.reshape(-1, 2))
+        log_learned = -np.asarray(energies, np.float64)
         log_learned -= np.log(np.sum(np.exp(log_learned)))  # of a cell
-        true = np.exp(np.asarray(density.log_density(grid.points), np.float64))
+        true = np.exp(np.asarray(density.log_density(grid.points), np.float64)).ravel()
         true /= true.sum()
         inside = true > 0
         kl = np.sum(true[inside] * (np.log(true[inside]) - log_learned[inside]))

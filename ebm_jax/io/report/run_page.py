@@ -41,13 +41,7 @@ _TITLES = {
     "fid_stats": "Reference statistics",
     "export": "Exported functions",
 }
-_PROVENANCE = (
-    "mode",
-    "measured_on",
-    "settings",
-    "summary",
-    "versions",
-)  # of the JSON files, beside figures
+_PROVENANCE = ("mode", "measured_on", "settings", "summary", "versions")  # beside figures
 _SAID_IN_FULL_ONLY = ("method", "sampler", "versions")  # of what was measured on
 _MAX_CELLS = 400  # of what is shown open
 _FOLDED = re.compile("<details>.*?</details>", re.DOTALL)
