@@ -166,11 +166,12 @@ assert info.is_divergent.mean() < 1e-3
 # ## ArviZ
 #
 # `to_arviz` takes an `info` of kept positions; put into it what is to be shown. Axes are then
-# `[chain, draw, ...]`, and a dimension gets names as in any xarray data set.
+# `[chain, draw, ...]`; `coords` and `dims` name the others and what lies along them.
 
 # %%
-idata = samplers.to_arviz(info._replace(kept=draws))
-idata.posterior = idata.posterior.rename(theta_dim_0="school").assign_coords(school=SCHOOLS)
+idata = samplers.to_arviz(
+    info._replace(kept=draws), coords={"school": SCHOOLS}, dims={"theta": ["school"]}
+)
 arviz.summary(idata, kind="all", round_to=2)
 
 # %% [markdown]

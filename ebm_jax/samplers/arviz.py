@@ -1,5 +1,6 @@
 """Runs as ArviZ InferenceData. ArviZ itself is imported only where it is needed."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,7 +10,13 @@ from ebm_jax.samplers._trees import leaf_names
 from ebm_jax.samplers.base import Info
 
 
-def to_arviz(info: Any, *, log_density: jax.Array | None = None) -> Any:
+def to_arviz(
+    info: Any,
+    *,
+    log_density: jax.Array | None = None,
+    coords: Mapping[str, Sequence[Any]] | None = None,
+    dims: Mapping[str, Sequence[str]] | None = None,
+) -> Any:
     """The draws and the statistics of a run as `arviz.InferenceData`.
 
     Group `posterior` has the kept positions with their names in the tree: a dict's keys, 'a.b' for
@@ -24,6 +31,9 @@ def to_arviz(info: Any, *, log_density: jax.Array | None = None) -> Any:
     Args:
         info: of `run_chain(..., keep_every=k)`: an Info whose fields are [draws, chains, ...].
         log_density: of each draw, [draws, chains].
+        coords: the labels along an axis, by the axis's name. dims: the names of a position's own
+            axes, by its name in the tree. `to_arviz(info, coords={"school": "ABC"}, dims={"theta":
+            ["school"]})` names three schools; by default axes are numbered.
 
     Raises ImportError without ArviZ (`pip install 'ebm_jax[arviz]'`), ValueError for an info that
     kept no positions.
@@ -39,6 +49,8 @@ def to_arviz(info: Any, *, log_density: jax.Array | None = None) -> Any:
     return arviz.from_dict(
         posterior={name: _chains_first(leaf) for name, leaf in leaf_names(info.kept).items()},
         sample_stats=_statistics(info, log_density),
+        coords=coords and {name: list(labels) for name, labels in coords.items()},
+        dims=dims and {name: list(axes) for name, axes in dims.items()},
     )
 
 

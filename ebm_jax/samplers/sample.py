@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -76,11 +76,15 @@ class SampleResult:
         """Whether nothing is known against the draws."""
         return not self.reasons
 
-    def to_arviz(self) -> Any:
+    def to_arviz(
+        self,
+        *,
+        coords: Mapping[str, Sequence[Any]] | None = None,
+        dims: Mapping[str, Sequence[str]] | None = None,
+    ) -> Any:
         """The draws as `arviz.InferenceData`, see `to_arviz`."""
-        return to_arviz(
-            self.info._replace(kept=_chains_first(self.draws)), log_density=self.log_density.T
-        )
+        info = self.info._replace(kept=_chains_first(self.draws))
+        return to_arviz(info, log_density=self.log_density.T, coords=coords, dims=dims)
 
 
 def sample(

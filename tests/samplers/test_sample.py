@@ -135,6 +135,14 @@ def test_arviz_agrees(gaussian):
     assert not data.sample_stats["diverging"].any()
 
 
+def test_axes_have_names_in_arviz(gaussian):
+    names = {"coords": {"school": ("A", "B", "C")}, "dims": {"inside.w": ("school",)}}
+    data = gaussian.to_arviz(**names)
+    assert dict(data.posterior.sizes) == {"chain": 4, "draw": 1000, "school": 3}
+    drawn = np.asarray(gaussian.draws["inside"]["w"])[..., 1]
+    np.testing.assert_array_equal(data.posterior["inside.w"].sel(school="B"), drawn)
+
+
 def test_a_run_without_hmc_in_arviz():
     kernel = samplers.mala(lambda x: 0.5 * jnp.sum(x**2, axis=1), 0.5)
     _, info = samplers.run_chain(jax.random.key(0), kernel, jnp.ones((3, 2)), 20, keep_every=2)
