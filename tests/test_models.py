@@ -17,7 +17,9 @@ each = pytest.mark.parametrize("name", models.names())
 
 
 def test_there_are_some():
-    assert {"digits_drl", "checkerboard_drl", "checkerboard_ed"} <= set(models.names())
+    assert {"digits_drl", "checkerboard_drl", "checkerboard_ed", "fashion_mnist_drl"} <= set(
+        models.names()
+    )
 
 
 @each
@@ -29,7 +31,7 @@ def test_a_card_is_of_its_weights(name):
     assert f"{model_folder.num_parameters(model.params):,} parameters" in model.card
     assert "not stated" not in model.card
     assert "`--mode=evaluate`:" in model.card
-    assert sum(path.stat().st_size for path in folder.iterdir()) < 2**20
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 2_000_000
     assert sorted(path.name for path in folder.iterdir()) == [
         "card.md", "model.json", "samples.png", "weights.safetensors",
     ]  # fmt: skip
