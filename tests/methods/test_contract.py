@@ -13,7 +13,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 from reference_files import jit_once
 
-from ebm_jax import samplers
+from ebm_jax import methods, samplers
 from ebm_jax.data import Moments
 from ebm_jax.methods import (
     ContrastiveDivergence,
@@ -146,6 +146,8 @@ def test_every_method_is_in_the_table():
     for name, method in CASES.items():
         assert type(method) is METHODS[name.split("/")[0]]
         assert isinstance(method, Method)
+        for part in (method, method.sampler):  # in one room for who makes them by hand
+            assert getattr(methods, type(part).__name__) is type(part)
 
 
 def test_init_gives_parameters_and_a_state_that_splits(case):
