@@ -25,7 +25,8 @@ from ebm_jax.runs.build import Run
 from ebm_jax.runs.results import Result
 from ebm_jax.runs.trained import TrainedRun
 from ebm_jax.settings import setting
-from ebm_jax.tasks import _likelihood, _movement
+from ebm_jax.tasks import _annealed, _likelihood, _movement
+from ebm_jax.tasks._annealed import Ends
 
 IMAGES_ONLY = False
 
@@ -69,7 +70,10 @@ class Settings:
 
 
 def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
-    """`likelihood/`: likelihood.json and likelihood.png; prints a table and what it means."""
+    """`likelihood/`: likelihood.json and likelihood.png; prints a table and what it means.
+
+    annealed.png, of images: the chains that annealing weighs most beside training images.
+    """
     with trained.for_densities() as exact:
         return _run(exact, settings, work)
 
@@ -92,12 +96,15 @@ def _run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result
     noise_key = jax.random.fold_in(run.key("likelihood"), 3)
     fitted = _baselines(trained, settings, work, images, noise_key)
     annealed = _Annealing(trained, settings, work, levels)
-    brackets, tuned, roughness = annealed.brackets(images["training"])
+    brackets, tuned, roughness, ends = annealed.brackets(images["training"])
     stuck = [f"{point.segment + point.beta:.4g}" for point in tuned if point.is_stuck]
-    energies = {
-        name: log_likelihood.split_energy(trained.energies(noise_key, 0, x))
-        for name, x in images.items()
-    }
+    of_examples = {name: trained.energies(noise_key, 0, x) for name, x in images.items()}
+    energies = {name: log_likelihood.split_energy(e) for name, e in of_examples.items()}
+    held_out = images["held out"]
+    noisy = densities.noised(noise_key, 0, jnp.asarray(held_out), jnp.arange(len(held_out)))
+    found, pictures = _annealed.where(
+        run, ends, of_examples["held out"], np.asarray(noisy), float(densities.a_bar[0])
+    )
     units = _units(run)
     meaning = [
         *_likelihood.statement(
@@ -105,6 +112,7 @@ def _run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result
             units=units,
         ),
         *_likelihood.crossing(brackets[-1]),
+        *_annealed.lines(found),
         *densities.caveats,
     ]  # fmt: skip
     bounds = _through_conditionals(trained, settings, work, images, noise_key)
@@ -140,6 +148,7 @@ def _run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result
             "levels_passed": levels,
             "splits_are": {"training": run.data.split, "held out": run.general.held_out_split},
             **_likelihood.metrics(brackets, energies, units),
+            "annealed": _annealed.metrics(found),
             "log_z_on_grid": on_grid,
             "claimed": claimed,
             "through_conditionals": _likelihood.conditional_metrics(bounds, units),
@@ -148,7 +157,7 @@ def _run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result
             **_movement.metrics(roughness, "starts of reverse annealing", stuck),
         },
         summary=[*lines, *meaning, *_movement.warning(roughness, stuck, "tuned temperatures")],
-        figures={"likelihood": _likelihood.figure(brackets, energies, fitted, units)},
+        figures={"likelihood": _likelihood.figure(brackets, energies, fitted, units), **pictures},
     )
 
 
@@ -193,10 +202,11 @@ class _Annealing:
 
     def brackets(
         self, images: np.ndarray
-    ) -> tuple[list[log_likelihood.Bracket], list[AdaptedTemperature], float]:
+    ) -> tuple[list[log_likelihood.Bracket], list[AdaptedTemperature], float, Ends]:
         """log Z from both sides for each number of temperatures, and the schedule behind them.
 
-        The last is the roughness of the energy, in nats, at the starts of reverse annealing.
+        Then the roughness of the energy, in nats, at the starts of reverse annealing, and where
+        forward annealing with the most temperatures ends.
         """
         settings = self.settings
         total = 2 * sum(settings.num_temperatures)
@@ -215,13 +225,14 @@ class _Annealing:
                 key, self.path(params), chunk, u, num_leapfrog_steps=settings.num_leapfrog_steps
             )
 
-        brackets = []
+        brackets, ends = [], {}
         for number in settings.num_temperatures:
             ladder = annealing.allocate(tuned, number, _CHUNK)
             down = annealing.reversed_ladder(ladder)
             base = self.base.sample(self.key, index, self.shape)
-            forward = self._log_weights(anneal, ladder, base, number, reverse=False)
-            reverse = self._log_weights(anneal, down, starts, number, reverse=True)
+            forward, u = self._log_weights(anneal, ladder, base, number, reverse=False)
+            ends[number] = u, forward
+            reverse, _ = self._log_weights(anneal, down, starts, number, reverse=True)
             brackets.append(
                 log_likelihood.Bracket(
                     number,
@@ -229,7 +240,18 @@ class _Annealing:
                     log_likelihood.estimate(reverse, log_z_base, reverse=True),
                 )
             )
-        return brackets, tuned, self._roughness(starts)
+        u, log_weights = ends[max(ends)]
+        return brackets, tuned, self._roughness(starts), self._ends(u, log_weights)
+
+    def _ends(self, u: np.ndarray, log_weights: np.ndarray) -> Ends:
+        @jax.jit
+        def positions(params, u):
+            path = self.path(params)
+            x = path.densities.base.reflect(u)
+            return x, path.densities.energy(jnp.asarray(0))(x)
+
+        x, energies = map(parallel.whole, positions(self.params, parallel.spread(u)))
+        return Ends(x, energies.astype(np.float64), log_weights)
 
     def _roughness(self, x: np.ndarray) -> float:
         @jax.jit
@@ -331,8 +353,8 @@ class _Annealing:
         number: int,
         *,
         reverse: bool,
-    ) -> np.ndarray:
-        """Log weights [chains] of one direction with so many temperatures."""
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(log weights [chains], last positions) of one direction with so many temperatures."""
         work = self.reverse if reverse else self.forward
         key = jax.random.fold_in(jax.random.fold_in(self.key, 4 + reverse), number)
         name = str(number)
@@ -353,7 +375,7 @@ class _Annealing:
             here = {"next": n + 1, "u": parallel.whole(spread_u), "log_weights": log_weights}
             work.save_state(name, here)
             work.advance(int(shares[n]), {"log w": float(np.mean(log_weights))})
-        return log_weights
+        return log_weights, parallel.whole(spread_u)
 
 
 def _baselines(

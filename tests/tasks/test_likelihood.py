@@ -10,7 +10,7 @@ from PIL import Image
 
 from ebm_jax.evaluation.density import annealing
 from ebm_jax.runs.settings import ConfigError
-from ebm_jax.tasks import likelihood
+from ebm_jax.tasks import _annealed, likelihood
 
 TRUTH = 2 * np.log(2 * np.pi * float(exact.VARIANCE[0]))  # log Z at the lowest level
 
@@ -48,6 +48,13 @@ def test_metrics_are_those_of_the_density_also_after_an_interrupt(tmp_path, monk
         assert f"{bits:.3f} bits/dim" in said
     assert "upper bounds, and bits/dim lower bounds" in said
     check_beside(result, said)
+    ends = result["annealed"]
+    assert abs(ends["mean_energy"] - 2) < 1  # of 64 chains, weighted
+    assert ends["below"] + ends["above"] < 0.3
+    assert not ends["is_spurious"]
+    assert 0.7 < ends["distance_over_data"] < 1.4
+    assert "forward annealing ends at a mean energy of" in said
+    assert Image.open(tmp_path / "whole/likelihood/annealed.png").size[0] > 200
     assert "Gaussian noise of 0.01 model units" in result["statement"][0]
     assert result["measured_on"]["checkpoint_step"] == 7
     assert result["levels_passed"] == [5, 4, 3, 2, 1, 0]
@@ -130,3 +137,45 @@ def test_an_annealing_that_ends_nowhere_is_one_line(good, says, tmp_path, monkey
     config = small(exact.install(monkeypatch))
     with pytest.raises(ConfigError, match=says):
         exact.run_mode("likelihood", config, str(tmp_path))
+
+
+def far_mode(level):
+    """Exact energies, and a second mode of fifty times the mass at 3 in every pixel."""
+    energy_fn = exact.energy(level)
+    return lambda x: -jnp.logaddexp(-energy_fn(x), np.log(50.0) - energy_fn(x - 3.0))
+
+
+def test_a_mode_that_is_no_data_is_found_and_said(tmp_path, monkeypatch, capsys):
+    densities = exact.DENSITIES._replace(
+        energy=far_mode, conditional=None, num_conditionals=0,
+        base=exact.BaseDistribution(1.5, 3.0),
+    )  # fmt: skip
+    config = exact.small_config(exact.install(monkeypatch, densities))
+    config.likelihood.update(num_temperatures=(40,), num_chains=64)
+    assert exact.run_mode("likelihood", config, str(tmp_path)) == 0
+    result = json.loads((tmp_path / "likelihood/likelihood.json").read_text())
+    ends = result["annealed"]
+    assert ends["is_spurious"]
+    assert ends["below"] > 0.8
+    assert ends["mean_energy"] == pytest.approx(2 - np.log(50), abs=1)
+    assert ends["distance_over_data"] > 5
+    assert "the model's mass is in modes that are no data" in capsys.readouterr().out
+
+
+def test_shares_are_of_the_weight():
+    """Four chains with weights .4, .3, .2 and .1; data at 0 to 100 nats."""
+    energies, data = np.array([-5.0, 50.0, 60.0, 200.0]), np.linspace(0, 100, 1_001)
+    log_weights = 7 + np.log([0.4, 0.3, 0.2, 0.1])
+    ends = _annealed.Ends(np.zeros((4, 2)), energies, log_weights)
+    distances, of_data = np.array([8.0, 2.0, 4.0, 1.0]), np.array([1.0, 2.0, 3.0])
+    found = _annealed.compare(ends, data, distances, of_data)
+    assert found.below == pytest.approx(0.4)
+    assert found.above == pytest.approx(0.1)
+    assert found.heaviest == pytest.approx(0.4)
+    assert found.mean_energy == pytest.approx(0.4 * -5 + 0.3 * 50 + 0.2 * 60 + 0.1 * 200)
+    assert found.data_energy == pytest.approx(50)
+    assert found.distance_over_data == 4 / 2  # .1 at 1, .3 at 2, .2 at 4: .6 of the weight
+    assert _annealed.compare(ends, data, None, None).distance_over_data is None
+    assert not _annealed.metrics(found)["is_spurious"]
+    (said,) = _annealed.lines(found)
+    assert said.endswith("(annealed.png)")
