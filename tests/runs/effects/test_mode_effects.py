@@ -38,7 +38,7 @@ from ebm_jax.runs import build, modes
 from ebm_jax.runs.settings import ConfigError
 from ebm_jax.runs.trained import TrainedRun
 from ebm_jax.samplers import random
-from ebm_jax.tasks import _features, _likelihood, fid, likelihood
+from ebm_jax.tasks import _annealed, _features, _likelihood, fid, likelihood
 from ebm_jax.tasks._features import num_kept
 
 __all__ = ["quick", "stubs"]
@@ -422,7 +422,8 @@ def test_what_stands_beside_the_likelihood(run, monkeypatch):
     monkeypatch.setattr(Known, "densities", lambda self, params: known)
     estimate = log_likelihood.Estimate(2 * np.log(2 * np.pi * VARIANCE[0]), 0.1, 16.0)
     bracket = log_likelihood.Bracket(20, estimate, estimate)
-    monkeypatch.setattr(likelihood._Annealing, "brackets", lambda *_: ([bracket], [], 0.0))
+    ends = _annealed.Ends(np.zeros((16, *SHAPE), np.float32), np.zeros(16), np.zeros(16))
+    monkeypatch.setattr(likelihood._Annealing, "brackets", lambda *_: ([bracket], [], 0.0, ends))
     asked, fitted, annealed = [], baselines.fit_mixture, conditional_bound.conditional_bounds
 
     def fit_mixture(x, noise_std, num_components, seed):
