@@ -155,7 +155,7 @@ def test_another_architecture_is_not_started_from(folder):
         init_from.load(str(folder), state)
 
 
-@pytest.mark.parametrize("name", ["digits_dlr", "~/nowhere", pathlib.Path("digits")])
+@pytest.mark.parametrize("name", ["digits_dlr", "digits_/nowhere", pathlib.Path("digits")])
 def test_a_model_that_there_is_not(name):
     with pytest.raises(ConfigError, match=r"model: expected one of .*did you mean 'digits_\w+'\?"):
         models.load(name)
