@@ -93,7 +93,7 @@ def main(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> int:
             state = found[1]
         elif training.init_from:
             state, provenance["init_from"] = init_from.load(training.init_from, state)
-        if training.num_steps and int(state.step) >= training.num_steps:
+        if found is not None and int(state.step) >= training.num_steps:
             step = int(state.step)
             _say(f"{path} is trained already: it is at step {step} of {training.num_steps}")
             return 0
@@ -210,10 +210,9 @@ class _Session:
 
     def keep(self, state: TrainState) -> int:
         """Saves a host state as it is, so that the modes can be run on what it starts from."""
-        if not self.checkpoints.steps():
-            self.lock.check()
-            self.checkpoints.save(0, state)
-            self.checkpoints.wait()
+        self.lock.check()
+        self.checkpoints.save(0, state)
+        self.checkpoints.wait()
         _say(f"the parameters to start from are in {self.workdir}, untrained; next: --mode=sample")
         return 0
 
