@@ -12,6 +12,7 @@ from typing import Any
 
 import ml_collections
 
+from ebm_jax.io import files
 from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.runs import model_folder, preview
 from ebm_jax.runs.results import Result
@@ -38,7 +39,7 @@ class Settings:
 def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
     """`card/`: weights.safetensors, model.json, card.md, samples.png, and card.json.
 
-    The card quotes what the modes of this workdir printed of this very checkpoint.
+    The card quotes what the modes of this workdir printed of this checkpoint and sampler.
     """
     if trained.run.config.ensemble.checkpoints:
         raise ValueError(
@@ -69,13 +70,15 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
 
 
 def _measured(trained: TrainedRun) -> dict[str, list[str]]:
-    """What each mode printed of this checkpoint, by its name."""
-    found = {}
+    """What each mode printed of this checkpoint and sampler, by its name."""
+    found, sampler = {}, files.json_safe(trained.run.config.sampler)
     for path in sorted(trained.workdir.glob("*/*.json")) if trained.workdir else ():
         result = _json(path)
         measured_on = result.get("measured_on", {})
-        is_ours = measured_on.get("checkpoint_step") == trained.step and not measured_on.get(
-            "ensemble"
+        is_ours = (
+            measured_on.get("checkpoint_step") == trained.step
+            and not measured_on.get("ensemble")
+            and measured_on.get("sampler") == sampler  # with another one, samples are others
         )
         if is_ours and result.get(_SUMMARY) and path.parent.name not in ("card", "sample"):
             found[path.parent.name] = list(result[_SUMMARY])

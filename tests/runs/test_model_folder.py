@@ -16,6 +16,7 @@ from ebm_jax.io import weights
 from ebm_jax.runs import build, init_from, model_folder
 from ebm_jax.runs.settings import ConfigError
 from ebm_jax.runs.trained import TrainedRun
+from ebm_jax.tasks.card import _measured
 
 STEPS = "--config.training.num_steps="
 
@@ -108,6 +109,26 @@ def test_what_methods_take_of_the_data_goes_with_it(config, tmp_path):
                 getattr(model.method, name),
             )
     assert jax.tree.structure(model.params) == jax.tree.structure(trained.params)
+
+
+def test_a_card_quotes_this_checkpoint_and_this_sampler_alone(tmp_path):
+    """Of four results, the one that is of both."""
+    config = digits.get_config()
+    config.training.batch_size = 64
+    trained = TrainedRun(build.build(config), 2, {}, 0.9, tmp_path)
+    sampler = config.sampler.to_dict()
+    changes = {
+        "ours": {},
+        "older": {"checkpoint_step": 1},
+        "other_sampler": {"sampler": sampler | {"num_steps": 77}},
+        "ensemble": {"ensemble": {"checkpoints": [1, 2]}},
+    }
+    for name, change in changes.items():
+        (tmp_path / name).mkdir()
+        measured_on = {"checkpoint_step": 2, "sampler": sampler, "ensemble": None} | change
+        result = {"measured_on": measured_on, "summary": [f"of {name}"]}
+        (tmp_path / name / f"{name}.json").write_text(json.dumps(result))
+    assert _measured(trained) == {"ours": ["of ours"]}
 
 
 def broken(what, folder):
