@@ -125,6 +125,20 @@ class Densities(NamedTuple):
         """Data x [batch, ...] at a level's noise; the noise is a function of (key, index)."""
         return self.a_bar[level] * x + self.sigma_bar[level] * random.normal(rng_key, index, x)
 
+    def noising_steps(self) -> tuple[jax.Array, jax.Array]:
+        """(a, sigma) [num_conditionals] of x_{t+1} = a_t x_t + sigma_t eps between the levels."""
+        used = self.num_conditionals + 1
+        a_bar, sigma_bar = self.a_bar[:used], self.sigma_bar[:used]
+        a = a_bar[1:] / a_bar[:-1]
+        return a, jnp.sqrt(sigma_bar[1:] ** 2 - (a * sigma_bar[:-1]) ** 2)
+
+    def noised_further(
+        self, rng_key: jax.Array, level: int | jax.Array, x: jax.Array, index: jax.Array
+    ) -> jax.Array:
+        """x_{t+1} of x_t [batch, ...], for a level t below num_conditionals."""
+        a, sigma = self.noising_steps()
+        return a[level] * x + sigma[level] * random.normal(rng_key, index, x)
+
     def energy_and_grad_norm(
         self, rng_key: jax.Array, level: jax.Array, x: jax.Array, index: jax.Array
     ) -> dict[str, jax.Array]:

@@ -25,6 +25,7 @@ IMAGES_ONLY = True
 
 _SHOWN = 10  # chains of the figure
 _SHOWN_ROWS = 5  # of a run through all levels
+_NO_R_HAT = "  no split R-hat: given its x_{t+1}, each chain has a density of its own"
 _REAL = 2_000  # images behind the metrics of real ones
 
 
@@ -35,7 +36,10 @@ class Settings:
     num_steps: int = setting(10_000, "of each chain; the papers go to 100,000", at_least=1)
     num_chains: int = setting(100, "chains", at_least=1)
     start: str = setting(
-        "data", "with the level's noise; or noise, the start of sampling", one_of=("data", "noise")
+        "data",
+        "with the level's noise; noise, the start of sampling; or pairs: at every level anew from "
+        "x_{t+1} of real images and given it, as in training",
+        one_of=("data", "noise", "pairs"),
     )
     sampler: str = setting(
         "langevin", "the method's own; or mala, hmc with tuned steps", one_of=long_run.SAMPLERS
@@ -45,6 +49,16 @@ class Settings:
     )
     step_size: float = setting(0.0, "of the sampler; 0: the method's own, or tuned", at_least=0)
     num_leapfrog_steps: int = setting(2, "of hmc", at_least=1)
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether the energies are those of x_t given x_{t+1}."""
+        return self.level == -1 or self.is_anew
+
+    @property
+    def is_anew(self) -> bool:
+        """Whether chains begin at every level anew, and not where those above ended."""
+        return self.start == "pairs"
 
     @property
     def is_native(self) -> bool:
@@ -100,38 +114,50 @@ def _run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result
             shown = {name: last[name] for name in ("energy", "displacement")}
         work.advance(int(state["done"]) - before, shown)
     records = [_as_record(row) for row in state["records"]]
-    found = long_run.diagnose(records, chains.real)
+    levels = sorted({record.level for record in records}, reverse=True)
+    if not settings.is_anew:
+        levels = levels[-1:]
+    found = {
+        level: long_run.diagnose([r for r in records if r.level == level], chains.real_at(level))
+        for level in levels
+    }
     r_hat = long_run.r_hat(state["kept"], state["kept_energies"])
-    roughness, stuck = (
-        chains.roughness(state),
-        [plan.levels[i] for i, is_stuck in enumerate(state["is_stuck"]) if is_stuck],
-    )
+    roughness = chains.roughness(state)
+    stuck = [plan.levels[i] for i, is_stuck in enumerate(state["is_stuck"]) if is_stuck]
     rows = state["shown"].reshape(-1, *state["shown"].shape[2:])
+    real = {level: chains.real_at(level) for level in levels}
     return Result(
         num_examples=settings.num_chains,
         metrics={
-            "diagnosis": found._asdict(),
+            "diagnosis": found[levels[-1]]._asdict(),
             "split_r_hat": {"of": "the second half of the steps", **r_hat},
             "step_sizes_by_level": {
                 str(plan.levels[i]): size for i, size in enumerate(state["step_sizes"]) if size > 0
             },
             "levels": plan.levels,
-            "real_images": {
-                **chains.real._asdict(), "fit": None, "frechet_not_measured": chains.no_frechet,
+            "real_images": _long_run.of_real(real[levels[-1]], chains.no_frechet),
+            "by_level": {
+                str(level): {
+                    "diagnosis": found[level]._asdict(),
+                    "real_images": _long_run.of_real(real[level], chains.no_frechet),
+                }
+                for level in levels
             },
             "records": [record._asdict() for record in records],
             "shown_steps": plan.shown[: len(state["shown"])],
             **_movement.metrics(roughness, "the ends of the chains", stuck),
         },
         summary=[
-            *_lines(settings, plan, found, r_hat, chains.no_frechet),
+            *_long_run.lines(_chains(settings, plan), found, r_hat),
+            *([_NO_R_HAT] if settings.is_conditional else []),
+            *(["  no Frechet distance: " + chains.no_frechet] if chains.no_frechet else []),
             *_movement.warning(roughness, stuck, "levels"),
         ],
         figures={
-            "curves": _long_run.curves(records, chains.real),
+            "curves": _long_run.curves(records, real),
             "chains": plotting.image_grid(rows, min(_SHOWN, settings.num_chains)),
         },
-    )  # fmt: skip
+    )
 
 
 class _Chains:
@@ -149,15 +175,10 @@ class _Chains:
         self.key = trained.run.key("long_run")
         self.make_kernel = long_run.make_kernel(settings.sampler, settings.num_leapfrog_steps)
         self.examples = self.run.random_examples(self.run.dataset, _REAL + settings.num_chains)
-        noise_key, level = jax.random.fold_in(self.key, 0), plan.levels[-1]
-        index = np.arange(len(self.examples), dtype=np.int32)
-        self.real, self.no_frechet = long_run.reference(
-            np.asarray(densities.noised(noise_key, level, self.examples, index)),
-            trained.energies(noise_key, level, self.examples),
-            settings.num_chains,
-            low=self.run.data.low,
-            high=self.run.data.high,
-        )
+        compared = plan.levels if settings.is_anew else plan.levels[-1:]
+        found = {level: self._reference(trained, level) for level in compared}
+        self._real = {level: metrics for level, (metrics, _) in found.items()}
+        self.no_frechet = next(reason for _, reason in found.values())
         self.pace = Pace()
         self.tune, self.begin, self.move, self.descend, self.measure, self.jumps = (
             jax.jit(fn)
@@ -170,17 +191,20 @@ class _Chains:
         """Nothing done yet: where the chains start, and nothing recorded."""
         number, shape = self.settings.num_chains, self.examples.shape[1:]
         index, start_key = np.arange(number, dtype=np.int32), jax.random.fold_in(self.key, 3)
-        if self.settings.start == "data":
-            x = self.examples[index % len(self.examples)]
-            x = self.densities.noised(start_key, self.plan.levels[0], x, index)
+        if self.settings.is_anew:
+            x, x_noisy = self._pairs(self.plan.levels[0])
+        elif self.settings.start == "data":
+            x = self._starts()
+            x = x_noisy = np.asarray(
+                self.densities.noised(start_key, self.plan.levels[0], x, index)
+            )
         else:
-            x = self.densities.base.sample(start_key, index, shape)
-        x = np.asarray(x)
+            x = x_noisy = np.asarray(self.densities.base.sample(start_key, index, shape))
         values = min(long_run.NUM_VALUES, int(np.prod(shape)))
         return {
             "step": -1,  # of the last event: so that the start is one
             "done": 0, "accepted": np.zeros((), np.float32),  # since that event
-            "x": x, "start": x, "x_noisy": x,
+            "x": x, "start": x, "x_noisy": x_noisy,
             "step_sizes": np.zeros(len(self.plan.levels)),
             "is_stuck": np.zeros(len(self.plan.levels), bool),
             "records": np.zeros((0, len(long_run.Record._fields))),
@@ -188,6 +212,10 @@ class _Chains:
             "kept_energies": np.zeros((0, number), np.float32),
             "shown": np.zeros((0, min(_SHOWN, number), *shape), np.uint8),
         }  # fmt: skip
+
+    def real_at(self, level: int) -> long_run.Reference:
+        """Metrics of real images with the level's noise; of those that chains pass, the last's."""
+        return self._real.get(level, self._real[self.plan.levels[-1]])
 
     def go_on(self, state: dict[str, Any]) -> dict[str, Any]:
         """The state after some seconds, or at the next event with what is recorded there.
@@ -227,6 +255,37 @@ class _Chains:
         u, level = parallel.spread(state["x"]), int(state["records"][-1][1])
         return float(parallel.whole(self.jumps(self.params, level, u)))
 
+    def _reference(self, trained: TrainedRun, level: int) -> tuple[long_run.Reference, str | None]:
+        noise_key = jax.random.fold_in(self.key, 0)
+        index = np.arange(len(self.examples), dtype=np.int32)
+        return long_run.reference(
+            np.asarray(self.densities.noised(noise_key, level, self.examples, index)),
+            trained.energies(noise_key, level, self.examples),
+            self.settings.num_chains,
+            low=self.run.data.low,
+            high=self.run.data.high,
+        )
+
+    def _starts(self) -> np.ndarray:
+        """The images of which chains start, [num_chains, ...]."""
+        return self.examples[np.arange(self.settings.num_chains) % len(self.examples)]
+
+    def _pairs(self, level: int) -> tuple[np.ndarray, np.ndarray]:
+        """(start, x_{t+1}) of chains on x_t given x_{t+1} of real images; pure noise at the top."""
+        index = np.arange(self.settings.num_chains, dtype=np.int32)
+        key = jax.random.fold_in(jax.random.fold_in(self.key, 5), level)
+        noise_key, step_key = jax.random.split(key)
+        x_noisy = self.densities.base.sample(step_key, index, self.examples.shape[1:])
+        if level < self.densities.num_conditionals:
+            x = self.densities.noised(noise_key, level, self._starts(), index)
+            x_noisy = self.densities.noised_further(step_key, level, x, index)
+        x_noisy = np.asarray(x_noisy)
+        return self._below(level, x_noisy), x_noisy
+
+    def _below(self, level: int, x_noisy: np.ndarray) -> np.ndarray:
+        """Where chains given x_{t+1} start."""
+        return parallel.whole(self.descend(self.params, level, parallel.spread(x_noisy)))
+
     def _record(self, state: dict[str, Any], event: int, level: int) -> None:
         """Adds to the state what is kept of an event, and goes down where a level ends."""
         plan, u = self.plan, parallel.spread(state["x"])
@@ -234,7 +293,7 @@ class _Chains:
         steps = event - max(int(state["step"]), 0)
         acceptance = float(state["accepted"]) / steps if steps else 1.0
         record = long_run.record(
-            event, level, x, state["start"], energies, grad, acceptance, self.real,
+            event, level, x, state["start"], energies, grad, acceptance, self.real_at(level),
             low=self.run.data.low, high=self.run.data.high,
         )  # fmt: skip
         state["records"] = np.concatenate([state["records"], [record]])
@@ -248,8 +307,10 @@ class _Chains:
             state["kept_energies"] = np.concatenate([state["kept_energies"], energies[None]])
         state["step"], state["accepted"] = event, np.zeros((), np.float32)
         if plan.is_last_of_level(event):
-            below = self.descend(self.params, plan.level_at(event + 1), parallel.spread(x))
-            state["x_noisy"], state["x"] = x, parallel.whole(below)
+            below = plan.level_at(event + 1)
+            state["x"], state["x_noisy"] = (
+                self._pairs(below) if self.settings.is_anew else (self._below(below, x), x)
+            )
             state["start"] = state["x"]
             for name in [name for name in state if name.startswith("leaf_")]:
                 del state[name]
@@ -283,11 +344,11 @@ class _Chains:
         return {"step_sizes": sizes, "is_stuck": is_stuck}
 
     def _energy(self, densities: Densities, level: Any, x_noisy: jax.Array) -> EnergyFn:
-        """The level's own, or that of x_t given the level above.
+        """The level's own, or that of x_t given x_{t+1}.
 
         MALA and HMC run in reflected coordinates.
         """
-        if self.settings.level == -1:
+        if self.settings.is_conditional:
             assert densities.conditional is not None  # of every model with several levels
             return densities.conditional(level, x_noisy)
         energy_fn = densities.energy(level)
@@ -350,9 +411,16 @@ def _plan(settings: Settings, densities: Densities) -> _Plan:
             "long_run.sampler: expected hmc or mala, or a long_run.step_size, as this method has "
             "no chain of its own; got 'langevin'"
         )
+    if settings.is_anew and not densities.num_conditionals:
+        raise ValueError(
+            "long_run.start: expected data or noise, as this model has no energies of x_t given "
+            "x_{t+1}; got 'pairs'"
+        )
     record_steps = long_run.record_steps
     if settings.level >= 0:
-        shown, kept = long_run.figure_steps(number), long_run.kept_steps(number)
+        shown = long_run.figure_steps(number)
+        # Given x_{t+1} each chain has a density of its own, which R-hat must not compare.
+        kept = [] if settings.is_conditional else long_run.kept_steps(number)
         events = {*record_steps(number), *shown, *kept}
         return _Plan(sorted(events), shown, kept, [settings.level], number, [0])
     if number <= highest:
@@ -360,12 +428,20 @@ def _plan(settings: Settings, densities: Densities) -> _Plan:
             f"long_run.num_steps: expected at least {highest + 1}, one for each level, got {number}"
         )
     levels, each = list(range(highest, -1, -1)), number // (highest + 1)
-    last = each * highest  # where the last level begins
-    shown = [round(number * n / _SHOWN_ROWS) for n in range(_SHOWN_ROWS + 1)]
-    in_last = {last + n for n in record_steps(number - last)}
-    events = {*record_steps(number), *range(each, last, each), *in_last, *shown}
+    begins = [n * each for n in range(highest + 1)]
     tuned = long_run.tuned_places(np.asarray(densities.conditional_std)[levels])
-    # Nothing is kept for R-hat: given x_{t+1}, each chain has a density of its own.
+    if settings.is_anew:
+        ends = [*begins[1:], number]
+        events = {
+            begin + n
+            for begin, end in zip(begins, ends, strict=True)
+            for n in record_steps(end - begin)
+        }
+        shown = ends[:: -max(1, len(ends) // _SHOWN_ROWS)][::-1]
+        return _Plan(sorted(events), shown, [], levels, each, tuned)
+    shown = [round(number * n / _SHOWN_ROWS) for n in range(_SHOWN_ROWS + 1)]
+    in_last = {begins[-1] + n for n in record_steps(number - begins[-1])}
+    events = {*record_steps(number), *begins[1:], *in_last, *shown}
     return _Plan(sorted(events), shown, [], levels, each, tuned)
 
 
@@ -379,28 +455,13 @@ def _as_record(row: np.ndarray) -> long_run.Record:
     return long_run.Record(int(step), int(level), *(float(value) for value in rest))
 
 
-def _lines(
-    settings: Settings,
-    plan: _Plan,
-    found: long_run.Diagnosis,
-    r_hat: dict[str, float],
-    no_frechet: str | None,
-) -> list[str]:
+def _chains(settings: Settings, plan: _Plan) -> str:
+    """What was run, as a phrase."""
     where = f"level {plan.levels[0]}"
     if len(plan.levels) > 1:
         where = f"the levels {plan.levels[0]} to {plan.levels[-1]}, {plan.steps_per_level:,} each"
-    lines = [
+    start = "x_{t+1} of real images and given it" if settings.is_anew else settings.start
+    return (
         f"{settings.num_chains} chains of {settings.num_steps:,} steps of {settings.sampler} from "
-        f"{settings.start}, at {where}: {found.word}",
-        *(f"  {reason}" for reason in found.reasons),
-    ]
-    if np.isfinite(r_hat["energy"]):
-        lines.append(
-            f"  split R-hat of the second half: energy {r_hat['energy']:.3f}, values "
-            f"{r_hat['median_of_values']:.3f} in the median, {r_hat['largest']:.3f} at most"
-        )
-    elif len(plan.levels) > 1:
-        lines.append("  no split R-hat: given its x_{t+1}, each chain has a density of its own")
-    if no_frechet is not None:
-        lines.append(f"  no Frechet distance: {no_frechet}")
-    return lines
+        f"{start}, at {where}"
+    )

@@ -5,7 +5,7 @@ import pytest
 
 from ebm_jax.evaluation.density import long_run
 
-REAL = long_run.Reference(10.0, 2.0, 0.5, 0.1, None, frechet_floor=1.0)
+REAL = long_run.Reference(10.0, 2.0, 0.5, 0.1, None, frechet_floor=1.0, frechet_floor_std=0.1)
 RECORD = long_run.Record(
     step=0, level=0, energy=10.0, energy_std=2.0, grad_norm=1.0, displacement=1.0, acceptance=1.0,
     contrast=0.5, saturated=0.1, frechet=1.0,
@@ -26,7 +26,7 @@ def word(**last):
         ("saturated", 0.1 + 0.19, 0.1 + 0.21, "saturated"),
         ("energy", 10 + 1.9, 10 + 2.1, "drifting"),  # since a tenth, in deviations of 2
         ("energy", 10 - 1.9, 10 - 2.1, "drifting"),
-        ("frechet", 1.9, 2.1, "drifting"),
+        ("frechet", 1.79, 1.81, "drifting"),
         ("energy", 10.0, np.nan, "diverged"),
         ("grad_norm", 1e9, np.inf, "diverged"),
         ("displacement", 1e9, np.inf, "diverged"),
@@ -49,6 +49,7 @@ def test_reasons_name_what_was_measured():
     assert "+5.0% more" in values
     assert "1 model units" in displaced
     assert "from 1 to 1.5" in frechet
+    assert "1 ± 0.1" in frechet
     without = [record._replace(frechet=np.nan) for record in (*records, last)]
     assert len(long_run.diagnose(without, REAL).reasons) == 4
 
@@ -84,7 +85,9 @@ def test_the_reference_is_of_other_images_than_its_floor():
     assert found.energy_std == pytest.approx(np.std(energies, ddof=1))
     assert found.contrast == pytest.approx(np.std(x))
     assert found.fit.num_examples == 40
-    assert found.frechet_floor > 0
+    # Of C = I in d = 4, with v = 1/20 + 1/40: d v of the means, d (d + 1) v / 4 of covariances
+    assert found.frechet_floor == pytest.approx(4 * 0.075 + 4 * 5 * 0.075 / 4, rel=0.3)
+    assert 0.05 < found.frechet_floor_std / found.frechet_floor < 0.8
     few, reason = long_run.reference(x[:22], energies[:22], 20, low=-1, high=1)
     assert few.fit is None
     assert reason is not None

@@ -57,19 +57,11 @@ class _Start(NamedTuple):
         return int(np.prod(self.mean.shape[1:])) * (0.5 * np.log(2 * np.pi) + jnp.log(self.std))
 
 
-def noising_steps(densities: Densities) -> tuple[jax.Array, jax.Array]:
-    """(a, sigma) [num_conditionals] of x_{t+1} = a_t x_t + sigma_t eps between the levels."""
-    used = densities.num_conditionals + 1
-    a_bar, sigma_bar = densities.a_bar[:used], densities.sigma_bar[:used]
-    a = a_bar[1:] / a_bar[:-1]
-    return a, jnp.sqrt(sigma_bar[1:] ** 2 - (a * sigma_bar[:-1]) ** 2)
-
-
 def noising_path(
     rng_key: jax.Array, densities: Densities, x: jax.Array, index: jax.Array
 ) -> jax.Array:
     """x_0 .. x_n [levels, batch, ...] of the noising process from x = x_0 of level 0."""
-    a, sigma = noising_steps(densities)
+    a, sigma = densities.noising_steps()
 
     def up(x: jax.Array, step: tuple[jax.Array, jax.Array, jax.Array]):
         level, a, sigma = step
@@ -130,7 +122,7 @@ def conditional_bounds(
         conditionals. path: [levels, batch, ...]. step_sizes: [levels], see `tune_steps`.
       first_chain: index of the first image. num_temperatures: of each conditional's annealing.
     """
-    a, sigma = noising_steps(densities)
+    a, sigma = densities.noising_steps()
 
     def at_level(level: jax.Array) -> tuple[jax.Array, jax.Array]:
         keys = jax.random.split(jax.random.fold_in(rng_key, level), 4)
@@ -191,7 +183,7 @@ def _ends(densities: Densities, level: jax.Array, path: jax.Array) -> tuple[Ener
     """The energy of x_t given x_{t+1} of the path, or of the top level, and its Gaussian start."""
     top = densities.num_conditionals
     assert densities.conditional is not None
-    a, sigma = (jnp.append(v, 1.0) for v in noising_steps(densities))
+    a, sigma = (jnp.append(v, 1.0) for v in densities.noising_steps())
     is_top = level == top
     x_noisy = path[jnp.minimum(level + 1, top)]
     base = densities.base

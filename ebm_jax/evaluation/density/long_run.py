@@ -20,6 +20,7 @@ NUM_KEPT = 50  # states of the second half of a run that R-hat compares
 NUM_VALUES = 256  # of an image, at equal distances, that R-hat is taken of
 _EDGE = 0.01  # of the range of pixel intensities: as near to an end of it counts as saturated
 _TUNING_STEPS = 50
+_NUM_SPLITS = 20  # of the real images, from which the floor of a Frechet distance is known
 SAMPLERS = ("langevin", "mala", "hmc")
 
 MakeKernel = Callable[[energy.EnergyFn, jax.Array], samplers.Kernel]  # (energy, step size)
@@ -28,7 +29,7 @@ MakeKernel = Callable[[energy.EnergyFn, jax.Array], samplers.Kernel]  # (energy,
 class Record(NamedTuple):
     """Where the chains are after a number of steps; means over chains unless said otherwise.
 
-    energy: of the energy that the chains run on, in nats, and its standard deviation over chains.
+    energy: the level's marginal one, in nats, and its standard deviation over chains.
     grad_norm: nats per model unit. displacement: from where they began at this level, model units.
     acceptance: over the steps since the last record. contrast: standard deviation of all values.
     saturated: share of the values at or beyond the ends of the range. frechet: over pixels to real
@@ -50,7 +51,8 @@ class Record(NamedTuple):
 class Reference(NamedTuple):
     """The same metrics of real images with the level's noise. fit: of them, or None: too few.
 
-    frechet_floor: of as many other real images as there are chains.
+    frechet_floor: of as many real images as there are chains to the others, the mean over random
+    choices of them, and its standard deviation: what a perfect model's chains would have.
     """
 
     energy: float
@@ -59,6 +61,7 @@ class Reference(NamedTuple):
     saturated: float
     fit: frechet.GaussianFit | None
     frechet_floor: float
+    frechet_floor_std: float
 
 
 class Diagnosis(NamedTuple):
@@ -181,14 +184,16 @@ def reference(
 ) -> tuple[Reference, str | None]:
     """Metrics of real images x [n, ...] at the level, and why there is no Frechet distance.
 
-    The first num_chains of them give the floor, the others the fit.
+    The fit is of all but the first num_chains, from which chains may start.
     """
-    fit, floor, reason = None, float("nan"), None
+    fit, floors = None, np.full(2, np.nan)
     num_values = int(np.prod(x.shape[1:]))
     reason = frechet.why_undefined(min(num_chains, len(x) - num_chains), num_values)
     if reason is None:
         fit = frechet.fit_gaussian(x[num_chains:])
-        floor = frechet.frechet_distance(frechet.fit_gaussian(x[:num_chains]), fit)
+        rng = np.random.default_rng(0)
+        shuffled = (x[rng.permutation(len(x))] for _ in range(_NUM_SPLITS))
+        floors = np.array([_frechet_of_split(images, num_chains) for images in shuffled])
     energies = np.asarray(energies, np.float64)
     metrics = Reference(
         float(energies.mean()),
@@ -196,9 +201,17 @@ def reference(
         float(np.std(x)),
         saturated_share(x, low, high),
         fit,
-        floor,
+        float(np.mean(floors)),
+        float(np.std(floors, ddof=1)),
     )
     return metrics, reason
+
+
+def _frechet_of_split(x: np.ndarray, first: int) -> float:
+    """Frechet distance of the first images to the others."""
+    return frechet.frechet_distance(
+        frechet.fit_gaussian(x[:first]), frechet.fit_gaussian(x[first:])
+    )
 
 
 def record(
@@ -257,9 +270,9 @@ def diagnose(records: Sequence[Record], real: Reference) -> Diagnosis:
     'diverged': values or energies are not finite. 'saturated': the values' standard deviation is
     over 1.25 times that of real images, or the share of them at the ends of the range is over .2
     larger. 'drifting': since a tenth of the run the mean energy moved by more than one standard
-    deviation over chains, or the Frechet distance doubled and exceeds twice its floor, or ended
-    over four times its floor, or the mean energy is over 3 standard deviations away from that of
-    real images, or the values' standard deviation is below .75 of theirs. Else 'stable'.
+    deviation over chains, or the Frechet distance ended over 1.5 times the floor of real images and
+    three of its standard deviations, or the mean energy is over 3 standard deviations away from
+    that of real images, or the values' standard deviation is below .75 of theirs. Else 'stable'.
     """
     last = records[-1]
     here = [r for r in records if r.level == last.level]
@@ -281,16 +294,15 @@ def diagnose(records: Sequence[Record], real: Reference) -> Diagnosis:
         f"{more:+.1%} more of them lie at the ends of the range",
         f"chains are {last.displacement:.3g} model units from where they began",
     ]
-    far = False
+    is_far = False
     if np.isfinite(last.frechet) and np.isfinite(tenth.frechet):
-        far = last.frechet > 2 * max(tenth.frechet, real.frechet_floor)
-        far |= last.frechet > 4 * real.frechet_floor
+        is_far = last.frechet > 1.5 * real.frechet_floor + 3 * real.frechet_floor_std
         reasons.append(
             f"the Frechet distance over pixels went from {tenth.frechet:.4g} to {last.frechet:.4g};"
-            f" of as many real images it is {real.frechet_floor:.4g}"
+            f" of as many real images it is {real.frechet_floor:.4g} ± {real.frechet_floor_std:.2g}"
         )
     if contrast > 1.25 or more > 0.2:
         return Diagnosis("saturated", reasons)
-    if abs(moved) > 1 or far or abs(away) > 3 or contrast < 0.75:
+    if abs(moved) > 1 or is_far or abs(away) > 3 or contrast < 0.75:
         return Diagnosis("drifting", reasons)
     return Diagnosis("stable", reasons)
