@@ -67,15 +67,24 @@ class Model:
     def energy_fn(self, level: int = 0) -> EnergyFn:
         """x [n, ...] in model units -> energies [n] in nats, of a level's density of noisy data.
 
+        In float32 with products at highest precision, whatever it was trained in: as the modes
+        measure energies, whose differences decide on large ones.
+
         Raises:
           ValueError: for a level that there is not.
         """
-        densities = self.method.densities(self.params)
+        densities = self.trained.run.in_float32().method.densities(self.params)
         if not 0 <= level < densities.num_levels:
             raise ValueError(
                 f"level: expected a whole number from 0 to {densities.num_levels - 1}, got {level}"
             )
-        return densities.energy(jnp.asarray(level))
+        of_level = densities.energy(jnp.asarray(level))
+
+        def energy_fn(x: jax.Array) -> jax.Array:
+            with jax.default_matmul_precision("highest"):
+                return of_level(x)
+
+        return energy_fn
 
     def to_pixels(self, x: Any) -> np.ndarray:
         """Images in model units as uint8 [n, height, width, channels]."""

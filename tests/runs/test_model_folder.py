@@ -109,6 +109,34 @@ def test_what_methods_take_of_the_data_goes_with_it(config, tmp_path):
                 getattr(model.method, name),
             )
     assert jax.tree.structure(model.params) == jax.tree.structure(trained.params)
+    x = jax.random.uniform(jax.random.key(0), (2, *run.dataset.example_shape))
+    of_both = [one.method.densities(trained.params) for one in (run, model.trained.run)]
+    if hasattr(run.method, "data_moments"):
+        of_run, of_model = (densities.energy(np.int32(0))(x) for densities in of_both)
+    else:  # of examples given labels
+        label = np.full((2, 1), 0.7, np.float32)
+        of_run, of_model = (d.class_energy(np.int32(0), label)(x) for d in of_both)
+    np.testing.assert_array_equal(of_model, of_run)
+
+
+def test_energies_are_exact_whatever_it_was_trained_in(tmp_path):
+    """Of a run in bfloat16: those of float32, with every product at highest precision."""
+    config = digits.get_config()
+    config.network.width = 4
+    config.compute.dtype = "bfloat16"
+    run = build.build(config)
+    trained = TrainedRun(run, 3, build.init_state(run).params, 0.9)
+    for name, content in model_folder.contents(trained).items():
+        (tmp_path / name).write_bytes(content)
+    x = jax.random.uniform(jax.random.key(0), (2, *run.dataset.example_shape))
+    energy_fn = models.load(tmp_path).energy_fn()
+    exact = run.in_float32().method.densities(trained.params).energy(np.int32(0))
+    np.testing.assert_allclose(energy_fn(x), exact(x), rtol=1e-5)
+    program = jax.jit(energy_fn).lower(x).as_text()
+    products = [line for line in program.splitlines() if "dot_general" in line]
+    products += [line for line in program.splitlines() if "stablehlo.convolution" in line]
+    assert products
+    assert all("HIGHEST" in line and "bf16" not in line for line in products)
 
 
 def test_a_card_quotes_this_checkpoint_and_this_sampler_alone(tmp_path):
