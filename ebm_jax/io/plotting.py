@@ -256,6 +256,36 @@ def curves_picture(panels: Sequence[Curves], *, columns: int = 2) -> np.ndarray:
     return _rendered(figure)
 
 
+def shares_picture(
+    panels: Mapping[str, np.ndarray],
+    *,
+    x_label: str,
+    y_label: str,
+    first: int = 1,
+    columns: int = 3,
+) -> np.ndarray:
+    """Tables of shares as colors with their values, in percent, uint8 [height, width, 3].
+
+    Args:
+      panels: by title, [rows, columns] of values from 0 to 1; row 0 is above.
+      x_label: of the columns. first: the number of the first row and column. columns: of panels.
+    """
+    figure, axes = _panels(len(panels), columns, (4.4, 4.0))
+    for axis, (title, shares) in zip(axes, panels.items(), strict=True):
+        shares = np.asarray(shares)
+        axis.imshow(shares, vmin=0.0, vmax=1.0, cmap="Blues")
+        for (row, column), share in np.ndenumerate(shares):
+            color = "white" if share > 0.6 else "black"
+            text = f"{100 * share:.0f}"
+            axis.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
+        axis.set_xticks(np.arange(shares.shape[1]), first + np.arange(shares.shape[1]))
+        axis.set_yticks(np.arange(shares.shape[0]), first + np.arange(shares.shape[0]))
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel(x_label)
+        axis.set_ylabel(y_label)
+    return _rendered(figure)
+
+
 def histograms_picture(
     panels: Mapping[str, Mapping[str, Sequence[float] | np.ndarray]],
 ) -> np.ndarray:
