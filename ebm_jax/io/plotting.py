@@ -18,6 +18,7 @@ from ebm_jax.io.files import write_atomically
 _MIN_TILE = 48  # pixels; a digit of 8 x 8 is then legible
 _BACKGROUND = 255
 _MARGIN = 16  # pixels around labelled grids
+_MOST_INSIDE = 6  # names of curves in a panel
 
 
 def image_grid(
@@ -252,7 +253,10 @@ def curves_picture(panels: Sequence[Curves], *, columns: int = 2) -> np.ndarray:
         if panel.log_x:
             axis.set_xscale("log")
         axis.set_title(panel.title, fontsize=10)
-        _label(axis, panel.x_label, panel.y_label, legend=len(panel.lines) > 1)
+        is_crowded = len(panel.lines) > _MOST_INSIDE
+        _label(axis, panel.x_label, panel.y_label, legend=len(panel.lines) > 1 and not is_crowded)
+        if is_crowded:  # beside the curves, which it would hide
+            axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
     return _rendered(figure)
 
 
