@@ -18,6 +18,7 @@ from ebm_jax.io.files import write_atomically
 _MIN_TILE = 48  # pixels; a digit of 8 x 8 is then legible
 _BACKGROUND = 255
 _MARGIN = 16  # pixels around labelled grids
+_MOST_INSIDE = 6  # names of curves in a panel
 
 
 def image_grid(
@@ -252,7 +253,40 @@ def curves_picture(panels: Sequence[Curves], *, columns: int = 2) -> np.ndarray:
         if panel.log_x:
             axis.set_xscale("log")
         axis.set_title(panel.title, fontsize=10)
-        _label(axis, panel.x_label, panel.y_label, legend=len(panel.lines) > 1)
+        is_crowded = len(panel.lines) > _MOST_INSIDE
+        _label(axis, panel.x_label, panel.y_label, legend=len(panel.lines) > 1 and not is_crowded)
+        if is_crowded:  # beside the curves, which it would hide
+            axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
+    return _rendered(figure)
+
+
+def shares_picture(
+    panels: Mapping[str, np.ndarray],
+    *,
+    x_label: str,
+    y_label: str,
+    first: int = 1,
+    columns: int = 3,
+) -> np.ndarray:
+    """Tables of shares as colors with their values, in percent, uint8 [height, width, 3].
+
+    Args:
+      panels: by title, [rows, columns] of values from 0 to 1; row 0 is above.
+      x_label: of the columns. first: the number of the first row and column. columns: of panels.
+    """
+    figure, axes = _panels(len(panels), columns, (4.4, 4.0))
+    for axis, (title, shares) in zip(axes, panels.items(), strict=True):
+        shares = np.asarray(shares)
+        axis.imshow(shares, vmin=0.0, vmax=1.0, cmap="Blues")
+        for (row, column), share in np.ndenumerate(shares):
+            color = "white" if share > 0.6 else "black"
+            text = f"{100 * share:.0f}"
+            axis.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
+        axis.set_xticks(np.arange(shares.shape[1]), first + np.arange(shares.shape[1]))
+        axis.set_yticks(np.arange(shares.shape[0]), first + np.arange(shares.shape[0]))
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel(x_label)
+        axis.set_ylabel(y_label)
     return _rendered(figure)
 
 

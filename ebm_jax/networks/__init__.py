@@ -12,6 +12,7 @@ from ebm_jax.networks.ensemble import Ensemble
 from ebm_jax.networks.flat_images import FlatImages
 from ebm_jax.networks.function import FunctionNetwork
 from ebm_jax.networks.igebm import IgebmConvNet, IgebmResNet
+from ebm_jax.networks.igebm_mlp import IgebmMLP
 from ebm_jax.networks.level_constants import LevelConstants
 from ebm_jax.networks.mdsm import MdsmResNet
 from ebm_jax.networks.mlp import EnergyMLP
@@ -23,6 +24,7 @@ __all__ = [
     "FlatImages",
     "FunctionNetwork",
     "IgebmConvNet",
+    "IgebmMLP",
     "IgebmResNet",
     "LevelConstants",
     "MdsmResNet",

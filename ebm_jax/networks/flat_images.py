@@ -25,6 +25,16 @@ class FlatImages(nn.Module):
         return self.image_shape
 
     @property
+    def num_classes(self) -> int | None:
+        """Of the network; None: unconditional."""
+        return getattr(self.base, "num_classes", None)
+
+    @property
+    def label_size(self) -> int:
+        """Values of a label of the network; 0: classes, or none."""
+        return getattr(self.base, "label_size", 0)
+
+    @property
     def spectral_norm_mode(self) -> Callable[[tuple[str, ...]], str | None] | None:
         """That of the network; None where it has none."""
         mode = getattr(self.base, "spectral_norm_mode", None)

@@ -8,6 +8,7 @@ from flax import linen as nn
 
 from ebm_jax.networks.flat_images import FlatImages
 from ebm_jax.networks.igebm import IgebmConvNet, IgebmResNet
+from ebm_jax.networks.igebm_mlp import IgebmMLP
 from ebm_jax.networks.mdsm import MdsmResNet
 from ebm_jax.networks.mlp import EnergyMLP
 from ebm_jax.networks.recovery_resnet import RecoveryResNet
@@ -17,6 +18,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "recovery_resnet": RecoveryResNet,
     "igebm_resnet": IgebmResNet,
     "igebm_conv": IgebmConvNet,
+    "igebm_mlp": IgebmMLP,
     "mdsm_resnet": MdsmResNet,
     "mlp": EnergyMLP,
 }

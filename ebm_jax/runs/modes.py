@@ -56,7 +56,8 @@ def run_task(
         with ResumableWork(folder / "partial", depends_on) as work:
             with one_line():
                 result = task.run(trained, settings, work)
-                write_result(result, trained, mode, plain(config[mode]), folder)
+                measured_on = trained.provenance(result.num_examples)
+                write_result(result, measured_on, mode, plain(config[mode]), folder)
     return 0
 
 

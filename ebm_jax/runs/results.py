@@ -10,7 +10,6 @@ import jax
 import numpy as np
 
 from ebm_jax.io import files, plotting
-from ebm_jax.runs.trained import TrainedRun
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,18 +35,21 @@ class Result:
 
 def write_result(
     result: Result,
-    trained: TrainedRun,
+    measured_on: Mapping[str, object],
     mode: str,
     settings: Mapping[str, Any],
     folder: pathlib.Path,
 ) -> None:
-    """Writes a result to `folder` and prints its summary, on process 0."""
+    """Writes a result to `folder` and prints its summary, on process 0.
+
+    measured_on: see `TrainedRun.provenance`. settings: the section of the mode.
+    """
     if jax.process_index() != 0:
         return
     name = result.file_name or mode
     described = {
         "mode": mode,
-        "measured_on": trained.provenance(result.num_examples),
+        "measured_on": dict(measured_on),
         "settings": dict(settings),
         "summary": list(result.summary),
     }

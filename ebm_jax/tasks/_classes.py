@@ -1,5 +1,6 @@
 """What the modes that classify share: energies of classes, and the softmax network beside them."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -7,19 +8,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ebm_jax import data, parallel
+from ebm_jax import data
 from ebm_jax.evaluation.robustness.softmax import SoftmaxClassifier, softmax_classifier
 from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.runs import build
 from ebm_jax.runs.trained import TrainedRun
+from ebm_jax.tasks import _updates
 from ebm_jax.training import device_state
-from ebm_jax.training.divergence import check
-from ebm_jax.training.state import TrainState, init_train_state
+from ebm_jax.training.state import init_train_state
 from ebm_jax.training.train_step import make_train_step
 
 ENERGIES, SOFTMAX = "energies", "softmax network"
 BASELINES = ("same", "plain", "none")
-_CHUNK = 50  # updates between two looks at the metrics
 
 # Of the fields of both modes' Settings.
 BASELINE = (
@@ -98,25 +98,7 @@ def train_softmax(
             "config": {name: config.to_dict()[name] for name in sections},
         },
     )
-    leaves, tree = jax.tree.flatten(state)
     work.begin(SOFTMAX, num_steps)
-    if (saved := kept.load("state")) is not None:
-        found = [saved[f"leaf_{i}"] for i in range(len(leaves))]
-        state = jax.tree.unflatten(tree, found)
-        work.skip(int(state.step))
-    state = _trained(trained, kept, classifier, optimizer, state, num_steps)
-    return classifier, state.ema_params
-
-
-def _trained(
-    trained: TrainedRun,
-    kept: ResumableWork,
-    classifier: SoftmaxClassifier,
-    optimizer: Any,
-    state: TrainState,
-    num_steps: int,
-) -> TrainState:
-    run, training = trained.run, trained.run.config.training
     step_fn = device_state.pmap_train_step(
         make_train_step(
             classifier,  # pyright: ignore[reportArgumentType]  # init and loss are what it takes
@@ -126,33 +108,22 @@ def _trained(
             preprocess=run.preprocess(),
         )
     )
-    on_devices = device_state.to_devices(state)
-    for first in range(int(state.step), num_steps, _CHUNK):
-        stop, metrics = min(first + _CHUNK, num_steps), {}
-        for step in range(first, stop):
-            batch = data.local_batch(
-                run.dataset,
-                step,
-                seed=run.general.seed,
-                global_batch_size=training.batch_size,
-                process_index=jax.process_index(),
-                process_count=jax.process_count(),
-                local_devices=jax.local_device_count(),
-            )
-            on_devices, metrics = step_fn(on_devices, batch)
-            jax.block_until_ready(metrics)  # on CPU two steps in flight can starve each other
-        values = jax.device_get(parallel.first_replica(metrics))
-        if (wrong := check(values)) is not None:
-            raise ValueError(f"the softmax network diverged at step {stop}: {wrong}")
-        state = device_state.to_host(on_devices)
-        kept.save_state("state", _numbered(state))
-        kept.advance(stop - first, {name: float(values[name]) for name in ("loss", "accuracy")})
-    kept.save("state", _numbered(state))
-    return state
-
-
-def _numbered(state: TrainState) -> dict[str, np.ndarray]:
-    return {f"leaf_{i}": leaf for i, leaf in enumerate(jax.tree.leaves(state))}
+    batch = functools.partial(
+        _updates.local_batch,
+        run.dataset,
+        seed=run.general.seed,
+        batch_size=training.batch_size,
+    )
+    state = _updates.train(
+        kept,
+        step_fn,
+        batch,
+        _updates.load_state(kept, state),
+        num_steps,
+        what="the softmax network",
+        shown=("loss", "accuracy"),
+    )
+    return classifier, state.ema_params
 
 
 def num_parameters(params: Any) -> int:

@@ -173,3 +173,31 @@ def test_importing_brings_in_neither_matplotlib_nor_pillow():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "[]"
+
+
+def test_shares_are_the_darker_the_larger_and_written_in_percent():
+    """White where nothing is; two rows of one column each, one above the other."""
+    picture = plotting.shares_picture(
+        {"one": np.array([[0.0], [1.0]])}, x_label="on", y_label="after", first=3
+    )
+    gray = picture.astype(float).mean(-1)
+    is_dark = (picture[..., 2] < 130) & (picture[..., 2] > picture[..., 0] + 40)  # dark blue
+    rows = np.flatnonzero(is_dark.mean(1) > 0.05)
+    assert len(rows) > 0.25 * len(gray)
+    assert np.ptp(rows) == len(rows) - 1  # one block, below the white one
+    assert rows[0] > 0.4 * len(gray)
+    other = plotting.shares_picture(
+        {"one": np.array([[0.0], [1.0]])}, x_label="on", y_label="after"
+    )
+    assert (other != picture).any()  # the numbers of the rows
+
+
+def test_names_of_many_curves_stand_beside_them():
+    def width_of_axes(number):
+        lines = {f"curve {i}": [0.0, i] for i in range(number)}
+        picture = plotting.curves_picture([plotting.Curves("", [0, 1], lines)])
+        is_frame = (picture[..., :3] < 60).all(-1)
+        columns = np.flatnonzero(is_frame.mean(0) > 0.5)
+        return columns[-1] - columns[0]
+
+    assert width_of_axes(7) < 0.9 * width_of_axes(6)

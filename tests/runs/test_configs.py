@@ -24,6 +24,7 @@ SHAPES = {
     "lsun_church": ((64, 64, 3), 1),
     "lsun_bedroom": ((64, 64, 3), 1),
     "mnist": ((32, 32, 1), 10),
+    "mnist5k": ((28, 28, 1), 10),
     "fashion_mnist": ((32, 32, 1), 10),
     "digits": ((8, 8, 1), 10),
     "folder": ((64, 64, 3), 1),

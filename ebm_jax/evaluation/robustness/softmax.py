@@ -12,6 +12,7 @@ from ebm_jax import networks
 from ebm_jax.methods import base
 from ebm_jax.methods.base import MethodState, Params
 from ebm_jax.networks.ensemble import Ensemble
+from ebm_jax.networks.flat_images import FlatImages
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,12 +44,18 @@ class SoftmaxClassifier:
         batch: Mapping[str, jax.Array],
         rng_key: jax.Array,
     ) -> tuple[jax.Array, tuple[MethodState, dict[str, Any]]]:
-        """Mean of -log p(label | x); 'accuracy' on the batch."""
+        """Mean of -log p(label | x); 'accuracy' on the batch.
+
+        batch: 'is_candidate', bool [batch, classes], where it is there: classes that an example may
+        have, among which alone the softmax is; the logits of the others have no gradient.
+        """
         del rng_key
         state: Any = ()
         if self.has_norm:
             params, state = networks.normalize_params(self.network, params, method_state.shared)
         logits = self._apply(params, batch["image"])
+        if "is_candidate" in batch:
+            logits = jnp.where(batch["is_candidate"], logits, -jnp.inf)
         chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), batch["label"][:, None], 1)[:, 0]
         is_right = jnp.argmax(logits, 1) == batch["label"]
         metrics = {"accuracy": base.mean_over_batch(is_right.astype(jnp.float32))}
@@ -71,13 +78,18 @@ def softmax_classifier(network: nn.Module, *, has_norm: bool) -> SoftmaxClassifi
     Raises:
       ValueError: for a network that has no such head.
     """
+    return SoftmaxClassifier(_with_logits(network), has_norm)
+
+
+def _with_logits(network: nn.Module) -> nn.Module:
     if isinstance(network, Ensemble):
-        network = network.base
+        return _with_logits(network.base)
+    if isinstance(network, FlatImages):
+        return network.clone(base=_with_logits(network.base))
     if "num_outputs" not in network.__dataclass_fields__:
         raise ValueError(
             f"baseline: expected 'none', as {type(network).__name__} has no head for classes "
             "(num_outputs)"
         )
     num_classes = getattr(network, "num_classes", None)
-    plain = network.clone(num_classes=None, num_outputs=num_classes)
-    return SoftmaxClassifier(plain, has_norm)
+    return network.clone(num_classes=None, num_outputs=num_classes)

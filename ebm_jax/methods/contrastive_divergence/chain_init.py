@@ -1,5 +1,6 @@
 """Initialization of MCMC chains for contrastive divergence, and what is kept for the next step."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -22,15 +23,24 @@ class ChainInit(NamedTuple):
 
     The leaves of memory have a leading axis that is split over the devices.
 
-    init: (x_pos [batch, ...]) -> memory of a global batch.
-    start: (rng_key, memory, x_pos, index [batch]) -> (x like x_pos, origin): origin maps 'buffer',
-        'chain', 'data', 'noise' to whether a chain started there, bool [batch].
-    update: (memory, x_neg) -> memory, x_neg [batch, ...] the ends of the chains.
+    init: (x_pos [batch, ...], label) -> memory of a global batch.
+    start: (rng_key, memory, x_pos, label, index [batch]) -> (x like x_pos, label of the chains,
+        origin): origin maps 'buffer', 'chain', 'data', 'noise' to whether a chain started there,
+        bool [batch].
+    update: (memory, x_neg, label) -> memory, x_neg [batch, ...] the ends of the chains.
+    A label is of the examples, or of the chains, [batch, ...]; None: unconditional.
     """
 
-    init: Callable[[jax.Array], Any]
-    start: Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
-    update: Callable[[Any, jax.Array], Any]
+    init: Callable[[jax.Array, jax.Array | None], Any]
+    start: Callable[..., tuple[jax.Array, jax.Array | None, dict[str, jax.Array]]]
+    update: Callable[[Any, jax.Array, jax.Array | None], Any]
+
+
+class LabeledBuffer(NamedTuple):
+    """Ends of chains, and their labels: two buffers that are written and drawn from alike."""
+
+    x: samplers.ReplayState
+    label: samplers.ReplayState
 
 
 class PersistentChains(NamedTuple):
@@ -64,9 +74,12 @@ def box_noise(kind: str, shape: tuple[int, ...], low: float, high: float) -> Noi
 
 def from_replay_buffer(
     noise: Noise, *, capacity: int, batch_size: int, num_shards: int, low: float, high: float,
-    storage: str, replay_probability: float,
+    storage: str, replay_probability: float, has_labels: bool = False,
 ) -> ChainInit:  # fmt: skip
     """Starts from the ends of earlier chains, from the third step on; see `samplers.replay_buffer`.
+
+    A chain has the label of the example that it stands beside, or with labels in the buffer that of
+    the chain which it goes on from.
 
     Args:
       noise: of the chains that start afresh. capacity, batch_size: of all devices together; what
@@ -84,9 +97,9 @@ def from_replay_buffer(
         raise ValueError(
             f"method.buffer_size: expected at least the batch, {batch_size}, got {capacity}"
         )
-    buffer = samplers.replay_buffer(
+    make_buffer = functools.partial(
+        samplers.replay_buffer,
         capacity,
-        storage=storage,
         low=low,
         high=high,
         replay_probability=replay_probability,
@@ -94,31 +107,45 @@ def from_replay_buffer(
         min_size=min(2 * batch_size, capacity),
         num_shards=num_shards,
     )
+    buffer, labels = make_buffer(storage=storage), make_buffer(storage="float")
 
-    def start(rng_key, memory, x_pos, index):
+    def init(x_pos, label):
+        entries = buffer.init(x_pos)
+        return LabeledBuffer(entries, labels.init(label)) if has_labels else entries
+
+    def start(rng_key, memory, x_pos, label, index):
         del x_pos
         noise_key, draw_key = jax.random.split(rng_key)
         fresh = noise(noise_key, index)
-        x, is_replayed = buffer.draw(draw_key, memory, fresh, first_chain=index[0])
-        return x, {"buffer": is_replayed, "noise": ~is_replayed}
+        entries = memory.x if has_labels else memory
+        x, is_replayed = buffer.draw(draw_key, entries, fresh, first_chain=index[0])
+        if has_labels:  # by the same key: which entries are drawn depends on nothing else
+            label, _ = labels.draw(draw_key, memory.label, label, first_chain=index[0])
+        return x, label, {"buffer": is_replayed, "noise": ~is_replayed}
 
-    return ChainInit(buffer.init, start, buffer.push)
+    def update(memory, x_neg, label):
+        if not has_labels:
+            return buffer.push(memory, x_neg)
+        return LabeledBuffer(buffer.push(memory.x, x_neg), labels.push(memory.label, label))
+
+    return ChainInit(init, start, update)
 
 
 def from_last_step(noise: Noise) -> ChainInit:
     """Starts where the chains of the step before ended (Tieleman 2008)."""
 
-    def start(rng_key, memory, x_pos, index):
+    def start(rng_key, memory, x_pos, label, index):
         del x_pos
         is_started = memory.is_started
         x = jnp.where(per_example(is_started, memory.x), memory.x, noise(rng_key, index))
-        return x, {"chain": is_started, "noise": ~is_started}
+        return x, label, {"chain": is_started, "noise": ~is_started}
 
-    def init(x_pos):
+    def init(x_pos, label):
+        del label
         return PersistentChains(jnp.zeros_like(x_pos), jnp.zeros(x_pos.shape[0], bool))
 
-    def update(memory, x_neg):
-        del memory
+    def update(memory, x_neg, label):
+        del memory, label
         return PersistentChains(x_neg, jnp.ones(x_neg.shape[0], bool))
 
     return ChainInit(init, start, update)
@@ -135,11 +162,11 @@ def from_noise(noise: Noise) -> ChainInit:
 
 
 def _without_memory(name: str, make: Callable[..., jax.Array]) -> ChainInit:
-    def start(rng_key, memory, x_pos, index):
+    def start(rng_key, memory, x_pos, label, index):
         del memory
-        return make(rng_key, x_pos, index), {name: jnp.ones(index.shape, bool)}
+        return make(rng_key, x_pos, index), label, {name: jnp.ones(index.shape, bool)}
 
-    return ChainInit(lambda x_pos: (), start, lambda memory, x_neg: memory)
+    return ChainInit(lambda x_pos, label: (), start, lambda memory, x_neg, label: memory)
 
 
 def blended_noise(

@@ -45,8 +45,8 @@ class ContrastiveDivergence:
     """Contrastive divergence with IGEBM's chains (Du & Mordatch 2019); see the package.
 
     In conditional training a chain has the label of the example that it stands beside, whatever it
-    started from (*quirk* of the published code: its buffer holds no labels). Samples of a
-    conditional network are of all classes in turn.
+    started from (*quirk* of the published code: its buffer holds no labels), unless the buffer has
+    labels. Samples of a conditional network are of all classes in turn.
 
     Metrics: 'energy_pos', and by the start of the chains, with 'buffer', 'chain' (persistent),
     'data' or 'noise' for S: 'energy_neg_from_S', 'displacement_from_S' (L2 distance between the
@@ -59,7 +59,8 @@ class ContrastiveDivergence:
 
     Raises:
       ValueError: for a value that a setting cannot have, an empty box, two bounds on the gradient,
-        dropout in a network without; by init, for data outside the box, missing labels, classes
+        dropout in a network without, labels in a buffer that there is not, or of a network without;
+        by init, for data outside the box, missing labels, classes
         out of range, and a buffer that is too small.
     """
 
@@ -91,6 +92,9 @@ class ContrastiveDivergence:
         "uint8", "or float, or igebm_uint8, which darkens as the published one does",
         one_of=("float", "uint8", "igebm_uint8"),
     )  # fmt: skip
+    buffer_has_labels: bool = setting(
+        False, "entries keep their chain's label, under which chains go on from them"
+    )
     replay_probability: float = setting(
         0.95, "share of the chains that start from the buffer", at_least=0, at_most=1
     )
@@ -127,6 +131,14 @@ class ContrastiveDivergence:
                 f"method.dropout: expected False, as {type(self.network).__name__} has no dropout"
             )
 
+        if self.buffer_has_labels and not (
+            self.is_conditional and self.chain_init == "replay_buffer"
+        ):
+            lacking = "labels" if self.chain_init == "replay_buffer" else "replay buffer"
+            raise ValueError(
+                f"method.buffer_has_labels: expected False, as this model has no {lacking}"
+            )
+
     @property
     def num_classes(self) -> int | None:
         """Of the network; None: unconditional, or labels are vectors."""
@@ -150,7 +162,7 @@ class ContrastiveDivergence:
         condition = None if label is None else jnp.zeros_like(label[:1])
         params = self.network.init(params_key, x[:1], condition)["params"]
         power_state = networks.init_power_state(state_key, self.network, params)
-        return params, MethodState(power_state, self._chain_init(x.shape[0]).init(x))
+        return params, MethodState(power_state, self._chain_init(x.shape[0]).init(x, label))
 
     def loss(
         self,
@@ -168,18 +180,20 @@ class ContrastiveDivergence:
         constant = jax.lax.stop_gradient(normalized)
         memory = method_state.sharded
         chain_starts = self._chain_init(self._global_batch_size(memory, x_pos.shape[0]))
-        x, origin = chain_starts.start(start_key, memory, x_pos, index)
+        x, label_neg, origin = chain_starts.start(start_key, memory, x_pos, label, index)
         chain_params = normalized if self.form == "cd_with_kl" else constant
         end, info = samplers.run_chain(
             chain_key,
-            self._training_kernel(chain_params, label),
+            self._training_kernel(chain_params, label_neg),
             x,
             self.num_steps,
             first_chain=index[0],
         )
         x_neg = jax.lax.stop_gradient(end.x)
 
-        energy_pos, energy_neg = self._energies(normalized, label, x_pos, x_neg, mask_key, index)
+        energy_pos, energy_neg = self._energies(
+            normalized, (label, label_neg), x_pos, x_neg, mask_key, index
+        )
         likelihood = likelihood_loss(
             energy_pos, energy_neg, form=self.form, temperature=self.temperature
         )
@@ -187,7 +201,7 @@ class ContrastiveDivergence:
         total = self.likelihood_weight * likelihood + self.energy_l2 * penalty
         if self.form == "cd_with_kl":  # x_neg differentiated through the chain
             masks = self._masks(kl_key, index)
-            fixed = networks.bind(self.network, constant, label, **masks)
+            fixed = networks.bind(self.network, constant, label_neg, **masks)
             total = total + jnp.mean(fixed(end.x))
 
         metrics = {
@@ -201,7 +215,7 @@ class ContrastiveDivergence:
         ):
             for place, is_there in origin.items():
                 metrics[f"{name}_from_{place}"] = base.mean_where(values, is_there)
-        new_state = MethodState(power_state, chain_starts.update(memory, x_neg))
+        new_state = MethodState(power_state, chain_starts.update(memory, x_neg, label_neg))
         return total, (new_state, jax.lax.stop_gradient(metrics))
 
     def sample(
@@ -318,13 +332,15 @@ class ContrastiveDivergence:
             high=self.high,
             storage=self.buffer_storage,
             replay_probability=self.replay_probability,
+            has_labels=self.buffer_has_labels,
         )
 
     def _global_batch_size(self, memory: Any, batch_size: int) -> int:
         """Examples on all devices, from those here and from the share of the rings that is here."""
-        if not isinstance(memory, samplers.ReplayState):
+        buffer = memory.x if isinstance(memory, starting.LabeledBuffer) else memory
+        if not isinstance(buffer, samplers.ReplayState):
             return batch_size
-        return batch_size * self.buffer_shards // memory.storage.shape[0]
+        return batch_size * self.buffer_shards // buffer.storage.shape[0]
 
     def _kernel(self, energy_fn: EnergyFn) -> samplers.Kernel:
         if self.make_kernel is not None:
@@ -381,16 +397,16 @@ class ContrastiveDivergence:
     def _energies(
         self,
         params: Params,
-        label: jax.Array | None,
+        labels: tuple[jax.Array | None, jax.Array | None],
         x_pos: jax.Array,
         x_neg: jax.Array,
         rng_key: jax.Array,
         index: jax.Array,
     ) -> tuple[jax.Array, jax.Array]:
-        """E+ and E- [batch] in one evaluation."""
+        """E+ and E- [batch] in one evaluation, x_pos and x_neg each under its labels."""
         halves = [self._masks(key, index) for key in jax.random.split(rng_key)]
         masks = jax.tree.map(lambda *half: jnp.concatenate(half), *halves)
-        both = None if label is None else jnp.concatenate([label, label])
+        both = None if labels[0] is None else jnp.concatenate(labels)
         energy_fn = networks.bind(self.network, params, both, **masks)
         energy_pos, energy_neg = jnp.split(energy_fn(jnp.concatenate([x_pos, x_neg])), 2)
         return energy_pos, energy_neg

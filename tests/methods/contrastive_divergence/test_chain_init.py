@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from reference_files import jit_once
-from toy_networks import Quadratic
+from toy_networks import PerClass, Quadratic
 
 from ebm_jax import samplers
 from ebm_jax.methods import ContrastiveDivergence
@@ -100,14 +100,74 @@ def test_buffers_that_do_not_fit_the_batch_are_refused():
         quadratic(buffer_shards=4).init(KEY, batch)
 
 
+def labeled(**settings):
+    """The same on E = (x - y)^2 / 2 of classes 0, 1, 2, with labels in the buffer."""
+    still = functools.partial(samplers.langevin, step_size=1e-12, temperature=0.0)
+    usual = {"energy_l2": 0.0, "buffer_storage": "float", "buffer_shards": 1}
+    return ContrastiveDivergence(
+        PerClass(),
+        **{"make_kernel": still, "num_steps": 1, "buffer_has_labels": True} | usual | settings,
+    )
+
+
+def test_chains_go_on_under_the_labels_of_the_buffer():
+    """Examples of class 2 follow on those of class 1: replayed chains are of class 1 still."""
+    method, params = labeled(buffer_size=512, replay_probability=0.75), {"offset": jnp.zeros(())}
+    loss = jit_once(method.loss)
+    state = first_memory(method, {"image": jnp.full((256, 1), 0.5), "label": jnp.ones(256, int)})
+    for step, y in enumerate((1, 1, 2)):
+        batch = {"image": jnp.full((256, 1), 0.5), "label": jnp.full(256, y)}
+        before = state.sharded
+        _, (state, metrics) = loss(params, state, batch, jax.random.fold_in(KEY, step))
+    x, label = (np.asarray(b.storage)[0, :256] for b in state.sharded)  # where the third wrote
+    replayed = np.isin(x[:, 0], np.asarray(before.x.storage).reshape(-1))
+    np.testing.assert_array_equal(label, np.where(replayed, 1, 2))
+    assert replayed.mean() == pytest.approx(0.75, abs=4 * np.sqrt(0.75 * 0.25 / 256))
+    for place, rows, y in (("buffer", replayed, 1), ("noise", ~replayed, 2)):
+        energy = metrics[f"energy_neg_from_{place}"]
+        assert energy.count == rows.sum()
+        assert energy.value() == pytest.approx(np.mean((x[rows, 0] - y) ** 2) / 2, rel=1e-5)
+
+
+def test_chains_run_and_train_under_the_labels_that_they_have():
+    """A step of h = 1 goes to the center of the chain's own class."""
+    kernel = functools.partial(samplers.langevin, step_size=1.0, temperature=0.0)
+    method = labeled(make_kernel=kernel, buffer_size=32, replay_probability=1.0, high=4.0)
+    params, ones = {"offset": jnp.zeros(())}, jnp.ones((16, 1))
+    loss, state = (
+        jit_once(method.loss),
+        first_memory(method, {"image": ones, "label": jnp.ones(16, int)}),
+    )
+    for step, y in enumerate((1, 1, 2)):
+        batch = {"image": ones, "label": jnp.full(16, y)}
+        _, (state, metrics) = loss(params, state, batch, jax.random.fold_in(KEY, step))
+        assert metrics["energy_pos"].value() == pytest.approx((1 - y) ** 2 / 2, abs=1e-6)
+    np.testing.assert_allclose(state.sharded.x.storage, 1.0, atol=1e-6)
+    np.testing.assert_array_equal(state.sharded.label.storage, 1)
+
+
+@pytest.mark.parametrize(
+    ("network", "settings", "lacking"),
+    [
+        (PerClass(), {"chain_init": "noise"}, "replay buffer"),
+        (Quadratic(), {}, "labels"),
+    ],
+)
+def test_labels_of_a_buffer_that_there_cannot_be(network, settings, lacking):
+    with pytest.raises(ValueError, match=f"buffer_has_labels: expected False.* no {lacking}"):
+        ContrastiveDivergence(network, buffer_has_labels=True, **settings)
+
+
 # ---- shards ----
 
 
-@pytest.mark.parametrize("chain_init", ["replay_buffer", "persistent"])
+@pytest.mark.parametrize("chain_init", ["replay_buffer", "persistent", "labeled"])
 def test_losses_are_the_same_however_the_shards_are_held(chain_init):
     """The global batch with all of the memory, and 2 or 8 parts, each with its part of both."""
-    method = quadratic(
-        chain_init=chain_init,
+    has_labels = chain_init == "labeled"
+    make = labeled if has_labels else functools.partial(quadratic, chain_init=chain_init)
+    params = {"offset": jnp.float32(1.0)} if has_labels else PARAMS
+    method = make(
         num_steps=2,
         make_kernel=functools.partial(samplers.langevin, step_size=0.02),
         energy_l2=0.3,
@@ -119,6 +179,7 @@ def test_losses_are_the_same_however_the_shards_are_held(chain_init):
     batch = {
         "image": jax.random.uniform(KEY, (16, 1)),
         "index": jnp.arange(16),
+        "label": jnp.arange(16) % 3,
     }
     loss_and_grad = jit_once(jax.value_and_grad(method.loss, has_aux=True))
     state = first_memory(method, batch)
@@ -128,7 +189,7 @@ def test_losses_are_the_same_however_the_shards_are_held(chain_init):
         for step in range(5):
             parts = [
                 loss_and_grad(
-                    PARAMS, state._replace(sharded=memory), part, jax.random.fold_in(KEY, step)
+                    params, state._replace(sharded=memory), part, jax.random.fold_in(KEY, step)
                 )
                 for memory, part in zip(memories, split(batch, num_holders), strict=True)
             ]
@@ -141,7 +202,7 @@ def test_losses_are_the_same_however_the_shards_are_held(chain_init):
             )
             loss, slope = (
                 np.mean([values for values in both])
-                for both in zip(*((v, g["theta"]) for (v, _), g in parts), strict=True)
+                for both in zip(*((v, *g.values()) for (v, _), g in parts), strict=True)
             )
             found.append((loss, slope, replayed))
         return found, jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *memories)

@@ -25,7 +25,7 @@ from ebm_jax.methods.densities import BaseDistribution, Densities
 from ebm_jax.runs import build, modes
 from ebm_jax.runs.settings import ConfigError
 from ebm_jax.runs.trained import TrainedRun
-from ebm_jax.tasks import _classes, robustness
+from ebm_jax.tasks import _classes, _updates, robustness
 
 __all__ = ["quick"]
 
@@ -181,9 +181,9 @@ def test_classify(run, monkeypatch):
         np.testing.assert_allclose(found["mean_energy_by_class"], energies(x).mean(0), rtol=1e-3)
         assert found["num_parameters"] == {"energies": 3}
 
-    batches, usual = [], _classes.data.local_batch
+    batches, usual = [], _updates.data.local_batch
     monkeypatch.setattr(
-        _classes.data, "local_batch", lambda *a, **kw: batches.append(a[1]) or usual(*a, **kw)
+        _updates.data, "local_batch", lambda *a, **kw: batches.append(a[1]) or usual(*a, **kw)
     )
     learned = run("classify", config_of(classify={"baseline": "same", "baseline_steps": 120}))
     assert batches == list(range(120))
@@ -203,16 +203,16 @@ def test_classify(run, monkeypatch):
 def test_softmax_training_goes_on_where_it_stopped(run, monkeypatch, tmp_path):
     config = config_of(classify={"baseline": "same", "baseline_steps": 60})
     whole = run("classify", config)["classifiers"]["softmax network"]
-    batches, usual, check = [], _classes.data.local_batch, _classes.check
+    batches, usual, check = [], _updates.data.local_batch, _updates.check
     monkeypatch.setattr(
-        _classes.data, "local_batch", lambda *a, **kw: batches.append(a[1]) or usual(*a, **kw)
+        _updates.data, "local_batch", lambda *a, **kw: batches.append(a[1]) or usual(*a, **kw)
     )
 
     def second_fails(values):
         return "interrupted" if len(batches) > 50 else check(values)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_classes, "check", second_fails)
+        patch.setattr(_updates, "check", second_fails)
         with pytest.raises(ConfigError, match="diverged at step 60: interrupted"):
             run("classify", config)
     batches.clear()
@@ -267,9 +267,9 @@ def test_robustness(run, monkeypatch):
     shares = np.array(list(row["energies, refined"]["accuracy"].values())) * 3 * 10
     np.testing.assert_allclose(shares[:2], np.round(shares[:2]), atol=1e-9)  # of 3 draws
 
-    batches, usual = [], _classes.data.local_batch
+    batches, usual = [], _updates.data.local_batch
     monkeypatch.setattr(
-        _classes.data, "local_batch", lambda *a, **kw: batches.append(a[1]) or usual(*a, **kw)
+        _updates.data, "local_batch", lambda *a, **kw: batches.append(a[1]) or usual(*a, **kw)
     )
     options = {"baseline": "same", "adaptive_images": 0, "linf_radii": (), "l2_radii": (0.3, 0.1)}
     found = run("robustness", changed(config_of(robustness=options), "robustness.baseline_steps"))

@@ -7,15 +7,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from effects_stubs import EXAMPLES, INDEX, KEY, SHAPE, built, config_of, loss_of, quick, stubs
+from effects_stubs import (
+    BATCH,
+    EXAMPLES,
+    INDEX,
+    KEY,
+    SHAPE,
+    built,
+    config_of,
+    loss_of,
+    quick,
+    stubs,
+)
 from effects_table import CD, DSM, DUAL, ED, RECOVERY, changed, shows, value_of
 
+from configs import default
 from ebm_jax import samplers
 from ebm_jax.methods.denoising_score_matching.sampling import annealed_sample
 from ebm_jax.methods.dual_score_matching import probability_flow
 from ebm_jax.methods.energy_discrepancy import perturbed_points
 from ebm_jax.methods.recovery_likelihood import level_classifier, sampling
 from ebm_jax.methods.recovery_likelihood.loss import sample_pairs
+from ebm_jax.runs import build
 from ebm_jax.samplers import random
 
 __all__ = ["quick", "stubs"]
@@ -344,6 +357,21 @@ def test_replay_buffer():
             _, (state, metrics) = step(params, state, batch, KEY)
         assert metrics["energy_neg_from_buffer"].count == share * len(EXAMPLES)
         assert metrics["energy_neg_from_noise"].count == (1 - share) * len(EXAMPLES)
+
+
+@shows(f"{CD}.buffer_has_labels")
+def test_labels_in_the_buffer():
+    config = contrastive(f"{CD}.buffer_has_labels", chain_init="replay_buffer", buffer_size=128)
+    config.network = default.network("igebm_mlp", width=4, depth=1, num_classes=2)
+    config.training.batch_size = BATCH
+    method = build.build(config).method
+    batch = {"image": jnp.asarray(EXAMPLES), "label": jnp.arange(BATCH) % 2}
+    params, state = method.init(KEY, batch)
+    labels = state.sharded.label.storage
+    assert (labels.shape, labels.dtype) == ((8, 16), np.int32)
+    _, (state, _) = jax.jit(method.loss)(params, state, batch, KEY)
+    written = np.asarray(state.sharded.label.storage)[:, : BATCH // 8].reshape(-1)
+    np.testing.assert_array_equal(written, batch["label"])
 
 
 @shows(f"{CD}.dropout")

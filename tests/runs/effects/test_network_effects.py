@@ -23,6 +23,7 @@ SMALL = {
     "recovery_resnet": {"width": 4, "multipliers": (1,), "num_blocks": 1},
     "igebm_resnet": {"width": 4, "multipliers": (1,), "num_blocks": (1,)},
     "igebm_conv": {"width": 4, "first_width": 4, "multipliers": (1,), "gain_layer": 0},
+    "igebm_mlp": {"width": 4, "depth": 2},
     "mdsm_resnet": {"width": 4, "multipliers": (1,), "num_blocks": 1},
     "mlp": {"width": 4, "depth": 1},
 }
@@ -146,8 +147,25 @@ def test_igebm_conv():
     assert gain("gain_layer") == (10, 12)
 
 
-@pytest.mark.parametrize("network", ["igebm_resnet", "igebm_conv"])
-@shows("network:igebm_resnet.label_size", "network:igebm_conv.label_size")
+@shows(*(f"network:igebm_mlp.{name}" for name in ("width", "depth", "num_classes")))
+def test_igebm_mlp():
+    usual = shapes(config_of("igebm_mlp"))
+    assert {usual[f"base/hidden_{i}/gain"] for i in (0, 1)} == {(4,)}
+    assert usual["base/hidden_0/dense/kernel"] == (64, 4)
+    assert shapes(config_of("igebm_mlp", "width"))["base/hidden_1/dense/kernel"] == (6, 6)
+    assert set(shapes(config_of("igebm_mlp", "depth"))) - set(usual) == {
+        f"base/hidden_2/{name}" for name in ("dense/kernel", "gain", "in_bias")
+    }
+    of_classes = shapes(config_of("igebm_mlp", "num_classes"))
+    assert of_classes["base/hidden_0/in_bias"] == (10, 64)
+    assert of_classes["base/hidden_1/gain"] == (10, 4)
+
+
+IGEBM = ("igebm_resnet", "igebm_conv", "igebm_mlp")
+
+
+@pytest.mark.parametrize("network", IGEBM)
+@shows(*(f"network:{network}.label_size" for network in IGEBM))
 def test_labels_of_values(network):
     """A gain of y G + o, and samples that have the labels of the data in turn."""
     run = build.build(config_of(network, "label_size"))
