@@ -48,5 +48,5 @@ def get_config(variant: str = "shape") -> ml_collections.ConfigDict:
         config.optimizer.learning_rate = 1e-3
         config.training.batch_size = 32
         config.training.ema_decay = 0.99
-        config.training.num_steps = 2_000
+        config.training.num_steps = 1_500
     return config

@@ -88,11 +88,12 @@ class TrainedRun:
         method, size = self.run.method, self.block_size
         assert isinstance(method, BlockSampler)
         key = self.run.key("sample") if rng_key is None else rng_key
+        draws_key, chains_key = jax.random.split(key)
         kept: dict[int, np.ndarray] = {}
 
         def moved(params: Params, number: Any, x: Any, index: Any, label: Any, block: Any) -> Any:
-            chains_key = jax.random.fold_in(jax.random.fold_in(key, block[0]), 1)
-            return {"x": method.move_entries(params, chains_key, number, x, index, label)}
+            key = jax.random.fold_in(chains_key, block[0])
+            return {"x": method.move_entries(params, key, number, x, index, label)}
 
         mapped = parallel.map_examples(moved, parallel.round_up(method.num_moved))
 
@@ -106,7 +107,7 @@ class TrainedRun:
                         work.show({"block": block, "round": number})
 
                 kept[block] = method.sample_block(
-                    self.params, key, block, lambda *given: mapped(*given, blocks)["x"], show
+                    self.params, draws_key, block, lambda *given: mapped(*given, blocks)["x"], show
                 )
             return kept[block]
 
