@@ -72,6 +72,7 @@ def measure(args: argparse.Namespace, share: float) -> dict[str, dict[str, Any]]
                 f"--config.compose.workdirs={others!r}",
                 f"--config.compose.num_images={args.num_images}",
                 f"--config.compose.num_steps={args.chain_steps}",
+                f"--config.compose.judge_steps={args.judge_steps}",
             )
         found[title] = json.loads(result.read_text())
     return found
@@ -151,6 +152,7 @@ def main() -> None:
     )
     parser.add_argument("--chain_steps", type=int, default=40, help="of the chains of samples")
     parser.add_argument("--num_images", type=int, default=200, help="held-out combinations")
+    parser.add_argument("--judge_steps", type=int, default=400, help="of training regressions")
     parser.add_argument("--seed", type=int, default=0, help="of the trainings")
     parser.add_argument("--workdir", default="runs/held_out_combinations")
     args, args.flags = parser.parse_known_args()

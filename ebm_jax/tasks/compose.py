@@ -52,6 +52,9 @@ class Settings:
         100.0, "of 'or': -log sum exp(-s E) / s, in 1 / units of the energies", above=0
     )
     negation: float = setting(0.5, "weight of the energy that is 'not'", above=0)
+    judge_steps: int = setting(
+        1_500, "of training each network that reads a label off the samples", at_least=1
+    )
 
 
 def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
@@ -70,7 +73,7 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
             trained.fingerprint(
                 others=[model.fingerprint() for model in models[1:count]],
                 labels=[label.tolist() for label in labels[:count]],
-                settings=dataclasses.asdict(settings),
+                settings=_of_samples(settings),
             ),
         )
         samples[count] = kept.map_batches(
@@ -96,6 +99,11 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
         figures={"compose": plotting.columns_picture(columns)},
         archives={"samples": {"x": samples[len(models)], "image": images[len(models)]}},
     )
+
+
+def _of_samples(settings: Settings) -> dict[str, Any]:
+    """What samples depend on: not how they are judged."""
+    return {k: v for k, v in dataclasses.asdict(settings).items() if k != "judge_steps"}
 
 
 def _name(model: TrainedRun) -> str:
@@ -301,8 +309,9 @@ def _judged(
         for concept, part in factors.concepts_of(name).items():
             part = part if dataset.label_size else ...
             regressor = FactorRegressor(
-                dataset.images, dataset.labels[..., part], num_classes=dataset.num_classes
-            )
+                dataset.images, dataset.labels[..., part], num_classes=dataset.num_classes,
+                num_steps=settings.judge_steps,
+            )  # fmt: skip
             rows = {str(n): regressor.errors(x, label[..., part]) for n, x in images.items()}
             rows["real"] = regressor.errors(real, known[..., part])
             rows["chance"] = regressor.errors(real, np.roll(known, 1, axis=0)[..., part])

@@ -195,6 +195,7 @@ TABLE: dict[str, tuple[Any, str]] = {
     "compose.num_steps": (7, "of the chains"),
     "compose.sharpness": (3.0, "s in closed form"),
     "compose.negation": (0.125, "the weight that is taken away, in closed form"),
+    "compose.judge_steps": (40, "steps of training each regression"),
     "interpolate.num_pairs": (2, "paths"),
     "interpolate.num_points": (5, "images of each"),
     "likelihood.num_temperatures": ((20, 40), "a bracket for each"),

@@ -253,11 +253,13 @@ def test_models_of_which_other_combinations_are_held_out(other):
         compose._with_same_held_out(models, compose.Settings(("other",)))
 
 
+@shows("compose.judge_steps")
 def test_concepts_of_a_label_are_judged_apart(monkeypatch):
     """Each by its own columns, by a regression on all images but those of the test."""
 
     class Regressor:
-        def __init__(self, images, labels, *, num_classes):
+        def __init__(self, images, labels, *, num_classes, num_steps):
+            assert num_steps == value_of("compose.judge_steps")
             self.labels = labels
             np.testing.assert_array_equal(images, values("others").images)
 
@@ -275,7 +277,8 @@ def test_concepts_of_a_label_are_judged_apart(monkeypatch):
     config = of_combinations("both", label="size_and_position")
     models = [model(config, 1.0)]
     truth, labels = compose._labels(models, compose.Settings())
-    found, _ = compose._judged(models, compose.Settings(), {1: truth}, truth, labels)
+    settings = compose.Settings(judge_steps=value_of("compose.judge_steps"))
+    found, _ = compose._judged(models, settings, {1: truth}, truth, labels)
     for concept, mean, columns in (("size", 1.0, 1), ("position", 3.0, 2)):
         for place in ("1", "real", "chance"):
             assert found["factors"][concept][place] == {"error": mean, "standard_error": columns}
