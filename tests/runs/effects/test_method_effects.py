@@ -11,6 +11,7 @@ from effects_stubs import EXAMPLES, INDEX, KEY, SHAPE, built, config_of, loss_of
 from effects_table import CD, DSM, DUAL, ED, RECOVERY, changed, shows, value_of
 
 from ebm_jax import samplers
+from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.methods.contrastive_divergence import method as method_module
 from ebm_jax.methods.denoising_score_matching.sampling import annealed_sample
 from ebm_jax.methods.dual_score_matching import probability_flow
@@ -21,6 +22,7 @@ from ebm_jax.runs import build
 from ebm_jax.runs.settings import ConfigError
 from ebm_jax.runs.trained import TrainedRun
 from ebm_jax.samplers import random
+from ebm_jax.tasks import export, interpolate
 
 __all__ = ["quick", "stubs"]
 
@@ -405,7 +407,7 @@ BUFFER = {
 
 @shows(*(f"sampler:contrastive_divergence.{name}" for name in BUFFER))
 @shows("sampler:contrastive_divergence.chains", "sampler:contrastive_divergence.buffer_num_steps")
-def test_refreshed_buffers(monkeypatch):
+def test_refreshed_buffers(tmp_path, monkeypatch):
     """What is refreshed how is tested in tests/methods; here that it is asked for, and moves."""
     asked, usual = [], method_module.refreshed_buffer
 
@@ -445,6 +447,15 @@ def test_refreshed_buffers(monkeypatch):
             np.testing.assert_allclose(powers, np.round(powers), atol=1e-2)
             assert set(np.round(powers)) == {0, 1, 2}
         np.testing.assert_array_equal(trained.sampler()(11, 13), x[11:])  # whatever is asked before
+        with ResumableWork(tmp_path, {}) as work:
+            work.begin("sampling", 12)
+            np.testing.assert_array_equal(trained.samples(work, 12, first=1), x[1:])
+        for refuses in (
+            lambda trained=trained: interpolate.run(trained, interpolate.Settings(), work),
+            lambda trained=trained: export._functions(trained),
+        ):
+            with pytest.raises(ValueError, match=r"sampler\.chains: expected 'fresh', as "):
+                refuses()
         asked.clear()
 
 
