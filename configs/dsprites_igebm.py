@@ -3,10 +3,12 @@
     python main.py --config=configs/dsprites_igebm.py:shape --workdir=runs/dsprites_shape
     python main.py --config=configs/dsprites_igebm.py:size --workdir=runs/dsprites_size
 
-Variants: shape (a class), size, position, rotation (values: scale; x, y; cos, sin): what the energy
-is given. --mode=compose adds the energies of several. Five convolutions and two dense layers,
-swish; K = 20, lambda = 500, no clipping. *Quirk* of the published code: chains start at
-.5 + .5 N(0, 1), and the data are not dequantized.
+Variants: shape (a class), size, position, rotation, size_and_position (values: scale; x, y; cos,
+sin; scale, x, y): what the energy is given. --mode=compose adds the energies of several.
+seen_size, seen_position, seen_both: of a part of the combinations of a square's size and place, so
+that the others can be asked for (benchmarks/held_out_combinations.py).
+Five convolutions and two dense layers, swish; K = 20, lambda = 500, no clipping. *Quirk* of the
+published code: chains start at .5 + .5 N(0, 1), and the data are not dequantized.
 Hardware: one GPU; this code has not run it to its end. The paper gives pictures, no figure.
 """
 
@@ -15,7 +17,8 @@ import ml_collections
 from configs import cifar10_igebm, default
 from ebm_jax.data.sources.factors import VALUES
 
-VARIANTS = ("shape", *VALUES)
+SEEN = {"seen_size": "size", "seen_position": "position", "seen_both": "size_and_position"}
+VARIANTS = ("shape", *VALUES, *SEEN)
 
 
 def get_config(variant: str = "shape") -> ml_collections.ConfigDict:
@@ -23,7 +26,10 @@ def get_config(variant: str = "shape") -> ml_collections.ConfigDict:
     default.check_variant(variant, VARIANTS)
     config = cifar10_igebm.get_config()
     config.data.name = "dsprites"
-    config.data.label = variant
+    label = SEEN.get(variant, variant)
+    config.data.label = label
+    if variant in SEEN:
+        config.data.combinations = variant.removeprefix("seen_")
     config.data.dequantize = False
     config.network = default.network(
         "igebm_conv",
@@ -31,8 +37,8 @@ def get_config(variant: str = "shape") -> ml_collections.ConfigDict:
         first_width=32,
         multipliers=(1, 2, 2, 2),
         gain_layer=2,
-        num_classes=3 if variant == "shape" else 0,
-        label_size=VALUES.get(variant, 0),
+        num_classes=3 if label == "shape" else 0,
+        label_size=VALUES.get(label, 0),
         activation="swish",
     )
     config.method.num_steps = 20

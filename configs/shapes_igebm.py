@@ -7,7 +7,9 @@
 dSprites' factors drawn at 32 x 32 (`ebm_jax/data/sources/shapes.py`). The network is residual and
 takes squares of 4 x 4 pixels as channels: on a CPU a step costs a tenth of that of
 `configs/dsprites_igebm.py`, whose chains these are.
-Variants as there: shape, size, position, rotation. --mode=compose adds the energies.
+Variants as there: shape, size, position, rotation, size_and_position. --mode=compose adds the
+energies. Of held-out combinations of size and place: seen_size, seen_position, seen_both, as in
+benchmarks/held_out_combinations.py.
 """
 
 import ml_collections
@@ -41,4 +43,10 @@ def get_config(variant: str = "shape") -> ml_collections.ConfigDict:
     config.train.sample_every = 1_000
     config.train.checkpoint_every = 500
     config.train.max_retries = 1
+    if config.data.combinations:  # few images, which differ in little: a smaller network
+        config.network.update(width=24, num_blocks=(1, 1), patch_size=8)
+        config.optimizer.learning_rate = 1e-3
+        config.training.batch_size = 32
+        config.training.ema_decay = 0.99
+        config.training.num_steps = 1_500
     return config

@@ -9,6 +9,7 @@ import pytest
 sys.path.append(str(pathlib.Path(__file__).parent.parent / "benchmarks"))
 
 import devices
+import held_out_combinations
 import measure
 import methods_on_digits
 import train_step
@@ -68,3 +69,43 @@ def test_functions_are_timed_in_turn_and_not_at_their_first_call():
     seconds = measure.time_in_turn({n: lambda n=n: calls.append(n) for n in "ab"}, rounds=3)
     assert "".join(calls) == "ab" + "ab" * 3
     assert all(len(values) == 3 and (values >= 0).all() for values in seconds.values())
+
+
+def composed(number, **factors):
+    """What --mode=compose writes, of so many models: errors that say what they are of."""
+    rows = {
+        name: {
+            place: {"error": value + i, "standard_error": 0.01}
+            for i, place in enumerate([str(number), "real", "chance"])
+        }
+        for name, value in factors.items()
+    }
+    pixels = {str(number): {"rmse": 0.1, "standard_error": 0.0, "psnr": 20.0}}
+    pixels["chance"] = {"rmse": 0.3, "standard_error": 0.0, "psnr": 10.0}
+    return {"models": ["any"] * number, "factors": rows, "pixels": pixels}
+
+
+def test_curves_of_held_out_combinations():
+    """The sum's last model is the whole sum; floor and chance are of the sum's regressions."""
+    both, one = held_out_combinations.MODELS
+    results = {
+        share: {
+            both: composed(2, size=10 * share, position=20 * share),
+            one: composed(1, size=30 * share, position=40 * share),
+        }
+        for share in (0.1, 0.5)
+    }
+    found = held_out_combinations.errors(results)
+    assert found["size"] == {
+        both: [[1.0, 0.01], [5.0, 0.01]],
+        "real images": [[2.0, 0.01], [6.0, 0.01]],
+        "another image": [[3.0, 0.01], [7.0, 0.01]],
+        one: [[3.0, 0.01], [15.0, 0.01]],
+    }
+    assert found["position"][one] == [[4.0, 0.01], [20.0, 0.01]]
+    assert found["pixels"] == {
+        both: [[0.1, 0.0]] * 2, "another image": [[0.3, 0.0]] * 2, one: [[0.1, 0.0]] * 2
+    }  # fmt: skip
+    picture = held_out_combinations.picture([0.1, 0.5], found)
+    assert picture.dtype == np.uint8
+    assert picture.min() < 100

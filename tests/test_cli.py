@@ -415,7 +415,8 @@ def test_sampling_from_two_checkpoints_together(trained):
 
 BAD_ENSEMBLES = {
     "(7,)": "no checkpoint of step 7 in ",
-    "(1,2)|median": "ensemble.combine: expected one of mean, sum, mixture, got 'median'",
+    "(1,2)|median": "ensemble.combine: expected one of mean, sum, mixture, cycle, got 'median'",
+    "(1,2)|cycle": "ensemble.combine: expected 'mean', 'sum' or 'mixture', got 'cycle', which is ",
     "(1,2)|mixture": "ensemble.combine 'mixture' at temperature 1 wants energies in nats",
 }
 

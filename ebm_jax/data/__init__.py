@@ -19,10 +19,12 @@ from ebm_jax.data.preprocess import (
     unscale_points,
 )
 from ebm_jax.data.registry import dataset_names, held_out_split, load_dataset
+from ebm_jax.data.sources.combinations import Combinations
 from ebm_jax.data.sources.toy2d import TOY_DENSITIES, ToyDensity, toy_density
 
 __all__ = [
     "TOY_DENSITIES",
+    "Combinations",
     "Dataset",
     "Moments",
     "ToyDensity",

@@ -24,6 +24,7 @@ from ebm_jax.data.sources import (
     toy2d,
 )
 from ebm_jax.data.sources.base import Source
+from ebm_jax.data.sources.combinations import Combinations
 from ebm_jax.data.storage.paths import resolve_data_dir
 
 _SOURCES = (
@@ -71,6 +72,7 @@ def load_dataset(
     scale: float | None = None,
     path: str | os.PathLike | None = None,
     values: tuple[float, ...] | None = None,
+    combinations: Combinations | None = None,
 ) -> Dataset:
     """Load one split of a data set, preparing it first if need be.
 
@@ -89,6 +91,8 @@ def load_dataset(
         scale: for densities on the plane: factor on all lengths, by default 1.
         path: of one's own images: for folder a directory, for arrays a .npy or .npz.
         values: for arrays of floating-point numbers: the lowest and the highest.
+        combinations: for dsprites and shapes: squares in one orientation alone, at some of their
+            sizes and places, see `sources.combinations`.
 
     Returns:
         The data set; densities on the plane are drawn once and for all, 100,000 points per split.
@@ -101,6 +105,7 @@ def load_dataset(
     """
     source = _source(name)
     given = {"image_size": image_size, "label": label, "scale": scale, "values": values}
+    given |= {"combinations": combinations}
     given |= {"path": None if path is None else os.fspath(path)}
     given = {option: value for option, value in given.items() if value is not None}
     for option in given:

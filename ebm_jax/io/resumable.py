@@ -164,6 +164,11 @@ class ResumableWork:
                 print(f"the same command goes on from what is in {self._folder}", flush=True)
             sys.exit(self._stop.exit_code)
 
+    def show(self, metrics: Mapping[str, float]) -> None:
+        """Shows numbers beside the bar, of work that is under way and not yet counted."""
+        if self._bar.progress is not None:
+            self._bar.progress.update(self._bar.done, metrics)
+
     @functools.cached_property
     def _mapped(self) -> Callable[..., Callable[..., dict[str, np.ndarray]]]:
         return functools.cache(parallel.map_examples)  # one compilation for many sets

@@ -1,11 +1,12 @@
 """The contract of a method, and what every method's loss and sampler are made with."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ebm_jax import samplers
 from ebm_jax.methods.densities import Densities
@@ -110,6 +111,56 @@ class Restorer(Protocol):
         label: jax.Array,
     ) -> jax.Array:
         """Samples near x [batch, ...], by chains that start there."""
+        ...
+
+
+Move = Callable[[Params, np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+
+@runtime_checkable
+class BlockSampler(Protocol):
+    """A method that can make samples in blocks, whose samples depend on each other."""
+
+    @property
+    def block_size(self) -> int:
+        """Samples of a block; 0: as its settings are, each sample is made by itself."""
+        ...
+
+    @property
+    def num_moved(self) -> int:
+        """Entries of a block that move at once."""
+        ...
+
+    def sample_block(
+        self,
+        params: Params,
+        rng_key: jax.Array,
+        block: int,
+        move: Move,
+        on_round: Callable[[int], None],
+    ) -> np.ndarray:
+        """The samples of one block [block_size, ...], on the host; sample i is in i // block_size.
+
+        Args:
+          move: (params, round int [moved], x, index int [moved], label) -> `move_entries` of them,
+            over devices as it likes. on_round: called with the number of rounds done.
+        """
+        ...
+
+    def move_entries(
+        self,
+        params: Params,
+        rng_key: jax.Array,
+        number: jax.Array,
+        x: jax.Array,
+        index: jax.Array,
+        label: jax.Array,
+    ) -> jax.Array:
+        """Entries x [batch, ...] of a block after the steps of a round.
+
+        params: as `sample_block` gives them. number: of the round, int [batch], all equal. index:
+        of the entry among those that move.
+        """
         ...
 
 

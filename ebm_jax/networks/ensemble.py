@@ -1,16 +1,25 @@
 """Several networks as one: the energies of several checkpoints of a run, together."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 from flax import linen as nn
 
 from ebm_jax import energy
 
+CYCLE = "cycle"  # no energy together: a chain runs on one after the other
+
+
+def _none_together(energy_fns: Sequence[energy.EnergyFn]) -> energy.EnergyFn:
+    raise ValueError(f"{len(energy_fns)} energies that take turns have no energy together")
+
+
 COMBINATIONS: dict[str, Callable[[Sequence[energy.EnergyFn]], energy.EnergyFn]] = {
     "mean": energy.mean_energy,
     "sum": energy.sum_energies,
     "mixture": energy.mixture_energy,
+    CYCLE: _none_together,
 }
 
 
@@ -18,7 +27,9 @@ class Ensemble(nn.Module):
     """E(x, condition): the mean, the sum or the mixture of the energies of equal networks, over T.
 
     mean: geometric mean of the densities; sum: their product; mixture: their arithmetic mean before
-    normalization, -log mean exp(-E_i), which wants energies in nats. See `ebm_jax.energy`.
+    normalization, -log mean exp(-E_i), which wants energies in nats. See `ebm_jax.energy`. cycle:
+    none of these, as energies that a chain runs on in turn have no energy together; whoever runs
+    the chain takes `turns`.
 
     Its parameters are {'member_0': those of the first network, 'member_1': ...}.
 
@@ -42,6 +53,11 @@ class Ensemble(nn.Module):
         return getattr(self.base, "num_classes", None)
 
     @property
+    def label_size(self) -> int:
+        """Values of each network's label; 0 where it takes none."""
+        return getattr(self.base, "label_size", 0)
+
+    @property
     def has_level_constants(self) -> bool:
         """Whether each network has a constant per noise level."""
         return getattr(self.base, "has_level_constants", False)
@@ -51,6 +67,14 @@ class Ensemble(nn.Module):
         """That of the networks; None where they have none."""
         mode = getattr(self.base, "spectral_norm_mode", None)
         return mode and (lambda path: mode(path[1:]))
+
+    def turns(self, params: Mapping[str, Any]) -> list[Any]:
+        """Parameters of each network, in the order of its turns."""
+        return [params[f"member_{i}"] for i in range(self.num_members)]
+
+    def scale(self, scale: float) -> float:
+        """That of one network's energies, of chains that run on them in turn: scale / T."""
+        return scale / self.temperature
 
     @nn.compact
     def __call__(self, x: jax.Array, condition: jax.Array | None = None) -> jax.Array:

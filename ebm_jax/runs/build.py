@@ -14,9 +14,9 @@ import optax
 from flax import linen as nn
 
 from ebm_jax import data, parallel
-from ebm_jax.methods.base import Method
+from ebm_jax.methods.base import BlockSampler, Method
 from ebm_jax.methods.registry import METHODS
-from ebm_jax.networks.ensemble import Ensemble
+from ebm_jax.networks.ensemble import CYCLE, Ensemble
 from ebm_jax.networks.registry import NETWORKS, in_float32, make_network, with_formulation
 from ebm_jax.runs import settings
 from ebm_jax.runs.settings import (
@@ -244,6 +244,7 @@ def load_split(config: ml_collections.ConfigDict, split: str) -> data.Dataset:
             label=described.label or None,
             path=described.path or None,
             values=described.values or None,
+            combinations=described.seen_combinations,
         )
 
 
@@ -295,6 +296,12 @@ def make_ensemble(run: Run, num_members: int) -> Run:
         raise ConfigError(
             f"ensemble.checkpoints: expected (), as {type(run.method).__name__} is no method of "
             "one network"
+        )
+    if combined.combine == CYCLE and not (isinstance(run.method, BlockSampler) and run.has_images):
+        raise ConfigError(
+            "ensemble.combine: expected 'mean', 'sum' or 'mixture', got 'cycle', which is for the "
+            f"chains of contrastive_divergence on images; this is {run.config.method.name} on "
+            f"{run.dataset.name}"
         )
     network = Ensemble(run.method.network, num_members, combined.combine, combined.temperature)
     with one_line():

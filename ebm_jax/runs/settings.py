@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 import ml_collections
 
+from ebm_jax.data import Combinations
+from ebm_jax.data.sources.combinations import SEEN
 from ebm_jax.networks.convolution import FORMULATIONS
 from ebm_jax.networks.ensemble import COMBINATIONS
 from ebm_jax.settings import check_values, defaults, setting
@@ -68,10 +70,39 @@ class Data:
     values: tuple[float, ...] = setting(
         (), "lowest and highest of images of floating-point numbers (arrays); (): uint8"
     )
+    combinations: str = setting(
+        "",
+        "of sizes and places of a square that a model sees (dsprites, shapes); '': every image",
+        one_of=("", *SEEN),
+    )
+    seen_places: float = setting(
+        0.1, '"rho", share of the places that are seen in all sizes', above=0, below=1
+    )
+    reference_size: float = setting(0.5, "scale, at which all places are seen", above=0)
+    places_seed: int = setting(0, "of the choice of the places", at_least=0)
     low: float = setting(-1.0, "model value of pixel intensity 0")
     high: float = setting(1.0, "model value of pixel intensity 255")
     random_flip: bool = setting(True, "mirror left to right with probability 1/2")
     dequantize: bool = setting(False, "add uniform noise of one pixel intensity")
+
+    @property
+    def seen_combinations(self) -> Combinations | None:
+        """What is seen of the sizes and places; None: every image.
+
+        Raises:
+          ConfigError: for settings of what is seen where every image is.
+        """
+        if self.combinations:
+            return Combinations(
+                self.combinations, self.seen_places, self.reference_size, self.places_seed
+            )
+        usual = defaults(Data)
+        for name in ("seen_places", "reference_size", "places_seed"):
+            if (value := getattr(self, name)) != usual[name]:
+                raise ConfigError(
+                    f"data.{name}: expected {usual[name]} without data.combinations, got {value}"
+                )
+        return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +144,9 @@ class Ensemble:
         (), "steps that sample and are evaluated together; (): the newest", at_least=0
     )
     combine: str = setting(
-        "mean", "their energies; mixture wants energies in nats", one_of=tuple(COMBINATIONS)
+        "mean",
+        "their energies; mixture wants energies in nats, cycle has a chain run on each in turn",
+        one_of=tuple(COMBINATIONS),
     )
     temperature: float = setting(1.0, "by which the combined energy is divided", above=0)
 

@@ -16,7 +16,7 @@ import numpy as np
 from ebm_jax import parallel
 from ebm_jax.io import files
 from ebm_jax.io.resumable import ResumableWork
-from ebm_jax.methods.base import Params
+from ebm_jax.methods.base import BlockSampler, Params
 from ebm_jax.runs import build
 from ebm_jax.runs.build import Run
 from ebm_jax.runs.settings import ConfigError, one_line
@@ -48,6 +48,8 @@ class TrainedRun:
 
         All of them in memory; `sampler` makes them a batch at a time.
         """
+        if self.block_size:
+            return self._samples_of_blocks(work, number, first)
         index = np.arange(first, first + number, dtype=np.int32)
         return work.piece("samples", self.fingerprint(first=first)).map_batches(
             "samples",
@@ -57,16 +59,80 @@ class TrainedRun:
             batch_size=self.run.sampling.batch_size,
         )["x"]
 
-    def sampler(self, rng_key: jax.Array | None = None) -> Callable[[int, int], np.ndarray]:
+    def sampler(
+        self, rng_key: jax.Array | None = None, work: ResumableWork | None = None
+    ) -> Callable[[int, int], np.ndarray]:
         """(first, stop) -> the samples first .. stop - 1 in model units, on the local devices.
 
-        At most `sampling.batch_size` at once, rounded up to the devices.
+        At most `sampling.batch_size` at once, rounded up to the devices. Samples that are made in
+        blocks (`sampler.chains='refreshed_buffer'`) are best asked for in order: one block is kept.
 
-        rng_key: of all samples; None: that of sampling.seed.
+        rng_key: of all samples; None: that of sampling.seed. work: whose bar shows how far a block
+        is.
         """
+        if self.block_size:
+            return self._block_sampler(rng_key, work)
         sample = functools.partial(self._sample, rng_key=rng_key)
         mapped = parallel.map_examples(sample, parallel.round_up(self.run.sampling.batch_size))
         return lambda first, stop: mapped(self.params, np.arange(first, stop, dtype=np.int32))["x"]
+
+    @property
+    def block_size(self) -> int:
+        """Samples that are made together; 0: each by itself."""
+        method = self.run.method
+        return method.block_size if isinstance(method, BlockSampler) else 0
+
+    def _block_sampler(
+        self, rng_key: jax.Array | None, work: ResumableWork | None
+    ) -> Callable[[int, int], np.ndarray]:
+        method, size = self.run.method, self.block_size
+        assert isinstance(method, BlockSampler)
+        key = self.run.key("sample") if rng_key is None else rng_key
+        draws_key, chains_key = jax.random.split(key)
+        kept: dict[int, np.ndarray] = {}
+
+        def moved(params: Params, number: Any, x: Any, index: Any, label: Any, block: Any) -> Any:
+            key = jax.random.fold_in(chains_key, block[0])
+            return {"x": method.move_entries(params, key, number, x, index, label)}
+
+        mapped = parallel.map_examples(moved, parallel.round_up(method.num_moved))
+
+        def of_block(block: int) -> np.ndarray:
+            if block not in kept:
+                kept.clear()
+                blocks = np.full(method.num_moved, block, np.int32)
+
+                def show(number: int) -> None:
+                    if work is not None:
+                        work.show({"block": block, "round": number})
+
+                kept[block] = method.sample_block(
+                    self.params, draws_key, block, lambda *given: mapped(*given, blocks)["x"], show
+                )
+            return kept[block]
+
+        def sample(first: int, stop: int) -> np.ndarray:
+            blocks = range(first // size, -(-stop // size))
+            x = np.concatenate([of_block(block) for block in blocks])
+            return x[first - blocks[0] * size : stop - blocks[0] * size]
+
+        return sample
+
+    def _samples_of_blocks(self, work: ResumableWork, number: int, first: int) -> np.ndarray:
+        piece = work.piece("samples", self.fingerprint(first=first, number=number))
+        sample = self._block_sampler(None, work)
+
+        def with_these(x: np.ndarray, start: int, found: dict[str, np.ndarray]) -> np.ndarray:
+            return np.concatenate([x[:start], found["x"], x[start + len(found["x"]) :]])
+
+        return piece.fold_batches(
+            "samples",
+            lambda start, stop: {"x": sample(first + start, first + stop)},
+            with_these,
+            np.zeros((number, *self.run.dataset.example_shape), np.float32),
+            number=number,
+            batch_size=self.block_size,
+        )
 
     def _sample(
         self, params: Params, index: Any, rng_key: jax.Array | None = None

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ebm_jax import energy, samplers
+from ebm_jax.data.sources import factors
 from ebm_jax.evaluation.images.errors import image_error
 from ebm_jax.evaluation.images.factor_regressor import FactorErrors, FactorRegressor
 from ebm_jax.io import plotting
@@ -27,6 +28,7 @@ IMAGES_ONLY = True
 
 _SHOWN = 8  # images of the figure
 _MAX_JUDGED = 2_000  # real images that the regressions are judged on
+_ANY = "any"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,12 +52,16 @@ class Settings:
         100.0, "of 'or': -log sum exp(-s E) / s, in 1 / units of the energies", above=0
     )
     negation: float = setting(0.5, "weight of the energy that is 'not'", above=0)
+    judge_steps: int = setting(
+        1_500, "of training each network that reads a label off the samples", at_least=1
+    )
 
 
 def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
     """`compose/`: compose.png, factors added one by one; samples.npz; compose.json with errors."""
     models = [trained, *(load_other(path) for path in settings.workdirs)]
     _check(models, settings)
+    models = _with_same_held_out(models, settings)
     truth, labels = _labels(models, settings)
     number = len(labels[0])
     counts = range(1, len(models) + 1)
@@ -67,7 +73,7 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
             trained.fingerprint(
                 others=[model.fingerprint() for model in models[1:count]],
                 labels=[label.tolist() for label in labels[:count]],
-                settings=dataclasses.asdict(settings),
+                settings=_of_samples(settings),
             ),
         )
         samples[count] = kept.map_batches(
@@ -93,6 +99,11 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
         figures={"compose": plotting.columns_picture(columns)},
         archives={"samples": {"x": samples[len(models)], "image": images[len(models)]}},
     )
+
+
+def _of_samples(settings: Settings) -> dict[str, Any]:
+    """What samples depend on: not how they are judged."""
+    return {k: v for k, v in dataclasses.asdict(settings).items() if k != "judge_steps"}
 
 
 def _name(model: TrainedRun) -> str:
@@ -129,6 +140,47 @@ def _check(models: Sequence[TrainedRun], settings: Settings) -> None:
                 f"--mode=compose wants contrastive_divergence, whose chains run on any energy; got "
                 f"{run.config.method.name} in {path}"
             )
+
+
+def _with_same_held_out(models: Sequence[TrainedRun], settings: Settings) -> list[TrainedRun]:
+    """The models with one and the same split of combinations that none of them has seen.
+
+    What a model of positions sees is the same for every share and seed of the places, so that one
+    goes with models of sizes of any.
+
+    Raises:
+      ConfigError: where the models' combinations have no such split.
+    """
+    held_out = [
+        (
+            _ANY if run.data.combinations == "position" else run.data.seen_places,
+            run.data.reference_size,
+            _ANY if run.data.combinations == "position" else run.data.places_seed,
+        )
+        if run.data.combinations
+        else ()
+        for run in (model.run for model in models)
+    ]
+    first = min(held_out, key=lambda found: found.count(_ANY))
+    for found, path in zip(held_out, ("this workdir", *settings.workdirs), strict=True):
+        if len(found) != len(first) or any(
+            a not in (b, _ANY) for a, b in zip(found, first, strict=True)
+        ):
+            raise ConfigError(
+                "compose.workdirs: expected models of which the same combinations are held out "
+                f"(data.seen_places, reference_size, places_seed), {first}, got {found} in {path}"
+            )
+    if not first or _ANY in first:
+        return list(models)
+    return [_with_data(model, seen_places=first[0], places_seed=first[2]) for model in models]
+
+
+def _with_data(model: TrainedRun, **values: Any) -> TrainedRun:
+    """A model whose other splits are those of these settings of the data."""
+    config = model.run.config.copy_and_resolve_references()
+    config.data.update(values)
+    data = dataclasses.replace(model.run.data, **values)
+    return dataclasses.replace(model, run=dataclasses.replace(model.run, config=config, data=data))
 
 
 def _labels(
@@ -250,26 +302,31 @@ def _judged(
             not dataset.label_size and dataset.num_classes < 2
         ):
             continue
-        regressor = FactorRegressor(dataset.images, dataset.labels, num_classes=dataset.num_classes)
+        if model.run.data.combinations:  # the model's own images show one size, or few places
+            dataset = model.run.load_split("others")
         held_out = model.run.held_out()
-        rows = {str(n): regressor.errors(found, label) for n, found in images.items()}
-        rows["real"] = regressor.errors(
-            held_out.images[:_MAX_JUDGED], held_out.labels[:_MAX_JUDGED]
-        )
-        rows["chance"] = regressor.errors(
-            held_out.images[:_MAX_JUDGED], np.roll(held_out.labels[:_MAX_JUDGED], 1, axis=0)
-        )
-        metrics["factors"][name] = {place: found._asdict() for place, found in rows.items()}
-        lines.append(f"  {name:<18}" + "  ".join(_cell(found) for found in rows.values()))
+        real, known = held_out.images[:_MAX_JUDGED], held_out.labels[:_MAX_JUDGED]
+        for concept, part in factors.concepts_of(name).items():
+            part = part if dataset.label_size else ...
+            regressor = FactorRegressor(
+                dataset.images, dataset.labels[..., part], num_classes=dataset.num_classes,
+                num_steps=settings.judge_steps,
+            )  # fmt: skip
+            rows = {str(n): regressor.errors(x, label[..., part]) for n, x in images.items()}
+            rows["real"] = regressor.errors(real, known[..., part])
+            rows["chance"] = regressor.errors(real, np.roll(known, 1, axis=0)[..., part])
+            metrics["factors"][concept] = {place: found._asdict() for place, found in rows.items()}
+            lines.append(f"  {concept:<18}" + "  ".join(_cell(found) for found in rows.values()))
     if truth is not None:
         white = {n: image_error(found, truth, value_range=255.0) for n, found in images.items()}
         metrics["pixels"] = {str(n): found._asdict() for n, found in white.items()}
         black = image_error(np.zeros_like(truth), truth, value_range=255.0)
-        metrics["pixels"]["black"] = black._asdict()
+        chance = image_error(np.roll(truth, 1, axis=0), truth, value_range=255.0)
+        metrics["pixels"] |= {"black": black._asdict(), "chance": chance._asdict()}
         lines.append(
             "  pixels (RMSE)     "
             + "  ".join(f"{found.rmse:.3f}" for found in white.values())
-            + f"  all black: {black.rmse:.3f}"
+            + f"  all black: {black.rmse:.3f}, another image: {chance.rmse:.3f}"
         )
     return metrics, lines
 

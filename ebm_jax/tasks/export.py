@@ -113,6 +113,11 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
 
 def _functions(trained: TrainedRun) -> dict[str, Function]:
     """Those that this model has, by name."""
+    if trained.block_size:
+        raise ValueError(
+            "sampler.chains: expected 'fresh', as what is exported makes each sample by itself, "
+            "got 'refreshed_buffer'"
+        )
     with trained.for_densities() as exact:
         run = exact.run
         densities = run.method.densities(trained.params)

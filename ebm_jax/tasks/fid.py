@@ -111,7 +111,7 @@ def _measure_samples(
 ) -> _Measured:
     """Samples made, measured and let go, batch by batch."""
     run, number, shape = trained.run, settings.num_samples, trained.run.dataset.example_shape
-    sample, values = trained.sampler(), int(np.prod(shape))
+    sample, values = trained.sampler(work=work), int(np.prod(shape))
     fewest = min(number, split.num_examples)
     has_pixels = values <= _MAX_PIXELS and frechet.why_undefined(fewest, values) is None
     kept = _kept(settings, extractor, number) if not settings.stats else np.zeros(0, np.int64)

@@ -25,6 +25,11 @@ class Settings:
 def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
     """`interpolate/`: interpolate.png, a path per row, and interpolate.json."""
     run, key = trained.run, trained.run.key("sample")
+    if trained.block_size:
+        raise ValueError(
+            "sampler.chains: expected 'fresh', as a sample of a refreshed buffer has no noise of "
+            "its own to turn, got 'refreshed_buffer'"
+        )
     paths = interpolation.sample_paths(settings.num_pairs, settings.num_points)
 
     def sample(params, *blend):

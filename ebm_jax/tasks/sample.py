@@ -30,7 +30,7 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
     run, number = trained.run, trained.run.sampling.num_samples
     if settings.png_files and not run.has_images:
         raise ValueError(f"sample.png_files: expected False, as {run.dataset.name} has no images")
-    shape, sample = run.dataset.example_shape, trained.sampler()
+    shape, sample = run.dataset.example_shape, trained.sampler(work=work)
     kept = work.piece("samples", trained.fingerprint(num_samples=number))
     arrays = {"x": kept.array_file("x", (number, *shape), np.float32)}
     if run.has_images:

@@ -8,14 +8,17 @@ A label is a factor's class, an int, or, as the papers' networks of single conce
 | size | scale, .5 to 1: one value |
 | position | (x, y), each 0 to 1 |
 | rotation | (cos, sin) of the orientation |
+| size_and_position | (scale, x, y) |
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from ebm_jax.data.dataset import Dataset
 
 FACTORS = ("shape", "scale", "orientation", "x_position", "y_position")
-VALUES = {"size": 1, "position": 2, "rotation": 2}  # by the number of values in a label
+VALUES = {"size": 1, "position": 2, "rotation": 2, "size_and_position": 3}  # values in a label
 LABELS = (*FACTORS, *VALUES)
 SPLITS = ("train", "test")
 _HELD_OUT = 10  # one image in so many
@@ -35,9 +38,9 @@ def labels_of(label: str, classes: np.ndarray, num_values: tuple[int, ...]) -> n
     if label in FACTORS:
         return classes[:, FACTORS.index(label)].astype(np.int32)
     values = factor_values(classes, num_values)
-    columns = {"size": values[:, 1:2], "position": values[:, 3:5]}
+    columns = {"size": [1], "position": [3, 4], "size_and_position": [1, 3, 4]}
     if label in columns:
-        return columns[label].astype(np.float32)
+        return values[:, columns[label]].astype(np.float32)
     angle = values[:, 2]
     return np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
 
@@ -64,10 +67,17 @@ def factor_values(classes: np.ndarray, num_values: tuple[int, ...]) -> np.ndarra
     return low + (high - low) * share
 
 
-def check(name: str, split: str, label: str) -> None:
+def concepts_of(label: str) -> dict[str, slice]:
+    """The concepts that a label of values is made of, and where they stand in it."""
+    if label == "size_and_position":
+        return {"size": slice(0, 1), "position": slice(1, 3)}
+    return {label: slice(None)}
+
+
+def check(name: str, split: str, label: str, splits: Sequence[str] = SPLITS) -> None:
     """Raises ValueError, one line, for a split or a label that there is not."""
-    if split not in SPLITS:
-        raise ValueError(f"{name} has no split {split!r}; it has {', '.join(SPLITS)}")
+    if split not in splits:
+        raise ValueError(f"{name} has no split {split!r}; it has {', '.join(splits)}")
     if label not in LABELS:
         raise ValueError(f"{name} has no factor {label!r}; it has {', '.join(LABELS)}")
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ebm_jax.data.dataset import Dataset
+from ebm_jax.data.sources import combinations as slices
 from ebm_jax.data.sources import factors
 from ebm_jax.data.sources.base import Source
 from ebm_jax.data.storage.array_cache import BLOCK, Plan, cached_arrays
@@ -99,15 +100,22 @@ def write_archive(path: Path, grid: Grid, classes: np.ndarray | None = None) -> 
 
 
 def load_shapes(
-    split: str, data_dir: Path, *, image_size: int | None = None, label: str = "shape"
+    split: str,
+    data_dir: Path,
+    *,
+    image_size: int | None = None,
+    label: str = "shape",
+    combinations: slices.Combinations | None = None,
 ) -> Dataset:
     """Every combination of the factors in a fixed random order, one factor as the label.
 
     Args:
-        split: `'test'`, a tenth of the images by a hash of their number, or `'train'`.
+        split: `'test'`, a tenth of the images by a hash of their number, or `'train'`; of
+            `combinations` one of `combinations.SPLITS`.
         data_dir: directory of all data; the images are kept there.
         image_size: 32 (None) or 64 pixels.
         label: one of `factors.LABELS`.
+        combinations: squares in one orientation alone, at those of their sizes and places.
 
     Returns:
         images uint8 `[n, image_size, image_size, 1]` of 0 and 255, labels as `factors.labels_of`
@@ -116,11 +124,15 @@ def load_shapes(
     Raises:
         ValueError: another split, factor or size.
     """
-    factors.check("shapes", split, label)
+    factors.check("shapes", split, label, slices.SPLITS if combinations else factors.SPLITS)
     size = 32 if image_size is None else image_size
     if size not in GRIDS:
         raise ValueError(f"shapes: expected data.image_size 32 or 64, got {image_size}")
     grid = GRIDS[size]
+    if combinations:
+        classes = slices.classes_of(combinations, split, grid.num_values)
+        images = draw(grid, classes)[..., None] * np.uint8(255)
+        return factors.dataset("shapes", split, images, classes, label, grid.num_values)
     images, classes = cached_arrays(
         data_dir / OWN_FOLDER / "shapes" / f"{size}_1" / split, lambda: _plan(grid, split)
     )
@@ -140,4 +152,4 @@ def _plan(grid: Grid, split: str) -> Plan:
     return Plan(Path("ebm_jax.data.sources.shapes"), len(order), shape, blocks())
 
 
-SOURCE = Source("shapes", load_shapes, options=("image_size", "label"))
+SOURCE = Source("shapes", load_shapes, options=("image_size", "label", "combinations"))

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,11 +14,13 @@ from jax.core import Tracer
 from ebm_jax import energy, networks, samplers
 from ebm_jax.energy import EnergyFn
 from ebm_jax.methods import base
-from ebm_jax.methods.base import Index, MethodState, Params
+from ebm_jax.methods.base import Index, MethodState, Move, Params
 from ebm_jax.methods.contrastive_divergence import chain_init as starting
 from ebm_jax.methods.contrastive_divergence.chain_init import ChainInit, Noise
 from ebm_jax.methods.contrastive_divergence.loss import FORMS, energy_penalty, likelihood_loss
+from ebm_jax.methods.contrastive_divergence.refreshed_buffer import Refresh, refreshed_buffer
 from ebm_jax.methods.densities import BaseDistribution, Densities
+from ebm_jax.networks.ensemble import CYCLE, Ensemble
 from ebm_jax.networks.labels import check_classes
 from ebm_jax.samplers import random
 from ebm_jax.settings import check, setting
@@ -33,6 +35,21 @@ class ContrastiveDivergenceSampler:
     """
 
     num_steps: int = setting(0, "steps of fresh chains; 0: K, as in training", at_least=0)
+    chains: str = setting(
+        "fresh", "where samples come from; grids of training are of fresh chains in any case",
+        one_of=("fresh", "refreshed_buffer"),
+    )  # fmt: skip
+    buffer_size: int = setting(1_000, "entries of a refreshed buffer, samples each", at_least=1)
+    buffer_rounds: int = setting(200, "after which a buffer's entries are taken", at_least=1)
+    buffer_drawn: int = setting(512, "entries drawn in a round, with replacement", at_least=1)
+    buffer_num_steps: int = setting(0, "steps of a round; 0: K, as in training", at_least=0)
+    buffer_noise: float = setting(
+        0.01, "share of those drawn that start from noise again", at_least=0, at_most=1
+    )
+    buffer_labels: float = setting(
+        0.1, "share of those drawn that get another label", at_least=0, at_most=1
+    )
+    buffer_last_rounds: int = setting(10, "rounds without new noise and labels", at_least=0)
     inpaint_num_steps: int = setting(0, "steps when inpainting; 0: num_steps", at_least=0)
     restore_num_steps: int = setting(0, "steps when restoring; 0: num_steps", at_least=0)
 
@@ -221,7 +238,7 @@ class ContrastiveDivergence:
     def sample(
         self, params: Params, rng_key: jax.Array, index: Index, *, label: jax.Array | None = None
     ) -> jax.Array:
-        """Ends of fresh chains from noise, never from the buffer; see `base.Method.sample`.
+        """Ends of fresh chains from noise, never from a buffer; see `base.Method.sample`.
 
         label: as the network takes it; None: the classes, or the vectors `labels`, in turn, those
         of a blend's two mixed by the squares of its weights.
@@ -229,7 +246,69 @@ class ContrastiveDivergence:
         if label is None and self.is_conditional:
             label = self._labels_in_turn(index)
         normalized, _ = networks.normalize_params(self.network, params)
-        return self.sample_with(rng_key, self._kernel(self._energy(normalized, label)), index)
+        start_key, chain_key = jax.random.split(rng_key)
+        energy_fns, x = self._turns(normalized, label), self._starts(start_key, index)
+        return self._run(chain_key, energy_fns, x, index, self._sampling_num_steps)
+
+    @property
+    def block_size(self) -> int:
+        """Entries of a refreshed buffer; 0 where samples are ends of fresh chains."""
+        return self.sampler.buffer_size if self.sampler.chains == "refreshed_buffer" else 0
+
+    @property
+    def num_moved(self) -> int:
+        """Entries drawn in a round."""
+        return self.sampler.buffer_drawn
+
+    def sample_block(
+        self,
+        params: Params,
+        rng_key: jax.Array,
+        block: int,
+        move: Move,
+        on_round: Callable[[int], None] = lambda number: None,
+    ) -> np.ndarray:
+        """The entries of one refreshed buffer; see `base.BlockSampler` and `refreshed_buffer`.
+
+        Where checkpoints take turns, a round is a turn, as published.
+        """
+        own = self.sampler
+        refresh = Refresh(
+            own.buffer_size, own.buffer_rounds, own.buffer_drawn, own.buffer_noise,
+            own.buffer_labels, own.buffer_last_rounds,
+        )  # fmt: skip
+        index = np.arange(own.buffer_drawn, dtype=np.int32)
+        known = self._known_labels()
+        turns = [params] if self._cycle is None else self._cycle.turns(params)
+
+        def moved(number: int, x: np.ndarray, label: np.ndarray) -> np.ndarray:
+            rounds = np.full(own.buffer_drawn, number, np.int32)
+            return move(turns[number % len(turns)], rounds, x, index, known[label])
+
+        first = block * own.buffer_size + np.arange(own.buffer_size)
+        return refreshed_buffer(
+            jax.random.fold_in(rng_key, block), moved, self._noise(), first % len(known),
+            len(known), refresh, on_round,
+        )[0]  # fmt: skip
+
+    def move_entries(
+        self,
+        params: Params,
+        rng_key: jax.Array,
+        number: jax.Array,
+        x: jax.Array,
+        index: jax.Array,
+        label: jax.Array,
+    ) -> jax.Array:
+        """See `base.BlockSampler`; params are those of one checkpoint."""
+        network = self.network if self._cycle is None else self._cycle.base
+        normalized, _ = networks.normalize_params(network, params)
+        condition = label if self.is_conditional else None
+        scale = self.temperature if self._cycle is None else self._cycle.scale(self.temperature)
+        energy_fn = networks.bind(network, normalized, condition, scale=scale)
+        key = jax.random.fold_in(rng_key, number[0])
+        num_steps = self.sampler.buffer_num_steps or self.num_steps
+        return self._run(key, (energy_fn,), x, index, num_steps)
 
     def sample_with(
         self, rng_key: jax.Array, kernel: samplers.Kernel, index: Index, num_steps: int = 0
@@ -248,7 +327,15 @@ class ContrastiveDivergence:
         """exp(-temperature E) on the box of the chains; see `base.Method.densities`.
 
         Of a conditional network, that of the mixture of its classes, -log mean_y exp(-E(x, y)).
+
+        Raises:
+          ValueError: for checkpoints in turn.
         """
+        if self._cycle is not None:
+            raise ValueError(
+                "ensemble.combine: expected 'mean', 'sum' or 'mixture' for what asks for a "
+                "density, got 'cycle', whose checkpoints take turns and have none together"
+            )
         normalized, _ = networks.normalize_params(self.network, params)
 
         def energy_in_x(level: jax.Array) -> EnergyFn:
@@ -294,7 +381,8 @@ class ContrastiveDivergence:
         """Unknown values by chains on the energy with the known ones clamped."""
         start_key, chain_key = jax.random.split(rng_key)
         normalized, _ = networks.normalize_params(self.network, params)
-        clamped = energy.clamp(self._energy(normalized, label), is_known, x)
+        turns = self._turns(normalized, label)
+        clamped = [energy.clamp(energy_fn, is_known, x) for energy_fn in turns]
         start = jnp.where(is_known, x, self._starts(start_key, index))
         num_steps = self.sampler.inpaint_num_steps or self._sampling_num_steps
         return jnp.where(is_known, x, self._run(chain_key, clamped, start, index, num_steps))
@@ -305,7 +393,7 @@ class ContrastiveDivergence:
         """Ends of chains that start at x."""
         normalized, _ = networks.normalize_params(self.network, params)
         num_steps = self.sampler.restore_num_steps or self._sampling_num_steps
-        return self._run(rng_key, self._energy(normalized, label), x, index, num_steps)
+        return self._run(rng_key, self._turns(normalized, label), x, index, num_steps)
 
     @property
     def _sampling_num_steps(self) -> int:
@@ -358,6 +446,34 @@ class ContrastiveDivergence:
         condition = label if self.is_conditional else None
         return networks.bind(self.network, normalized, condition, scale=self.temperature)
 
+    @property
+    def _cycle(self) -> Ensemble | None:
+        """The network, where it is one of checkpoints that take turns."""
+        network = self.network
+        is_cycle = isinstance(network, Ensemble) and network.combine == CYCLE
+        return network if is_cycle else None
+
+    def _turns(self, normalized: Params, label: jax.Array | None) -> Sequence[EnergyFn]:
+        """The energies that a chain runs on in turn: of each checkpoint of a cycle, or the one."""
+        if self._cycle is None:
+            return (self._energy(normalized, label),)
+        condition = label if self.is_conditional else None
+        scale = self._cycle.scale(self.temperature)
+        return [
+            networks.bind(self._cycle.base, params, condition, scale=scale)
+            for params in self._cycle.turns(normalized)
+        ]
+
+    def _known_labels(self) -> np.ndarray:
+        """The labels [m, ...] that samples have in turn; one 0 of an unconditional network."""
+        if not self.is_conditional:
+            return np.zeros(1, np.int32)
+        if self.num_classes is not None:
+            return np.arange(self.num_classes, dtype=np.int32)
+        if self.labels is None:
+            raise ValueError("expected labels for samples given a vector, got none")
+        return self.labels
+
     def _label_of(self, batch: Mapping[str, jax.Array]) -> jax.Array | None:
         if not self.is_conditional:
             return None
@@ -369,11 +485,7 @@ class ContrastiveDivergence:
         return batch["label"]
 
     def _labels_in_turn(self, index: Index) -> jax.Array:
-        if self.num_classes is not None:
-            return _in_turn(index, jnp.arange(self.num_classes), self.num_classes)
-        if self.labels is None:
-            raise ValueError("expected labels for samples given a vector, got none")
-        return _in_turn(index, jnp.asarray(self.labels), None)
+        return _in_turn(index, jnp.asarray(self._known_labels()), self.num_classes)
 
     def _masks(self, rng_key: jax.Array, index: jax.Array) -> dict[str, Any]:
         """Inputs of one evaluation of the network: a function of (rng_key, index) per example."""
@@ -416,10 +528,37 @@ class ContrastiveDivergence:
         return starting.blended_noise(noise, self.init_noise, index, self.low, self.high)
 
     def _run(
-        self, rng_key: jax.Array, energy_fn: EnergyFn, x: jax.Array, index: Index, num_steps: int
+        self,
+        rng_key: jax.Array,
+        energy_fns: Sequence[EnergyFn],
+        x: jax.Array,
+        index: Index,
+        num_steps: int,
     ) -> jax.Array:
-        kernel = base.index_chains(self._kernel(energy_fn), index)
-        return samplers.run_chain(rng_key, kernel, x, num_steps)[0].x
+        """Ends of chains; of several energies each has turns of K steps, one after the other."""
+        kernels = [base.index_chains(self._kernel(energy_fn), index) for energy_fn in energy_fns]
+        if len(kernels) == 1:
+            return samplers.run_chain(rng_key, kernels[0], x, num_steps)[0].x
+        if num_steps < len(kernels) * self.num_steps:
+            raise ValueError(
+                f"expected chains of at least {len(kernels) * self.num_steps} steps, so that each "
+                f"of {len(kernels)} checkpoints has a turn of {self.num_steps} "
+                f"(ensemble.combine='cycle'), got {num_steps}"
+            )
+
+        def turns(x: jax.Array, number: Any, lengths: Sequence[int]) -> jax.Array:
+            for i, length in enumerate(lengths):
+                key = jax.random.fold_in(rng_key, number * len(kernels) + i)
+                x = samplers.run_chain(key, kernels[i], x, length)[0].x
+            return x
+
+        num_cycles, rest = divmod(num_steps, len(kernels) * self.num_steps)
+        whole = [self.num_steps] * len(kernels)
+        x, _ = jax.lax.scan(
+            lambda x, number: (turns(x, number, whole), None), x, jnp.arange(num_cycles)
+        )
+        full, part = divmod(rest, self.num_steps)
+        return turns(x, num_cycles, [self.num_steps] * full + [part] * (part > 0))
 
 
 def _in_turn(index: Index, labels: jax.Array, num_classes: int | None) -> jax.Array:

@@ -13,6 +13,7 @@ from effects_table import TABLE, changed, shows, value_of
 from configs import default
 from ebm_jax import samplers, tasks
 from ebm_jax.data import Dataset
+from ebm_jax.evaluation.images.factor_regressor import FactorErrors
 from ebm_jax.methods.densities import BaseDistribution, Densities
 from ebm_jax.runs import build, modes
 from ebm_jax.runs.settings import ConfigError
@@ -207,3 +208,80 @@ def test_models_that_do_not_go_together(run, monkeypatch):
     monkeypatch.setattr(compose, "load_other", lambda path: model(other, 1.0))
     with pytest.raises(ConfigError, match=r"models of one data set in one range.* in other$"):
         run(config_of(**OTHER))
+
+
+def of_combinations(seen, **values):
+    config = config_of()
+    config.data.update(combinations=seen, **values)
+    return config
+
+
+def test_models_of_places_go_with_models_of_sizes_of_any_share(monkeypatch):
+    """Held-out images are those that the model of sizes has not seen, for both models."""
+    asked = []
+
+    def load_split(config, split):
+        asked.append((config.data.combinations, config.data.seen_places, config.data.places_seed))
+        return brightness(split)
+
+    monkeypatch.setattr(build, "load_split", load_split)
+    places = model(of_combinations("position"), 1.0)
+    sizes = model(of_combinations("size", seen_places=0.25, places_seed=3), 1.0)
+    for models in ([places, sizes], [sizes, places]):
+        same = compose._with_same_held_out(models, compose.Settings(("other",)))
+        asked.clear()
+        compose._labels(same, compose.Settings(("other",)))
+        kinds = [m.run.data.combinations for m in models]
+        assert asked == [(kind, 0.25, 3) for kind in kinds]
+        assert [m.run.data.seen_places for m in same] == [0.25, 0.25]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        config_of(),
+        of_combinations("size", places_seed=1),
+        of_combinations("both", seen_places=0.2),
+        of_combinations("position", reference_size=0.7),
+    ],
+)
+def test_models_of_which_other_combinations_are_held_out(other):
+    models = [model(of_combinations("size"), 1.0), model(other, 1.0)]
+    with pytest.raises(
+        ConfigError, match=r"the same combinations .* \(0\.1, 0\.5, 0\), got .* other"
+    ):
+        compose._with_same_held_out(models, compose.Settings(("other",)))
+
+
+@shows("compose.judge_steps")
+def test_concepts_of_a_label_are_judged_apart(monkeypatch):
+    """Each by its own columns, by a regression on all images but those of the test."""
+
+    class Regressor:
+        def __init__(self, images, labels, *, num_classes, num_steps):
+            assert num_steps == value_of("compose.judge_steps")
+            self.labels = labels
+            np.testing.assert_array_equal(images, values("others").images)
+
+        def errors(self, images, labels):
+            assert np.shape(labels)[1:] == self.labels.shape[1:]
+            return FactorErrors(float(np.mean(labels)), float(self.labels.shape[1]))
+
+    def values(split):
+        one = brightness(split)
+        labels = np.tile(np.float32([1.0, 2.0, 4.0]), (len(one.labels), 1))
+        return one._replace(labels=labels)
+
+    monkeypatch.setattr(compose, "FactorRegressor", Regressor)
+    monkeypatch.setattr(build, "load_split", lambda config, split: values(split))
+    config = of_combinations("both", label="size_and_position")
+    models = [model(config, 1.0)]
+    truth, labels = compose._labels(models, compose.Settings())
+    settings = compose.Settings(judge_steps=value_of("compose.judge_steps"))
+    found, _ = compose._judged(models, settings, {1: truth}, truth, labels)
+    for concept, mean, columns in (("size", 1.0, 1), ("position", 3.0, 2)):
+        for place in ("1", "real", "chance"):
+            assert found["factors"][concept][place] == {"error": mean, "standard_error": columns}
+    assert found["pixels"]["1"]["rmse"] == 0
+    away = (truth / 255 - np.roll(truth, 1, axis=0) / 255) ** 2
+    assert found["pixels"]["chance"]["rmse"] == pytest.approx(np.sqrt(away.mean()), rel=1e-6)

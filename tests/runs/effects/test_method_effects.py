@@ -23,13 +23,18 @@ from effects_table import CD, DSM, DUAL, ED, RECOVERY, changed, shows, value_of
 
 from configs import default
 from ebm_jax import samplers
+from ebm_jax.io.resumable import ResumableWork
+from ebm_jax.methods.contrastive_divergence import method as method_module
 from ebm_jax.methods.denoising_score_matching.sampling import annealed_sample
 from ebm_jax.methods.dual_score_matching import probability_flow
 from ebm_jax.methods.energy_discrepancy import perturbed_points
 from ebm_jax.methods.recovery_likelihood import level_classifier, sampling
 from ebm_jax.methods.recovery_likelihood.loss import sample_pairs
 from ebm_jax.runs import build
+from ebm_jax.runs.settings import ConfigError
+from ebm_jax.runs.trained import TrainedRun
 from ebm_jax.samplers import random
+from ebm_jax.tasks import export, interpolate
 
 __all__ = ["quick", "stubs"]
 
@@ -419,6 +424,86 @@ def test_contrastive_chains_in_closed_form():
         inpainted = np.where(KNOWN, EXAMPLES, chain(start, "inpaint_num_steps"))
         found = jax.jit(method.inpaint)(params, KEY, x, KNOWN, INDEX, LABEL)
         np.testing.assert_allclose(found, inpainted, rtol=1e-4, atol=1e-6)
+
+
+BUFFER = {
+    "buffer_size": 10, "buffer_rounds": 2, "buffer_drawn": 6, "buffer_noise": 0.0,
+    "buffer_labels": 0.0, "buffer_last_rounds": 0,
+}  # fmt: skip
+
+
+@shows(*(f"sampler:contrastive_divergence.{name}" for name in BUFFER))
+@shows("sampler:contrastive_divergence.chains", "sampler:contrastive_divergence.buffer_num_steps")
+def test_refreshed_buffers(tmp_path, monkeypatch):
+    """What is refreshed how is tested in tests/methods; here that it is asked for, and moves."""
+    asked, usual = [], method_module.refreshed_buffer
+
+    def recorded(*given):
+        asked.append(given[5])
+        return usual(*given)
+
+    monkeypatch.setattr(method_module, "refreshed_buffer", recorded)
+    fields = [f"sampler:contrastive_divergence.{name}" for name in BUFFER]
+    chains, steps = (
+        f"sampler:contrastive_divergence.{name}" for name in ("chains", "buffer_num_steps")
+    )
+    for change in ([], [chains], [chains, steps], [chains, *fields]):
+        config = contrastive(*change)
+        config.sampler.update({k: v for k, v in BUFFER.items() if chains in change})
+        config = changed(config, *change)
+        run = build.build(config)
+        params = run.method.init(KEY, {"image": jnp.asarray(EXAMPLES)})[0]
+        trained = TrainedRun(run, 1, params, 0.9)
+        x = trained.sampler()(0, 13)
+        if not change:
+            assert not asked
+            assert trained.block_size == 0
+            continue
+        own = config.sampler
+        assert trained.block_size == own.buffer_size
+        assert asked.pop(0) == (
+            own.buffer_size, own.buffer_rounds, own.buffer_drawn, own.buffer_noise,
+            own.buffer_labels, own.buffer_last_rounds,
+        )  # fmt: skip
+        if own.buffer_noise == 0:  # each is its start, drawn so many times
+            draws_key = jax.random.split(run.key("sample"))[0]
+            start_key = jax.random.split(jax.random.fold_in(draws_key, 0))[0]
+            start = run.method._noise()(start_key, jnp.arange(own.buffer_size))
+            factor = (1 - 0.2 * THETA) ** (own.buffer_num_steps or 2)
+            powers = np.log(np.asarray(x[:10] / start)[:, 0, 0, 0]) / np.log(factor)
+            np.testing.assert_allclose(powers, np.round(powers), atol=1e-2)
+            assert set(np.round(powers)) == {0, 1, 2}
+        np.testing.assert_array_equal(trained.sampler()(11, 13), x[11:])  # whatever is asked before
+        with ResumableWork(tmp_path, {}) as work:
+            work.begin("sampling", 12)
+            np.testing.assert_array_equal(trained.samples(work, 12, first=1), x[1:])
+        for refuses in (
+            lambda trained=trained: interpolate.run(trained, interpolate.Settings(), work),
+            lambda trained=trained: export._functions(trained),
+        ):
+            with pytest.raises(ValueError, match=r"sampler\.chains: expected 'fresh', as "):
+                refuses()
+        asked.clear()
+
+
+@shows("ensemble.combine")
+def test_checkpoints_in_turn():
+    """Half of the steps are of each; what wants a density refuses, as do other methods."""
+    config = contrastive()
+    config.ensemble.combine, config.sampler.num_steps = "cycle", 4
+    run = build.make_ensemble(build.build(config), 2)
+    thetas = (THETA, 3 * THETA)
+    params = {f"member_{i}": {"theta": jnp.asarray(theta)} for i, theta in enumerate(thetas)}
+    start = np.asarray(run.method._starts(jax.random.split(KEY)[0], INDEX))
+    wanted = start * np.prod([(1 - 0.2 * theta) ** 2 for theta in thetas])
+    found = jax.jit(run.method.sample)(params, KEY, INDEX)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match="'mean', 'sum' or 'mixture' for what asks for a density"):
+        run.method.densities(params)
+    other = config_of("recovery_likelihood")
+    other.ensemble.combine = "cycle"
+    with pytest.raises(ConfigError, match="contrastive_divergence on images; this is recovery"):
+        build.make_ensemble(build.build(other), 2)
 
 
 # -------------------------------------------------------------- denoising score matching

@@ -363,7 +363,13 @@ def test_preprocessing(tmp_path, monkeypatch):
     assert np.std(within) == pytest.approx(1 / np.sqrt(12), rel=0.1)
 
 
+OF_COMBINATIONS = tuple(
+    f"data.{name}" for name in ("combinations", "seen_places", "reference_size", "places_seed")
+)
+
+
 @shows(*("held_out_split", "data_dir", "data.image_size", "data.label", "data.path", "data.values"))
+@shows(*OF_COMBINATIONS)
 def test_what_reaches_the_data_sets(monkeypatch):
     asked = []
 
@@ -374,15 +380,20 @@ def test_what_reaches_the_data_sets(monkeypatch):
     monkeypatch.setattr(build, "load_split", LOAD_SPLIT)
     monkeypatch.setattr(data, "load_dataset", load_dataset)
     none = dict.fromkeys(("data_dir", "pad_to", "image_size", "label", "path", "values"))
+    none["combinations"] = None
     build.build(config_of()).held_out()
     assert asked == [("cifar10", "train", none), ("cifar10", "test", none)]
     asked.clear()
     fields = ("held_out_split", "data_dir", "data.image_size", "data.label")
-    fields += ("data.path", "data.values")
+    fields += ("data.path", "data.values", *OF_COMBINATIONS)
     build.build(changed(config_of(), *fields)).held_out()
     options = {"data_dir": "elsewhere", "pad_to": None, "image_size": 24, "label": "scale"}
     options |= {"path": "mine", "values": (0.0, 1.0)}
+    options |= {"combinations": data.Combinations("size", 0.25, 0.7, 4)}
     assert asked == [("cifar10", "train", options), ("cifar10", "validation", options)]
+    for field in OF_COMBINATIONS[1:]:  # of combinations that are not asked for
+        with pytest.raises(ConfigError, match=rf"{field}: expected .* without data\.combinations"):
+            LOAD_SPLIT(changed(config_of(), field), "train")
 
 
 @shows("data.name", "data.split", "data.pad_to")

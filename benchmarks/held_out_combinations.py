@@ -1,0 +1,180 @@
+"""Sizes at places where they were never seen: sums of two energies against one of both.
+
+    python benchmarks/held_out_combinations.py                                # shapes, 32 x 32
+    python benchmarks/held_out_combinations.py --shares=.05,.5 --num_steps=500
+    python benchmarks/held_out_combinations.py --config=dsprites_igebm
+
+For each share rho of the places: an energy given the size is trained on these places in all sizes,
+an energy given the place on all places at one size, and, as the baseline, one energy given both on
+the union. --mode=compose then samples combinations that none has seen, on the sum of the first two
+and on the third, and reads them with a regression that was trained on real images: see
+`ebm_jax/data/sources/combinations.py`. One training for the places serves all shares.
+
+Writes held_out_combinations.json and .png to the workdir, and prints a table. Running it again goes
+on where it stopped.
+"""
+
+import argparse
+import importlib
+import json
+import pathlib
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from measure import machine, table
+
+from ebm_jax.io import files, plotting
+
+ROOT = pathlib.Path(__file__).parent.parent
+CONCEPTS = ("position", "size")
+MODELS = {"sum of two energies": "size", "one energy of both": "both"}
+
+
+def run_main(config: str, variant: str, workdir: pathlib.Path, *flags: str) -> None:
+    """Runs main.py in a process of its own."""
+    command = [
+        sys.executable,
+        "main.py",
+        f"--config=configs/{config}.py:{variant}",
+        f"--workdir={workdir.resolve()}",
+        "--config.train.sample_every=0",
+        *flags,
+    ]
+    subprocess.run(command, cwd=ROOT, check=True)
+
+
+def measure(args: argparse.Namespace, share: float) -> dict[str, dict[str, Any]]:
+    """{model: what --mode=compose wrote} for one share, after the trainings that it wants."""
+    workdir, found = pathlib.Path(args.workdir), {}
+    general = [f"--config.seed={args.seed}", *args.flags]
+    if args.num_steps:
+        general.append(f"--config.training.num_steps={args.num_steps}")
+    position = workdir / "position"
+    if not is_trained(position, args.config, args.num_steps):
+        run_main(args.config, "seen_position", position, *general)
+    for title, seen in MODELS.items():
+        folder = workdir / f"{seen}_{share:g}"
+        result = folder / "compose" / "compose.json"
+        flags = [*general, f"--config.data.seen_places={share}"]
+        if not is_trained(folder, args.config, args.num_steps):
+            run_main(args.config, f"seen_{seen}", folder, *flags)
+        if not result.exists():
+            others = (str(position.resolve()),) if seen == "size" else ()
+            run_main(
+                args.config,
+                f"seen_{seen}",
+                folder,
+                *flags,
+                "--mode=compose",
+                f"--config.compose.workdirs={others!r}",
+                f"--config.compose.num_images={args.num_images}",
+                f"--config.compose.num_steps={args.chain_steps}",
+                f"--config.compose.judge_steps={args.judge_steps}",
+            )
+        found[title] = json.loads(result.read_text())
+    return found
+
+
+def is_trained(workdir: pathlib.Path, config: str, num_steps: int) -> bool:
+    """Whether a run is at its last step, so that there is no need to ask main.py."""
+    if not num_steps:
+        sys.path[:0] = [] if str(ROOT) in sys.path else [str(ROOT)]
+        module = importlib.import_module(f"configs.{config}")
+        num_steps = module.get_config("seen_position").training.num_steps
+    return (workdir / "checkpoints" / str(num_steps)).is_dir()
+
+
+def errors(results: Mapping[float, Mapping[str, Any]]) -> dict[str, dict[str, list[list[float]]]]:
+    """{quantity: {line: [error, standard error] of each share}}; the last model of a sum is whole.
+
+    Lines: each of `MODELS`, 'real images' and 'another image' for a floor and for chance.
+    """
+    found: dict[str, dict[str, list[list[float]]]] = {}
+    for by_model in results.values():
+        for title, result in by_model.items():
+            count = str(len(result["models"]))
+            for concept in CONCEPTS:
+                rows = result["factors"][concept]
+                lines = {title: rows[count]}
+                if title == next(iter(MODELS)):
+                    lines |= {"real images": rows["real"], "another image": rows["chance"]}
+                for name, row in lines.items():
+                    pair = [row["error"], row["standard_error"]]
+                    found.setdefault(concept, {}).setdefault(name, []).append(pair)
+            lines = {title: result["pixels"][count]}
+            if title == next(iter(MODELS)):
+                lines |= {"another image": result["pixels"]["chance"]}
+            for name, row in lines.items():
+                pair = [row["rmse"], row["standard_error"]]
+                found.setdefault("pixels", {}).setdefault(name, []).append(pair)
+    return found
+
+
+def picture(shares: Sequence[float], found: Mapping[str, Any]) -> np.ndarray:
+    """A panel per quantity: errors against the share of the places that are seen in all sizes."""
+    units = {"position": "mean |error|, places from 0 to 1", "size": "mean |error|, scale .5 to 1",
+             "pixels": "RMSE, in units of white"}  # fmt: skip
+    panels = []
+    for name, lines in found.items():
+        values = {line: np.array(pairs).T for line, pairs in lines.items()}
+        panels.append(
+            plotting.Curves(
+                name,
+                list(shares),
+                {line: pairs[0] for line, pairs in values.items()},
+                {line: pairs[1] for line, pairs in values.items()},
+                x_label="share of the places seen in all sizes",
+                y_label=units[name],
+                log_x=True,
+            )
+        )
+    return plotting.curves_picture(panels, columns=3)
+
+
+def show(shares: Sequence[float], found: Mapping[str, Any]) -> None:
+    rows = [
+        [name, line, *(f"{error:.3f} ± {spread:.3f}" for error, spread in pairs)]
+        for name, lines in found.items()
+        for line, pairs in lines.items()
+    ]
+    print(table(["error of", "", *(f"rho {share:g}" for share in shares)], rows))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", default="shapes_igebm", help="of configs/, with variants seen_")
+    parser.add_argument("--shares", default=".02,.1,.5", help="of the places, seen in all sizes")
+    parser.add_argument(
+        "--num_steps", type=int, default=0, help="of each training; 0: the config's"
+    )
+    parser.add_argument("--chain_steps", type=int, default=40, help="of the chains of samples")
+    parser.add_argument("--num_images", type=int, default=200, help="held-out combinations")
+    parser.add_argument("--judge_steps", type=int, default=400, help="of training regressions")
+    parser.add_argument("--seed", type=int, default=0, help="of the trainings")
+    parser.add_argument("--workdir", default="runs/held_out_combinations")
+    args, args.flags = parser.parse_known_args()
+    shares = [float(share) for share in args.shares.split(",")]
+    results = {share: measure(args, share) for share in shares}
+    found, workdir = errors(results), pathlib.Path(args.workdir)
+    show(shares, found)
+    files.write_json(
+        workdir / "held_out_combinations.json",
+        {
+            "measured_on": machine(),
+            "shares": shares,
+            "errors": found,
+            "models": {
+                f"{share:g}": {title: one["measured_on"] for title, one in by_model.items()}
+                for share, by_model in results.items()
+            },
+        },
+    )
+    plotting.save_image(workdir / "held_out_combinations.png", picture(shares, found))
+    print(f"\n{workdir}/held_out_combinations.png and held_out_combinations.json")
+
+
+if __name__ == "__main__":
+    main()
