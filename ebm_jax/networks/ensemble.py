@@ -42,6 +42,11 @@ class Ensemble(nn.Module):
         return getattr(self.base, "num_classes", None)
 
     @property
+    def label_size(self) -> int:
+        """Values in a label of each network; 0 where labels are classes, or there are none."""
+        return getattr(self.base, "label_size", 0)
+
+    @property
     def has_level_constants(self) -> bool:
         """Whether each network has a constant per noise level."""
         return getattr(self.base, "has_level_constants", False)

@@ -7,19 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ebm_jax import data, parallel
+from ebm_jax import data
 from ebm_jax.evaluation.robustness.softmax import SoftmaxClassifier, softmax_classifier
 from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.runs import build
 from ebm_jax.runs.trained import TrainedRun
-from ebm_jax.training import device_state
-from ebm_jax.training.divergence import check
-from ebm_jax.training.state import TrainState, init_train_state
-from ebm_jax.training.train_step import make_train_step
+from ebm_jax.tasks import _beside
 
 ENERGIES, SOFTMAX = "energies", "softmax network"
 BASELINES = ("same", "plain", "none")
-_CHUNK = 50  # updates between two looks at the metrics
 
 # Of the fields of both modes' Settings.
 BASELINE = (
@@ -70,89 +66,24 @@ def train_softmax(
     """
     if baseline == "none":
         return None
-    run, training = trained.run, trained.run.config.training
-    num_steps = num_steps or training.num_steps
+    run = trained.run
     network = getattr(run.method, "network", None)
     if network is None:
         raise ValueError(
             f"baseline: expected 'none', as {type(run.method).__name__} is no method of one network"
         )
     classifier = softmax_classifier(network, has_norm=baseline == "same")
-    config = run.config.copy_and_resolve_references()
-    config.training.num_steps = num_steps  # of the learning rate's schedule
-    optimizer = build.make_optimizer(config)
-    example_batch = {"image": jnp.zeros((1, *run.dataset.example_shape))}
-    state = jax.device_get(
-        jax.jit(lambda key: init_train_state(key, classifier, optimizer, example_batch))(
-            run.key("init")
-        )
+    params = _beside.train(
+        trained,
+        work,
+        classifier,
+        name=SOFTMAX,
+        piece="softmax",
+        depends_on={"baseline": baseline},
+        num_steps=num_steps,
+        shown=("loss", "accuracy"),
     )
-    sections = ("seed", "data", "network", "optimizer", "compute")
-    kept = work.piece(
-        "softmax",
-        {
-            "baseline": baseline,
-            "num_steps": num_steps,
-            "batch_size": training.batch_size,
-            "ema_decay": training.ema_decay,
-            "config": {name: config.to_dict()[name] for name in sections},
-        },
-    )
-    leaves, tree = jax.tree.flatten(state)
-    work.begin(SOFTMAX, num_steps)
-    if (saved := kept.load("state")) is not None:
-        found = [saved[f"leaf_{i}"] for i in range(len(leaves))]
-        state = jax.tree.unflatten(tree, found)
-        work.skip(int(state.step))
-    state = _trained(trained, kept, classifier, optimizer, state, num_steps)
-    return classifier, state.ema_params
-
-
-def _trained(
-    trained: TrainedRun,
-    kept: ResumableWork,
-    classifier: SoftmaxClassifier,
-    optimizer: Any,
-    state: TrainState,
-    num_steps: int,
-) -> TrainState:
-    run, training = trained.run, trained.run.config.training
-    step_fn = device_state.pmap_train_step(
-        make_train_step(
-            classifier,  # pyright: ignore[reportArgumentType]  # init and loss are what it takes
-            optimizer,
-            rng_key=run.key("train"),
-            ema_decay=training.ema_decay,
-            preprocess=run.preprocess(),
-        )
-    )
-    on_devices = device_state.to_devices(state)
-    for first in range(int(state.step), num_steps, _CHUNK):
-        stop, metrics = min(first + _CHUNK, num_steps), {}
-        for step in range(first, stop):
-            batch = data.local_batch(
-                run.dataset,
-                step,
-                seed=run.general.seed,
-                global_batch_size=training.batch_size,
-                process_index=jax.process_index(),
-                process_count=jax.process_count(),
-                local_devices=jax.local_device_count(),
-            )
-            on_devices, metrics = step_fn(on_devices, batch)
-            jax.block_until_ready(metrics)  # on CPU two steps in flight can starve each other
-        values = jax.device_get(parallel.first_replica(metrics))
-        if (wrong := check(values)) is not None:
-            raise ValueError(f"the softmax network diverged at step {stop}: {wrong}")
-        state = device_state.to_host(on_devices)
-        kept.save_state("state", _numbered(state))
-        kept.advance(stop - first, {name: float(values[name]) for name in ("loss", "accuracy")})
-    kept.save("state", _numbered(state))
-    return state
-
-
-def _numbered(state: TrainState) -> dict[str, np.ndarray]:
-    return {f"leaf_{i}": leaf for i, leaf in enumerate(jax.tree.leaves(state))}
+    return classifier, params
 
 
 def num_parameters(params: Any) -> int:

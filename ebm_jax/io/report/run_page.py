@@ -35,6 +35,7 @@ _TITLES = {
     "robustness": "Adversarial robustness",
     "crossclass": "From one class to another",
     "compose": "Models together",
+    "rollout": "Trajectories",
     "ood": "Out-of-distribution detection",
     "neighbours": "Memorization and nearest neighbors",
     "fid": "Frechet and kernel distances",

@@ -1,5 +1,6 @@
 """Initialization of MCMC chains for contrastive divergence, and what is kept for the next step."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from ebm_jax.methods.base import per_example
 from ebm_jax.methods.densities import uniform_noise
 from ebm_jax.samplers import random
 
-INITS = ("replay_buffer", "persistent", "data", "noise")
+INITS = ("replay_buffer", "persistent", "data", "noise", "context")
 NOISES = ("uniform", "normal")
 
 Noise = Callable[[jax.Array, jax.Array], jax.Array]  # (key, index [batch]) -> x [batch, ...]
@@ -24,7 +25,7 @@ class ChainInit(NamedTuple):
 
     init: (x_pos [batch, ...]) -> memory of a global batch.
     start: (rng_key, memory, x_pos, index [batch]) -> (x like x_pos, origin): origin maps 'buffer',
-        'chain', 'data', 'noise' to whether a chain started there, bool [batch].
+        'chain', 'data', 'noise', 'context' to whether a chain started there, bool [batch].
     update: (memory, x_neg) -> memory, x_neg [batch, ...] the ends of the chains.
     """
 
@@ -132,6 +133,19 @@ def from_data() -> ChainInit:
 def from_noise(noise: Noise) -> ChainInit:
     """Starts from fresh noise at every step."""
     return _without_memory("noise", lambda rng_key, x_pos, index: noise(rng_key, index))
+
+
+def from_context(near: Noise) -> ChainInit:
+    """Starts near the last frame of what each example is given; near: see `near_last_frame`."""
+    return _without_memory("context", lambda rng_key, x_pos, index: near(rng_key, index))
+
+
+def near_last_frame(
+    rng_key: jax.Array, index: jax.Array, label: jax.Array, shape: tuple[int, ...], noise: float
+) -> jax.Array:
+    """The last values of label [batch, k] as x [batch, *shape], plus U(-noise, noise) each."""
+    last = label[:, -math.prod(shape) :].reshape(-1, *shape)
+    return last + uniform_noise(rng_key, index, shape, -noise, noise) if noise else last
 
 
 def _without_memory(name: str, make: Callable[..., jax.Array]) -> ChainInit:

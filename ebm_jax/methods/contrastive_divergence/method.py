@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -49,8 +50,8 @@ class ContrastiveDivergence:
     conditional network are of all classes in turn.
 
     Metrics: 'energy_pos', and by the start of the chains, with 'buffer', 'chain' (persistent),
-    'data' or 'noise' for S: 'energy_neg_from_S', 'displacement_from_S' (L2 distance between the
-    ends), 'grad_norm_from_S' (at the last step); 'l2_penalty', unweighted.
+    'data', 'noise' or 'context' for S: 'energy_neg_from_S', 'displacement_from_S' (L2 distance
+    between the ends), 'grad_norm_from_S' (at the last step); 'l2_penalty', unweighted.
 
     network: called as network(x, label), label None unless it has `num_classes` or `label_size`.
     low, high: values of black and white in the data: the box of the noise, of the chains and of the
@@ -82,6 +83,11 @@ class ContrastiveDivergence:
     )
     chain_init: str = setting(
         "replay_buffer", "where chains start in training", one_of=starting.INITS
+    )
+    context_noise: float = setting(
+        0.3,
+        "of chain_init context: chains start at its last frame plus U(-this, this), model units",
+        at_least=0,
     )
     buffer_size: int = setting(10_000, "entries, over all devices", at_least=1)
     buffer_shards: int = setting(
@@ -122,6 +128,13 @@ class ContrastiveDivergence:
                 "method.max_total_grad_norm replaces max_grad: expected 0 with "
                 f"max_grad={self.max_grad:g}, got {self.max_total_grad_norm:g}"
             )
+        size = math.prod(self.network.input_shape)
+        label_size = getattr(self.network, "label_size", 0)
+        if self.chain_init == "context" and (not label_size or label_size % size):
+            raise ValueError(
+                "method.chain_init: expected labels that are frames like an example, of "
+                f"{size} values each, with 'context', got labels of {label_size} values"
+            )
         if self.dropout and not hasattr(self.network, "mask_shapes"):
             raise ValueError(
                 f"method.dropout: expected False, as {type(self.network).__name__} has no dropout"
@@ -150,7 +163,7 @@ class ContrastiveDivergence:
         condition = None if label is None else jnp.zeros_like(label[:1])
         params = self.network.init(params_key, x[:1], condition)["params"]
         power_state = networks.init_power_state(state_key, self.network, params)
-        return params, MethodState(power_state, self._chain_init(x.shape[0]).init(x))
+        return params, MethodState(power_state, self._chain_init(x.shape[0], label).init(x))
 
     def loss(
         self,
@@ -167,7 +180,8 @@ class ContrastiveDivergence:
         )
         constant = jax.lax.stop_gradient(normalized)
         memory = method_state.sharded
-        chain_starts = self._chain_init(self._global_batch_size(memory, x_pos.shape[0]))
+        batch_size = self._global_batch_size(memory, x_pos.shape[0])
+        chain_starts = self._chain_init(batch_size, label)
         x, origin = chain_starts.start(start_key, memory, x_pos, index)
         chain_params = normalized if self.form == "cd_with_kl" else constant
         end, info = samplers.run_chain(
@@ -215,18 +229,25 @@ class ContrastiveDivergence:
         if label is None and self.is_conditional:
             label = self._labels_in_turn(index)
         normalized, _ = networks.normalize_params(self.network, params)
-        return self.sample_with(rng_key, self._kernel(self._energy(normalized, label)), index)
+        kernel = self._kernel(self._energy(normalized, label))
+        return self.sample_with(rng_key, kernel, index, label=label)
 
     def sample_with(
-        self, rng_key: jax.Array, kernel: samplers.Kernel, index: Index, num_steps: int = 0
+        self,
+        rng_key: jax.Array,
+        kernel: samplers.Kernel,
+        index: Index,
+        num_steps: int = 0,
+        *,
+        label: jax.Array | None = None,
     ) -> jax.Array:
-        """Ends of chains of any kernel from the noise that samples start from.
+        """Ends of chains of any kernel from where samples start: noise, or the label's last frame.
 
         num_steps: 0: as many as `sample` makes.
         """
         start_key, chain_key = jax.random.split(rng_key)
         kernel = base.index_chains(kernel, index)
-        x = self._starts(start_key, index)
+        x = self._starts(start_key, index, label)
         num_steps = num_steps or self._sampling_num_steps
         return samplers.run_chain(chain_key, kernel, x, num_steps)[0].x
 
@@ -242,7 +263,8 @@ class ContrastiveDivergence:
             if self.is_conditional and self.num_classes is None:
                 raise ValueError(
                     "expected a density of examples alone: this one is of examples given labels "
-                    f"of {self.network.label_size} values; use --mode=compose"
+                    f"of {self.network.label_size} values; use --mode=compose, or --mode=rollout "
+                    "of trajectories"
                 )
             if self.num_classes is None:
                 return self._energy(normalized, None)
@@ -281,7 +303,7 @@ class ContrastiveDivergence:
         start_key, chain_key = jax.random.split(rng_key)
         normalized, _ = networks.normalize_params(self.network, params)
         clamped = energy.clamp(self._energy(normalized, label), is_known, x)
-        start = jnp.where(is_known, x, self._starts(start_key, index))
+        start = jnp.where(is_known, x, self._starts(start_key, index, label))
         num_steps = self.sampler.inpaint_num_steps or self._sampling_num_steps
         return jnp.where(is_known, x, self._run(chain_key, clamped, start, index, num_steps))
 
@@ -300,9 +322,11 @@ class ContrastiveDivergence:
     def _noise(self) -> Noise:
         return starting.box_noise(self.init_noise, self.network.input_shape, self.low, self.high)
 
-    def _chain_init(self, batch_size: int) -> ChainInit:
-        """Of a global batch."""
+    def _chain_init(self, batch_size: int, label: jax.Array | None) -> ChainInit:
+        """Of a global batch; label: of the examples here."""
         match self.chain_init:
+            case "context":
+                return starting.from_context(functools.partial(self._near_context, label=label))
             case "persistent":
                 return starting.from_last_step(self._noise())
             case "data":
@@ -395,7 +419,18 @@ class ContrastiveDivergence:
         energy_pos, energy_neg = jnp.split(energy_fn(jnp.concatenate([x_pos, x_neg])), 2)
         return energy_pos, energy_neg
 
-    def _starts(self, rng_key: jax.Array, index: Index) -> jax.Array:
+    def _near_context(
+        self, rng_key: jax.Array, index: jax.Array, label: jax.Array | None
+    ) -> jax.Array:
+        assert label is not None  # a network with a label size wants one
+        shape = self.network.input_shape
+        return starting.near_last_frame(rng_key, index, label, shape, self.context_noise)
+
+    def _starts(self, rng_key: jax.Array, index: Index, label: jax.Array | None) -> jax.Array:
+        if self.chain_init == "context":
+            if isinstance(index, random.Blend):
+                raise ValueError("chains that start from a context have no interpolations")
+            return self._near_context(rng_key, index, label)
         noise = functools.partial(self._noise(), rng_key)
         return starting.blended_noise(noise, self.init_noise, index, self.low, self.high)
 

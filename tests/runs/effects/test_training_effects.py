@@ -363,7 +363,10 @@ def test_preprocessing(tmp_path, monkeypatch):
     assert np.std(within) == pytest.approx(1 / np.sqrt(12), rel=0.1)
 
 
-@shows(*("held_out_split", "data_dir", "data.image_size", "data.label", "data.path", "data.values"))
+OPTIONS = ("data_dir", "pad_to", "image_size", "label", "path", "values", "context")
+
+
+@shows("held_out_split", "data_dir", *(f"data.{name}" for name in OPTIONS[2:]))
 def test_what_reaches_the_data_sets(monkeypatch):
     asked = []
 
@@ -373,15 +376,15 @@ def test_what_reaches_the_data_sets(monkeypatch):
 
     monkeypatch.setattr(build, "load_split", LOAD_SPLIT)
     monkeypatch.setattr(data, "load_dataset", load_dataset)
-    none = dict.fromkeys(("data_dir", "pad_to", "image_size", "label", "path", "values"))
+    none = dict.fromkeys(OPTIONS)
     build.build(config_of()).held_out()
     assert asked == [("cifar10", "train", none), ("cifar10", "test", none)]
     asked.clear()
     fields = ("held_out_split", "data_dir", "data.image_size", "data.label")
-    fields += ("data.path", "data.values")
+    fields += ("data.path", "data.values", "data.context")
     build.build(changed(config_of(), *fields)).held_out()
     options = {"data_dir": "elsewhere", "pad_to": None, "image_size": 24, "label": "scale"}
-    options |= {"path": "mine", "values": (0.0, 1.0)}
+    options |= {"path": "mine", "values": (0.0, 1.0), "context": 4}
     assert asked == [("cifar10", "train", options), ("cifar10", "validation", options)]
 
 
