@@ -2,11 +2,11 @@
 
     python main.py --config=configs/trajectories.py --workdir=runs/pendulum
     python main.py --config=configs/trajectories.py --workdir=runs/pendulum --mode=rollout
-    python main.py --config=configs/trajectories.py:hand --workdir=runs/hand \\
-        --config.data.path=hand.npz
+    python main.py --config=configs/trajectories.py:hand --workdir=runs/hand
 
 Variants: pendulum (default), linear_gaussian and hand, given one frame; with the suffix _4, given
-four. `python -m ebm_jax.data.simulators.generate hand.npz` makes the hand's file. hand_published is
+four. `python -m ebm_jax.data.simulators.generate hand.npz` makes the hand's file, which
+--config.data.path=hand.npz names. hand_published is
 as long as the published program's run, of which these are the settings: layers of 128, 128 and 128
 units, chains of K = 20 steps of 2 (two of 1 by one gradient) from the last frame + U(-.3, .3), with
 noise of .001, no bound on the gradient, the KL term, no buffer, Adam of beta_1 = 0 with elements

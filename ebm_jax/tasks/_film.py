@@ -64,7 +64,7 @@ def _scene(
         def scene(states: np.ndarray) -> list[np.ndarray]:
             return [_seen(line) for line in shadow_hand.lines(hand, states[-1])]
 
-        return scene, shadow_hand.STEP_SECONDS, (-0.14, 0.14, -0.14, 0.14)
+        return scene, shadow_hand.STEP_SECONDS, (-0.12, 0.12, -0.12, 0.12)
     reach = 4.0 * trajectories.std + 1e-6
     low, high = trajectories.mean - reach, trajectories.mean + reach
     second = min(1, len(low) - 1)
