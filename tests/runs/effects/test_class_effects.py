@@ -25,7 +25,7 @@ from ebm_jax.methods.densities import BaseDistribution, Densities
 from ebm_jax.runs import build, modes
 from ebm_jax.runs.settings import ConfigError
 from ebm_jax.runs.trained import TrainedRun
-from ebm_jax.tasks import _classes, robustness
+from ebm_jax.tasks import _beside, _classes, robustness
 
 __all__ = ["quick"]
 
@@ -203,16 +203,16 @@ def test_classify(run, monkeypatch):
 def test_softmax_training_goes_on_where_it_stopped(run, monkeypatch, tmp_path):
     config = config_of(classify={"baseline": "same", "baseline_steps": 60})
     whole = run("classify", config)["classifiers"]["softmax network"]
-    batches, usual, check = [], _classes.data.local_batch, _classes.check
+    batches, usual, check = [], _beside.data.local_batch, _beside.check
     monkeypatch.setattr(
-        _classes.data, "local_batch", lambda *a, **kw: batches.append(a[1]) or usual(*a, **kw)
+        _beside.data, "local_batch", lambda *a, **kw: batches.append(a[1]) or usual(*a, **kw)
     )
 
     def second_fails(values):
         return "interrupted" if len(batches) > 50 else check(values)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_classes, "check", second_fails)
+        patch.setattr(_beside, "check", second_fails)
         with pytest.raises(ConfigError, match="diverged at step 60: interrupted"):
             run("classify", config)
     batches.clear()
