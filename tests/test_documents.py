@@ -76,6 +76,8 @@ def what_is_wrong(words):
             check_main([word for word in words[2:] if word != "--workdir=..."])
         except Exception as error:
             return str(error)
+    elif words[:2] == ["python", "-m"] and words[2].startswith("ebm_jax."):
+        return None if resolves(words[2]) else f"there is no {words[2]}"
     elif words[0] == "python" and not (ROOT / words[1]).is_file():
         return f"there is no {words[1]}"
     elif words[:2] == ["pip", "install"]:

@@ -4,7 +4,7 @@ Nothing here imports TensorFlow; tensorflow_datasets is imported by the function
 """
 
 from ebm_jax.data.batches import batch_indices, local_batch
-from ebm_jax.data.dataset import Dataset
+from ebm_jax.data.dataset import Dataset, Trajectories
 from ebm_jax.data.moments import Moments, moments
 from ebm_jax.data.prefetch import prefetch
 from ebm_jax.data.preprocess import (
@@ -28,6 +28,7 @@ __all__ = [
     "Dataset",
     "Moments",
     "ToyDensity",
+    "Trajectories",
     "batch_indices",
     "dataset_names",
     "dequantize",

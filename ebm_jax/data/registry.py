@@ -22,6 +22,7 @@ from ebm_jax.data.sources import (
     shapes,
     svhn,
     toy2d,
+    trajectories,
 )
 from ebm_jax.data.sources.base import Source
 from ebm_jax.data.sources.combinations import Combinations
@@ -43,6 +44,7 @@ _SOURCES = (
     folder.SOURCE,
     arrays.SOURCE,
     *toy2d.SOURCES,
+    *trajectories.SOURCES,
 )
 _BY_NAME = {source.name: source for source in _SOURCES}
 
@@ -73,6 +75,7 @@ def load_dataset(
     path: str | os.PathLike | None = None,
     values: tuple[float, ...] | None = None,
     combinations: Combinations | None = None,
+    context: int | None = None,
 ) -> Dataset:
     """Load one split of a data set, preparing it first if need be.
 
@@ -89,10 +92,12 @@ def load_dataset(
             `sources.factors`; for folder: `'none'` leaves out that the folders in it are the
             classes.
         scale: for densities on the plane: factor on all lengths, by default 1.
-        path: of one's own images: for folder a directory, for arrays a .npy or .npz.
+        path: of one's own images: for folder a directory, for arrays a .npy or .npz; for
+            trajectories a .npy or .npz of them.
         values: for arrays of floating-point numbers: the lowest and the highest.
         combinations: for dsprites and shapes: squares in one orientation alone, at some of their
             sizes and places, see `sources.combinations`.
+        context: for trajectories: frames before a state that are its label, by default 1.
 
     Returns:
         The data set; densities on the plane are drawn once and for all, 100,000 points per split.
@@ -106,6 +111,7 @@ def load_dataset(
     source = _source(name)
     given = {"image_size": image_size, "label": label, "scale": scale, "values": values}
     given |= {"combinations": combinations}
+    given |= {"context": context}
     given |= {"path": None if path is None else os.fspath(path)}
     given = {option: value for option, value in given.items() if value is not None}
     for option in given:
@@ -121,6 +127,10 @@ def load_dataset(
             images=np.concatenate([part.images for part in parts]),
             labels=np.concatenate([part.labels for part in parts]),
         )
+        if dataset.trajectories is not None:
+            states = [part.trajectories.states for part in parts if part.trajectories is not None]
+            whole = dataset.trajectories._replace(states=np.concatenate(states))
+            dataset = dataset._replace(trajectories=whole)
     if pad_to is not None:
         if dataset.images.ndim != 4:
             raise ValueError(f"{name} has no images, so that pad_to does not apply")

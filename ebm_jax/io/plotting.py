@@ -128,6 +128,56 @@ def columns_picture(columns: Mapping[str, np.ndarray], *, min_tile: int = 80) ->
     return np.asarray(picture)
 
 
+def lines_tile(
+    lines: Sequence[np.ndarray],
+    *,
+    extent: tuple[float, float, float, float],
+    size: int,
+    text: str = "",
+) -> np.ndarray:
+    """Lines in the plane in a square, the first ones darker, with a text in its corner.
+
+    Args:
+      lines: each [points, 2], y upwards.
+      extent: (x from, x to, y from, y to); what is beyond is cut off.
+      size: of the square, pixels.
+    Returns:
+      uint8 [size, size, 3].
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    fine = 3  # drawn so many times as large and shrunk, as Pillow's lines have jagged edges
+    picture = Image.new("RGB", (fine * size, fine * size), (_BACKGROUND,) * 3)
+    draw = ImageDraw.Draw(picture)
+    left, right, bottom, top = extent
+    for i, line in reversed(list(enumerate(lines))):
+        points = np.asarray(line, np.float64)
+        x = (points[:, 0] - left) / (right - left) * fine * size
+        y = (top - points[:, 1]) / (top - bottom) * fine * size
+        far = 10.0 * fine * size  # keeps what is far off, or not finite, from Pillow
+        places = np.clip(np.nan_to_num(np.stack([x, y], axis=1)), -far, far)
+        shade = min(160, round(160 * i / max(len(lines) - 1, 1)))
+        draw.line([tuple(place) for place in places], fill=(shade,) * 3, width=2 * fine)
+    shrunk = picture.resize((size, size), Image.Resampling.LANCZOS)
+    if text:
+        ImageDraw.Draw(shrunk).text((4, 2), text, fill=(0, 0, 0), font=ImageFont.load_default(11))
+    return np.asarray(shrunk)
+
+
+def gif(frames: Sequence[np.ndarray], *, milliseconds: int) -> bytes:
+    """uint8 [height, width, 3] each as the bytes of an endless film, so long each."""
+    from PIL import Image
+
+    content = io.BytesIO()
+    images = [
+        Image.fromarray(frame).convert("P", palette=Image.Palette.ADAPTIVE) for frame in frames
+    ]
+    images[0].save(
+        content, "GIF", save_all=True, append_images=images[1:], duration=milliseconds, loop=0
+    )
+    return content.getvalue()
+
+
 def density_picture(
     log_density: np.ndarray,
     true_log_density: np.ndarray | None = None,
@@ -229,6 +279,24 @@ def line_figure(
         axis.set_yscale("log")
     _label(axis, x_label, y_label, legend=len(lines) > 1)
     _save_figure(path, figure)
+
+
+def series_picture(
+    series: Mapping[str, Sequence[float] | np.ndarray],
+    *,
+    x_label: str,
+    y_label: str,
+    first: int = 0,
+    log_y: bool = False,
+) -> np.ndarray:
+    """Named series over first, first + 1, .., without marks: uint8 [height, width, 3]."""
+    figure, (axis,) = _panels(1, 1, (6.4, 4.2))
+    for name, values in series.items():
+        axis.plot(first + np.arange(len(values)), np.asarray(values), label=name)
+    if log_y:
+        axis.set_yscale("log")
+    _label(axis, x_label, y_label, legend=len(series) > 1)
+    return _rendered(figure)
 
 
 class Curves(NamedTuple):

@@ -1,5 +1,6 @@
 """Networks that return energies, and energies made from them."""
 
+from ebm_jax.networks.conditional_mlp import ConditionalMLP
 from ebm_jax.networks.energy_fn import (
     bind,
     class_mixture,
@@ -19,6 +20,7 @@ from ebm_jax.networks.mlp import EnergyMLP
 from ebm_jax.networks.recovery_resnet import RecoveryResNet
 
 __all__ = [
+    "ConditionalMLP",
     "EnergyMLP",
     "Ensemble",
     "FlatImages",

@@ -60,7 +60,8 @@ def label_weights(
             f"network.num_classes: expected 0 beside a label_size of {label_size}, got "
             f"{num_classes}"
         )
-    shape, dtype = jnp.shape(condition), getattr(condition, "dtype", None)
+    shape = () if condition is None else jnp.shape(condition)
+    dtype = getattr(condition, "dtype", None)
     is_float = dtype is not None and jnp.issubdtype(dtype, jnp.floating)
     if not is_float or len(shape) != 2 or shape[1] != label_size:
         found = "no labels" if condition is None else f"{dtype}{list(shape)}"

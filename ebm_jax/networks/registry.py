@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from ebm_jax.networks.conditional_mlp import ConditionalMLP
 from ebm_jax.networks.flat_images import FlatImages
 from ebm_jax.networks.igebm import IgebmConvNet, IgebmResNet
 from ebm_jax.networks.igebm_mlp import IgebmMLP
@@ -21,6 +22,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "igebm_mlp": IgebmMLP,
     "mdsm_resnet": MdsmResNet,
     "mlp": EnergyMLP,
+    "conditional_mlp": ConditionalMLP,
 }
 
 

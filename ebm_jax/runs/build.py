@@ -32,7 +32,7 @@ from ebm_jax.training import optimizers
 from ebm_jax.training.state import TrainState, init_train_state
 from ebm_jax.training.train_step import Preprocess
 
-_NUM_LABELS = 1_000  # of the training set, which samples given vectors have in turn
+NUM_LABELS = 1_000  # of the training set, which samples given vectors have in turn
 
 
 class DataFacts(NamedTuple):
@@ -64,6 +64,11 @@ class Run:
     def has_images(self) -> bool:
         """Whether examples are images, and not points of the plane or other vectors."""
         return len(self.dataset.example_shape) == 3
+
+    @property
+    def has_trajectories(self) -> bool:
+        """Whether examples are next states of trajectories."""
+        return self.dataset.trajectories is not None
 
     def load_split(self, split: str) -> data.Dataset:
         """Another split of the same data set."""
@@ -245,6 +250,7 @@ def load_split(config: ml_collections.ConfigDict, split: str) -> data.Dataset:
             path=described.path or None,
             values=described.values or None,
             combinations=described.seen_combinations,
+            context=described.context or None,
         )
 
 
@@ -320,7 +326,7 @@ def _facts(config: ml_collections.ConfigDict, dataset: data.Dataset) -> DataFact
             dataset, described.low, described.high, dequantized=described.dequantize
         )
     if "labels" in known and dataset.label_size:
-        labels = np.asarray(dataset.labels[:_NUM_LABELS])
+        labels = np.asarray(dataset.labels[:NUM_LABELS])
     return DataFacts(moments, labels)
 
 
@@ -384,6 +390,14 @@ def _check_data_settings(described: settings.Data, dataset: data.Dataset) -> Non
     for name in ("dequantize", "random_flip"):
         if getattr(described, name):
             raise ValueError(f"data.{name}: expected False, as {dataset.name} has no images")
+    if dataset.trajectories is None:
+        return
+    for name, bound in zip(("low", "high"), dataset.value_range, strict=True):
+        if (value := getattr(described, name)) != bound:  # of the contexts, which are not scaled
+            raise ValueError(
+                f"data.{name}: expected {bound:g}, as states of {dataset.name} are z-scores and "
+                f"stay as they are, got {value:g}"
+            )
 
 
 def _init(run: Run) -> Any:

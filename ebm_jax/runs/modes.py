@@ -48,9 +48,12 @@ def run_task(
     with Lock(folder):
         trained = load_trained(config, workdir)
         if task.IMAGES_ONLY and not trained.run.has_images:
+            has, use = "points", "evaluate, which measures their density"
+            if trained.run.has_trajectories:
+                has, use = "trajectories", "rollout, which predicts them"
             raise ConfigError(
-                f"--mode={mode} is for images and {trained.run.dataset.name} has points: use "
-                "--mode=evaluate, which measures their density"
+                f"--mode={mode} is for images and {trained.run.dataset.name} has {has}: use "
+                f"--mode={use}"
             )
         depends_on = fingerprint(config, trained, mode, other_modes)
         with ResumableWork(folder / "partial", depends_on) as work:

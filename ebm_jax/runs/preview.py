@@ -10,8 +10,10 @@ from ebm_jax.evaluation.density import grid2d
 from ebm_jax.evaluation.density.plane import PlaneModel
 from ebm_jax.io import plotting
 from ebm_jax.methods.base import Params
+from ebm_jax.runs import build
 from ebm_jax.runs.build import Run
 
+_COLUMNS = 6  # of states that are shown
 _REACH, _CELLS, _POINTS = 1.2, 240, 2_000  # of the figure of a density
 
 
@@ -19,11 +21,13 @@ def figure(run: Run, params: Params, samples: np.ndarray) -> np.ndarray:
     """Figure of samples, in model units, and of the parameters that made them.
 
     Images: the samples beside as many real ones. Points of the plane: the learned density, the true
-    one, and the samples.
+    one, and the samples. States of trajectories: histograms of their values.
 
     Returns:
       uint8 [H, W, 3].
     """
+    if run.has_trajectories:
+        return _histograms(run, samples)
     if not run.has_images:
         model = plane_model(run, params)
         return density_figure(run, model, run.to_data_units(samples))
@@ -31,6 +35,20 @@ def figure(run: Run, params: Params, samples: np.ndarray) -> np.ndarray:
     real = dataset.images[data.batch_indices(dataset.num_examples, len(samples), 0, 0)]
     grids = plotting.image_grid(run.to_pixels(samples)), plotting.image_grid(real)
     return plotting.side_by_side(*grids, ("generated", f"real: {dataset.name}"))
+
+
+def _histograms(run: Run, samples: np.ndarray) -> np.ndarray:
+    """Of the first values of states, beside those that followed on the contexts in truth."""
+    assert run.dataset.trajectories is not None
+    # Samples have the contexts of the first examples in turn, see `build`.
+    real = run.dataset.images[: min(len(samples), build.NUM_LABELS)]
+    both = {"generated": samples, f"real: {run.dataset.name}": real}
+    return plotting.histograms_picture(
+        {
+            f"{column}, z-score": {name: states[:, i] for name, states in both.items()}
+            for i, column in enumerate(run.dataset.trajectories.columns[:_COLUMNS])
+        }
+    )
 
 
 def density_figure(run: Run, model: PlaneModel, points: np.ndarray) -> np.ndarray:

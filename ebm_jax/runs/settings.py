@@ -54,7 +54,7 @@ class Data:
     """What a model is trained on, in which units."""
 
     name: str = setting("cifar10", "one of ebm_jax.data.dataset_names()")
-    path: str = setting("", "of your own images: a folder (folder), a .npy or .npz (arrays)")
+    path: str = setting("", "of your own: a folder (folder), a .npy or .npz (arrays, trajectories)")
     split: str = setting("train", "trained on")
     pad_to: int = setting(
         0, "pixels, height and width to pad images to with black; 0 leaves them", at_least=0
@@ -80,6 +80,12 @@ class Data:
     )
     reference_size: float = setting(0.5, "scale, at which all places are seen", above=0)
     places_seed: int = setting(0, "of the choice of the places", at_least=0)
+    context: int = setting(
+        0,
+        "frames before a state that its energy is given (pendulum, linear_gaussian, trajectories); "
+        "0: one",
+        at_least=0,
+    )
     low: float = setting(-1.0, "model value of pixel intensity 0")
     high: float = setting(1.0, "model value of pixel intensity 255")
     random_flip: bool = setting(True, "mirror left to right with probability 1/2")

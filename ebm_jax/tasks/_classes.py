@@ -1,6 +1,5 @@
 """What the modes that classify share: energies of classes, and the softmax network beside them."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,9 +13,6 @@ from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.runs import build
 from ebm_jax.runs.trained import TrainedRun
 from ebm_jax.tasks import _updates
-from ebm_jax.training import device_state
-from ebm_jax.training.state import init_train_state
-from ebm_jax.training.train_step import make_train_step
 
 ENERGIES, SOFTMAX = "energies", "softmax network"
 BASELINES = ("same", "plain", "none")
@@ -70,60 +66,24 @@ def train_softmax(
     """
     if baseline == "none":
         return None
-    run, training = trained.run, trained.run.config.training
-    num_steps = num_steps or training.num_steps
+    run = trained.run
     network = getattr(run.method, "network", None)
     if network is None:
         raise ValueError(
             f"baseline: expected 'none', as {type(run.method).__name__} is no method of one network"
         )
     classifier = softmax_classifier(network, has_norm=baseline == "same")
-    config = run.config.copy_and_resolve_references()
-    config.training.num_steps = num_steps  # of the learning rate's schedule
-    optimizer = build.make_optimizer(config)
-    example_batch = {"image": jnp.zeros((1, *run.dataset.example_shape))}
-    state = jax.device_get(
-        jax.jit(lambda key: init_train_state(key, classifier, optimizer, example_batch))(
-            run.key("init")
-        )
-    )
-    sections = ("seed", "data", "network", "optimizer", "compute")
-    kept = work.piece(
-        "softmax",
-        {
-            "baseline": baseline,
-            "num_steps": num_steps,
-            "batch_size": training.batch_size,
-            "ema_decay": training.ema_decay,
-            "config": {name: config.to_dict()[name] for name in sections},
-        },
-    )
-    work.begin(SOFTMAX, num_steps)
-    step_fn = device_state.pmap_train_step(
-        make_train_step(
-            classifier,  # pyright: ignore[reportArgumentType]  # init and loss are what it takes
-            optimizer,
-            rng_key=run.key("train"),
-            ema_decay=training.ema_decay,
-            preprocess=run.preprocess(),
-        )
-    )
-    batch = functools.partial(
-        _updates.local_batch,
-        run.dataset,
-        seed=run.general.seed,
-        batch_size=training.batch_size,
-    )
-    state = _updates.train(
-        kept,
-        step_fn,
-        batch,
-        _updates.load_state(kept, state),
-        num_steps,
-        what="the softmax network",
+    params = _updates.train_beside(
+        trained,
+        work,
+        classifier,
+        name=SOFTMAX,
+        piece="softmax",
+        depends_on={"baseline": baseline},
+        num_steps=num_steps,
         shown=("loss", "accuracy"),
     )
-    return classifier, state.ema_params
+    return classifier, params
 
 
 def num_parameters(params: Any) -> int:

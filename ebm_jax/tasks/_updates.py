@@ -1,17 +1,22 @@
 """What the modes that train have in common: updates that are kept on the way."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ebm_jax import data, parallel
 from ebm_jax.data import Dataset
 from ebm_jax.io.resumable import ResumableWork
+from ebm_jax.runs import build
+from ebm_jax.runs.trained import TrainedRun
 from ebm_jax.training import device_state
 from ebm_jax.training.divergence import check
-from ebm_jax.training.state import TrainState
+from ebm_jax.training.state import TrainState, init_train_state
+from ebm_jax.training.train_step import make_train_step
 
 _CHUNK = 50  # updates between two looks at the metrics
 
@@ -63,6 +68,77 @@ def train(
         kept.advance(stop - first, {name: float(values[name]) for name in shown})
     kept.save("state", _numbered(state))
     return state
+
+
+def train_beside(
+    trained: TrainedRun,
+    work: ResumableWork,
+    model: Any,
+    *,
+    name: str,
+    piece: str,
+    depends_on: Mapping[str, Any],
+    num_steps: int,
+    shown: Sequence[str],
+    optimizer: Mapping[str, Any] | None = None,
+) -> Any:
+    """EMA parameters of a model after the run's batches, preprocessing, optimizer and key.
+
+    Resumable.
+
+    Args:
+      model: has `init` and `loss` as methods have.
+      name: of the network, in words. piece: of the work, a plain file name.
+      depends_on: what the parameters depend on beside the run.
+      num_steps: updates; 0: those of the run.
+      shown: metrics beside the bar.
+      optimizer: settings of the optimizer in place of the run's.
+    Raises:
+      ValueError: where training diverges.
+    """
+    run, training = trained.run, trained.run.config.training
+    num_steps = num_steps or training.num_steps
+    config = run.config.copy_and_resolve_references()
+    config.training.num_steps = num_steps  # of the learning rate's schedule
+    config.optimizer.update(dict(optimizer or {}))
+    transformation = build.make_optimizer(config)
+    labels = run.dataset.labels
+    example_batch = {
+        "image": jnp.zeros((1, *run.dataset.example_shape)),
+        "label": jnp.zeros((1, *labels.shape[1:]), labels.dtype),
+    }
+    state = jax.device_get(
+        jax.jit(lambda key: init_train_state(key, model, transformation, example_batch))(
+            run.key("init")
+        )
+    )
+    sections = ("seed", "data", "network", "optimizer", "compute")
+    kept = work.piece(
+        piece,
+        {
+            **depends_on,
+            "num_steps": num_steps,
+            "batch_size": training.batch_size,
+            "ema_decay": training.ema_decay,
+            "config": {name: config.to_dict()[name] for name in sections},
+        },
+    )
+    work.begin(name, num_steps)
+    step_fn = device_state.pmap_train_step(
+        make_train_step(
+            model,
+            transformation,
+            rng_key=run.key("train"),
+            ema_decay=training.ema_decay,
+            preprocess=run.preprocess(),
+        )
+    )
+    batch = functools.partial(
+        local_batch, run.dataset, seed=run.general.seed, batch_size=training.batch_size
+    )
+    start = load_state(kept, state)
+    state = train(kept, step_fn, batch, start, num_steps, what=f"the {name}", shown=tuple(shown))
+    return state.ema_params
 
 
 def local_batch(

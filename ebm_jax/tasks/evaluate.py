@@ -28,6 +28,11 @@ class Settings:
 
 def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
     """`evaluate/`: evaluation.png and evaluation.json; prints a table."""
+    if trained.run.has_trajectories:
+        raise ValueError(
+            f"--mode=evaluate is for images and points of the plane and {trained.run.dataset.name} "
+            "has trajectories: use --mode=rollout, which predicts them"
+        )
     evaluate = _evaluate_images if trained.run.has_images else _evaluate_plane
     return evaluate(trained, settings.num_samples, work)
 

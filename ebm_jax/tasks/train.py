@@ -296,12 +296,13 @@ class _Session:
 
     def _summarize(self, step: int, progress: Progress) -> None:
         seconds = progress.compile_seconds or 0.0
+        judge = "rollout" if self.run.has_trajectories else "evaluate"
         _say(
             f"trained to step {step}; the first step took {seconds:.0f} s with its compilation"
             f"\n  samples      {self.workdir}/samples/step_{step:07d}.png"
             f"\n  checkpoints  {self.workdir}/checkpoints/"
             f"\n  metrics      {self.workdir}/metrics.jsonl; tensorboard --logdir {self.workdir}"
-            f"\nnext: the same command with --mode=sample or --mode=evaluate"
+            f"\nnext: the same command with --mode=sample or --mode={judge}"
         )
 
 

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from ebm_jax import data, tasks
 from ebm_jax.data import Dataset
 from ebm_jax.data.sources.factors import VALUES
+from ebm_jax.data.sources.trajectories import cut
 from ebm_jax.runs import build
 from ebm_jax.runs.settings import ConfigError
 from ebm_jax.settings import check, check_values, fields
@@ -59,6 +60,10 @@ def stub(config, split):
             shape = (size, size, shape[-1])
         if name == "folder":  # has as many as there are folders in it
             num_classes = config.network.get("num_classes") or 1
+    elif name in ("pendulum", "linear_gaussian", "trajectories"):
+        size = {"pendulum": 3, "linear_gaussian": 2, "trajectories": 31}[name]
+        states, context = np.zeros((2, 6, size)), config.data.context
+        return cut(name, split, states, of_training=states, columns=["x"] * size, context=context)
     else:
         density = data.toy_density(name)  # raises for any other
         shape, num_classes, value_range = (2,), 1, (-density.bound, density.bound)

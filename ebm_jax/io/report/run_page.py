@@ -36,6 +36,7 @@ _TITLES = {
     "crossclass": "From one class to another",
     "compose": "Models together",
     "continual": "Classes learned a few at a time",
+    "rollout": "Trajectories",
     "ood": "Out-of-distribution detection",
     "neighbours": "Memorization and nearest neighbors",
     "fid": "Frechet and kernel distances",

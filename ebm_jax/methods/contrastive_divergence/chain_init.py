@@ -1,6 +1,7 @@
 """Initialization of MCMC chains for contrastive divergence, and what is kept for the next step."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from ebm_jax.methods.base import per_example
 from ebm_jax.methods.densities import uniform_noise
 from ebm_jax.samplers import random
 
-INITS = ("replay_buffer", "persistent", "data", "noise")
+INITS = ("replay_buffer", "persistent", "data", "noise", "context")
 NOISES = ("uniform", "normal")
 
 Noise = Callable[[jax.Array, jax.Array], jax.Array]  # (key, index [batch]) -> x [batch, ...]
@@ -25,8 +26,8 @@ class ChainInit(NamedTuple):
 
     init: (x_pos [batch, ...], label) -> memory of a global batch.
     start: (rng_key, memory, x_pos, label, index [batch]) -> (x like x_pos, label of the chains,
-        origin): origin maps 'buffer', 'chain', 'data', 'noise' to whether a chain started there,
-        bool [batch].
+        origin): origin maps 'buffer', 'chain', 'data', 'noise', 'context' to whether a chain
+        started there, bool [batch].
     update: (memory, x_neg, label) -> memory, x_neg [batch, ...] the ends of the chains.
     A label is of the examples, or of the chains, [batch, ...]; None: unconditional.
     """
@@ -153,18 +154,33 @@ def from_last_step(noise: Noise) -> ChainInit:
 
 def from_data() -> ChainInit:
     """Starts at the examples themselves (Hinton 2002)."""
-    return _without_memory("data", lambda rng_key, x_pos, index: x_pos)
+    return _without_memory("data", lambda rng_key, x_pos, label, index: x_pos)
 
 
 def from_noise(noise: Noise) -> ChainInit:
     """Starts from fresh noise at every step."""
-    return _without_memory("noise", lambda rng_key, x_pos, index: noise(rng_key, index))
+    return _without_memory("noise", lambda rng_key, x_pos, label, index: noise(rng_key, index))
+
+
+def from_context(near: Callable[..., jax.Array]) -> ChainInit:
+    """Starts at near(rng_key, index, label), about the last frame that an example is given."""
+    return _without_memory(
+        "context", lambda rng_key, x_pos, label, index: near(rng_key, index, label)
+    )
+
+
+def near_last_frame(
+    rng_key: jax.Array, index: jax.Array, label: jax.Array, shape: tuple[int, ...], noise: float
+) -> jax.Array:
+    """The last values of label [batch, k] as x [batch, *shape], plus U(-noise, noise) each."""
+    last = label[:, -math.prod(shape) :].reshape(-1, *shape)
+    return last + uniform_noise(rng_key, index, shape, -noise, noise) if noise else last
 
 
 def _without_memory(name: str, make: Callable[..., jax.Array]) -> ChainInit:
     def start(rng_key, memory, x_pos, label, index):
         del memory
-        return make(rng_key, x_pos, index), label, {name: jnp.ones(index.shape, bool)}
+        return make(rng_key, x_pos, label, index), label, {name: jnp.ones(index.shape, bool)}
 
     return ChainInit(lambda x_pos, label: (), start, lambda memory, x_neg, label: memory)
 

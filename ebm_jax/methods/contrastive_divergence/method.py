@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -66,8 +67,8 @@ class ContrastiveDivergence:
     labels. Samples of a conditional network are of all classes in turn.
 
     Metrics: 'energy_pos', and by the start of the chains, with 'buffer', 'chain' (persistent),
-    'data' or 'noise' for S: 'energy_neg_from_S', 'displacement_from_S' (L2 distance between the
-    ends), 'grad_norm_from_S' (at the last step); 'l2_penalty', unweighted.
+    'data', 'noise' or 'context' for S: 'energy_neg_from_S', 'displacement_from_S' (L2 distance
+    between the ends), 'grad_norm_from_S' (at the last step); 'l2_penalty', unweighted.
 
     network: called as network(x, label), label None unless it has `num_classes` or `label_size`.
     low, high: values of black and white in the data: the box of the noise, of the chains and of the
@@ -76,9 +77,9 @@ class ContrastiveDivergence:
 
     Raises:
       ValueError: for a value that a setting cannot have, an empty box, two bounds on the gradient,
-        dropout in a network without, labels in a buffer that there is not, or of a network without;
-        by init, for data outside the box, missing labels, classes
-        out of range, and a buffer that is too small.
+        dropout in a network without, labels in a buffer that there is not, or of a network without,
+        a refreshed buffer of chains that start from a context; by init, for data outside the box,
+        missing labels, classes out of range, and a buffer that is too small.
     """
 
     network: nn.Module
@@ -100,6 +101,11 @@ class ContrastiveDivergence:
     )
     chain_init: str = setting(
         "replay_buffer", "where chains start in training", one_of=starting.INITS
+    )
+    context_noise: float = setting(
+        0.3,
+        "of chain_init context: chains start at its last frame plus U(-this, this), model units",
+        at_least=0,
     )
     buffer_size: int = setting(10_000, "entries, over all devices", at_least=1)
     buffer_shards: int = setting(
@@ -143,11 +149,22 @@ class ContrastiveDivergence:
                 "method.max_total_grad_norm replaces max_grad: expected 0 with "
                 f"max_grad={self.max_grad:g}, got {self.max_total_grad_norm:g}"
             )
+        size = math.prod(self.network.input_shape)
+        label_size = getattr(self.network, "label_size", 0)
+        if self.chain_init == "context" and (not label_size or label_size % size):
+            raise ValueError(
+                "method.chain_init: expected labels that are frames like an example, of "
+                f"{size} values each, with 'context', got labels of {label_size} values"
+            )
+        if self.chain_init == "context" and self.block_size:
+            raise ValueError(
+                "sampler.chains: expected 'fresh' with method.chain_init=context, as a buffer is "
+                f"refreshed from noise, got {self.sampler.chains!r}"
+            )
         if self.dropout and not hasattr(self.network, "mask_shapes"):
             raise ValueError(
                 f"method.dropout: expected False, as {type(self.network).__name__} has no dropout"
             )
-
         if self.buffer_has_labels and not (
             self.is_conditional and self.chain_init == "replay_buffer"
         ):
@@ -247,7 +264,7 @@ class ContrastiveDivergence:
             label = self._labels_in_turn(index)
         normalized, _ = networks.normalize_params(self.network, params)
         start_key, chain_key = jax.random.split(rng_key)
-        energy_fns, x = self._turns(normalized, label), self._starts(start_key, index)
+        energy_fns, x = self._turns(normalized, label), self._starts(start_key, index, label)
         return self._run(chain_key, energy_fns, x, index, self._sampling_num_steps)
 
     @property
@@ -311,15 +328,21 @@ class ContrastiveDivergence:
         return self._run(key, (energy_fn,), x, index, num_steps)
 
     def sample_with(
-        self, rng_key: jax.Array, kernel: samplers.Kernel, index: Index, num_steps: int = 0
+        self,
+        rng_key: jax.Array,
+        kernel: samplers.Kernel,
+        index: Index,
+        num_steps: int = 0,
+        *,
+        label: jax.Array | None = None,
     ) -> jax.Array:
-        """Ends of chains of any kernel from the noise that samples start from.
+        """Ends of chains of any kernel from where samples start: noise, or the label's last frame.
 
         num_steps: 0: as many as `sample` makes.
         """
         start_key, chain_key = jax.random.split(rng_key)
         kernel = base.index_chains(kernel, index)
-        x = self._starts(start_key, index)
+        x = self._starts(start_key, index, label)
         num_steps = num_steps or self._sampling_num_steps
         return samplers.run_chain(chain_key, kernel, x, num_steps)[0].x
 
@@ -343,7 +366,8 @@ class ContrastiveDivergence:
             if self.is_conditional and self.num_classes is None:
                 raise ValueError(
                     "expected a density of examples alone: this one is of examples given labels "
-                    f"of {self.network.label_size} values; use --mode=compose"
+                    f"of {self.network.label_size} values; use --mode=compose, or --mode=rollout "
+                    "of trajectories"
                 )
             if self.num_classes is None:
                 return self._energy(normalized, None)
@@ -383,7 +407,7 @@ class ContrastiveDivergence:
         normalized, _ = networks.normalize_params(self.network, params)
         turns = self._turns(normalized, label)
         clamped = [energy.clamp(energy_fn, is_known, x) for energy_fn in turns]
-        start = jnp.where(is_known, x, self._starts(start_key, index))
+        start = jnp.where(is_known, x, self._starts(start_key, index, label))
         num_steps = self.sampler.inpaint_num_steps or self._sampling_num_steps
         return jnp.where(is_known, x, self._run(chain_key, clamped, start, index, num_steps))
 
@@ -405,6 +429,8 @@ class ContrastiveDivergence:
     def _chain_init(self, batch_size: int) -> ChainInit:
         """Of a global batch."""
         match self.chain_init:
+            case "context":
+                return starting.from_context(self._near_context)
             case "persistent":
                 return starting.from_last_step(self._noise())
             case "data":
@@ -523,7 +549,18 @@ class ContrastiveDivergence:
         energy_pos, energy_neg = jnp.split(energy_fn(jnp.concatenate([x_pos, x_neg])), 2)
         return energy_pos, energy_neg
 
-    def _starts(self, rng_key: jax.Array, index: Index) -> jax.Array:
+    def _near_context(
+        self, rng_key: jax.Array, index: jax.Array, label: jax.Array | None
+    ) -> jax.Array:
+        assert label is not None  # a network with a label size wants one
+        shape = self.network.input_shape
+        return starting.near_last_frame(rng_key, index, label, shape, self.context_noise)
+
+    def _starts(self, rng_key: jax.Array, index: Index, label: jax.Array | None) -> jax.Array:
+        if self.chain_init == "context":
+            if isinstance(index, random.Blend):
+                raise ValueError("chains that start from a context have no interpolations")
+            return self._near_context(rng_key, index, label)
         noise = functools.partial(self._noise(), rng_key)
         return starting.blended_noise(noise, self.init_noise, index, self.low, self.high)
 

@@ -3,6 +3,8 @@
 The network is E(x, c) = theta (1 + c) |x|^2 / 2, so that chains without noise are products.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +22,7 @@ from effects_stubs import (
     stubs,
 )
 from effects_table import CD, DSM, DUAL, ED, RECOVERY, changed, shows, value_of
+from flax import linen as nn
 
 from configs import default
 from ebm_jax import samplers
@@ -331,6 +334,33 @@ def test_where_chains_start():
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
     by_hand = 1 + 21 * jax.vmap(lambda key: jax.random.normal(key, SHAPE))(keys)
     np.testing.assert_allclose(normal, np.clip(by_hand, -20, 22), rtol=1e-4, atol=1e-3)
+
+
+class Flat(nn.Module):
+    """No energy at all of images given two of them."""
+
+    label_size: int = 8
+    input_shape = SHAPE
+    num_classes = None
+
+    @nn.compact
+    def __call__(self, x, condition=None):
+        return 0 * jnp.sum(x, (1, 2, 3))
+
+
+@shows(f"{CD}.context_noise")
+def test_starts_near_the_last_frame():
+    """Of two frames of 4 values, by the default and by the other width."""
+    label = jnp.arange(256 * 8.0).reshape(256, 8) / 2048
+    for fields, width in (((), 0.3), ((f"{CD}.context_noise",), 0.7)):
+        method = dataclasses.replace(
+            built(contrastive(*fields, num_steps=1))[0], network=Flat(), chain_init="context",
+            low=-2.0, high=2.0,
+        )  # fmt: skip
+        starts = method.sample({}, KEY, np.arange(256, dtype=np.int32), label=label)
+        noise = np.asarray(starts - label[:, 4:].reshape(-1, *SHAPE))
+        assert 0.98 * width < np.max(np.abs(noise)) <= width
+        assert np.std(noise) == pytest.approx(width / np.sqrt(3), rel=0.1)
 
 
 @shows(

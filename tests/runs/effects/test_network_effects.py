@@ -12,6 +12,7 @@ from effects_table import changed, shows
 from configs import default
 from ebm_jax import parallel, tasks
 from ebm_jax.data import Dataset
+from ebm_jax.data.sources.trajectories import cut
 from ebm_jax.networks.recovery_resnet import RecoveryResNet
 from ebm_jax.runs import build, preview
 from ebm_jax.runs.settings import ConfigError
@@ -26,7 +27,9 @@ SMALL = {
     "igebm_mlp": {"width": 4, "depth": 2},
     "mdsm_resnet": {"width": 4, "multipliers": (1,), "num_blocks": 1},
     "mlp": {"width": 4, "depth": 1},
+    "conditional_mlp": {"label_size": 4, "width": 4, "depth": 1},
 }
+DATA = {"mlp": "rings", "conditional_mlp": "pendulum"}
 METHOD = {"recovery_resnet": "recovery_likelihood", "mlp": "energy_discrepancy"}
 
 
@@ -38,6 +41,11 @@ def stub(monkeypatch, quick):
             if size := config.network.get("label_size", 0):
                 labels = np.random.default_rng(0).normal(size=(16, size)).astype(np.float32)
             return Dataset("made", split, images, labels, 1 if size else 10, (0.0, 255.0))
+        if config.data.name == "pendulum":
+            states = np.zeros((2, 3, 2)) + np.arange(2).reshape(2, 1, 1)
+            context = config.network.label_size // 2
+            padded = np.repeat(states, 2, axis=1)
+            return cut("pendulum", split, padded, of_training=states, columns="ab", context=context)
         points = np.random.default_rng(0).normal(size=(400, 2)).astype(np.float32)
         return Dataset("rings", split, points, np.zeros(400, np.int32), 1, (-4.0, 4.0))
 
@@ -47,7 +55,9 @@ def stub(monkeypatch, quick):
 def config_of(network, *fields, **values):
     method = METHOD.get(network, "contrastive_divergence")
     config = default.get_config()
-    config.data.update(name="rings" if network == "mlp" else "cifar10", random_flip=False)
+    config.data.update(name=DATA.get(network, "cifar10"), random_flip=False)
+    if network == "conditional_mlp":
+        config.data.update(low=-10.0, high=10.0)
     config.network = default.network(network, **{**SMALL[network], **values})
     config.method = default.method(method)
     config.sampler = default.sampler(method)
@@ -244,6 +254,29 @@ def test_mlp():
         kernel = run.method.init(jax.random.key(0), {"image": jnp.zeros((1, 2))})[0]
         found = np.std(kernel["frequencies"]["kernel"])
         assert found == pytest.approx(deviation, rel=0.15)  # four standard errors of 400
+
+
+@shows(
+    *(f"network:conditional_mlp.{name}" for name in ("label_size", "width", "depth", "activation"))
+)
+def test_conditional_mlp():
+    usual = shapes(config_of("conditional_mlp"))
+    assert usual["context/kernel"] == (4, 4)
+    assert usual["hidden_0/kernel"] == (2, 4)
+    assert shapes(config_of("conditional_mlp", "label_size"))["context/kernel"] == (6, 4)
+    wider = shapes(config_of("conditional_mlp", "width"))
+    assert wider["context/kernel"] == (4, 6)
+    assert wider["energy/kernel"] == (6, 1)
+    deeper = shapes(config_of("conditional_mlp", "depth"))
+    assert deeper["hidden_1/kernel"] == (4, 4)
+    assert "hidden_1/kernel" not in usual
+    inputs = jnp.ones((1, 2)), jnp.ones((1, 4))
+    found = {}
+    for fields in ((), ("activation",)):
+        network = build.build(config_of("conditional_mlp", *fields)).method.network
+        found[fields] = str(jax.make_jaxpr(network.init)(jax.random.key(0), *inputs))
+    assert "logistic" in found[("activation",)]
+    assert "logistic" not in found[()]
 
 
 @shows("compute.dtype", "compute.formulation")

@@ -363,13 +363,16 @@ def test_preprocessing(tmp_path, monkeypatch):
     assert np.std(within) == pytest.approx(1 / np.sqrt(12), rel=0.1)
 
 
+OPTIONS = (
+    "data_dir", "pad_to", "image_size", "label", "path", "values", "combinations", "context",
+)  # fmt: skip
 OF_COMBINATIONS = tuple(
     f"data.{name}" for name in ("combinations", "seen_places", "reference_size", "places_seed")
 )
 
 
-@shows(*("held_out_split", "data_dir", "data.image_size", "data.label", "data.path", "data.values"))
-@shows(*OF_COMBINATIONS)
+@shows("held_out_split", "data_dir", *(f"data.{name}" for name in OPTIONS[2:]))
+@shows(*OF_COMBINATIONS[1:])
 def test_what_reaches_the_data_sets(monkeypatch):
     asked = []
 
@@ -379,16 +382,15 @@ def test_what_reaches_the_data_sets(monkeypatch):
 
     monkeypatch.setattr(build, "load_split", LOAD_SPLIT)
     monkeypatch.setattr(data, "load_dataset", load_dataset)
-    none = dict.fromkeys(("data_dir", "pad_to", "image_size", "label", "path", "values"))
-    none["combinations"] = None
+    none = dict.fromkeys(OPTIONS)
     build.build(config_of()).held_out()
     assert asked == [("cifar10", "train", none), ("cifar10", "test", none)]
     asked.clear()
     fields = ("held_out_split", "data_dir", "data.image_size", "data.label")
-    fields += ("data.path", "data.values", *OF_COMBINATIONS)
+    fields += ("data.path", "data.values", "data.context", *OF_COMBINATIONS)
     build.build(changed(config_of(), *fields)).held_out()
     options = {"data_dir": "elsewhere", "pad_to": None, "image_size": 24, "label": "scale"}
-    options |= {"path": "mine", "values": (0.0, 1.0)}
+    options |= {"path": "mine", "values": (0.0, 1.0), "context": 4}
     options |= {"combinations": data.Combinations("size", 0.25, 0.7, 4)}
     assert asked == [("cifar10", "train", options), ("cifar10", "validation", options)]
     for field in OF_COMBINATIONS[1:]:  # of combinations that are not asked for

@@ -1,0 +1,1 @@
+"""Simulators that trajectories are drawn from: functions of a random generator, in NumPy."""

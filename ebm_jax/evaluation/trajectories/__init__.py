@@ -1,0 +1,1 @@
+"""Trajectories that a model predicts, against true ones."""

@@ -1,0 +1,211 @@
+"""Trajectories: simulators against their moments, and how they are cut into contexts."""
+
+import numpy as np
+import pytest
+
+from ebm_jax.data import load_dataset
+from ebm_jax.data.simulators import generate, linear_gaussian, pendulum, shadow_hand
+from ebm_jax.data.sources import trajectories
+
+
+def test_linear_system_has_its_moments():
+    number, length = 20_000, 12
+    states = linear_gaussian.simulate(np.random.default_rng(0), number, length)
+    means, covariances = linear_gaussian.moments(length)
+    # Four standard errors: of a mean sqrt(v / n), of a covariance below 2 v / sqrt(n).
+    largest = np.sqrt(np.max(covariances) / number)
+    np.testing.assert_allclose(states.mean(0), means, atol=4 * largest)
+    found = np.stack([np.cov(states[:, t].T) for t in range(length)])
+    np.testing.assert_allclose(found, covariances, atol=8 * np.max(covariances) / number**0.5)
+
+
+def test_pendulum_alone_keeps_its_energy():
+    states = pendulum.simulate(np.random.default_rng(0), 50, 100, damping=0.0, push=0.0)
+    np.testing.assert_allclose(states[..., 0] ** 2 + states[..., 1] ** 2, 1.0, rtol=1e-12)
+    energy = states[..., 2] ** 2 / 2 - pendulum.OMEGA_0**2 * states[..., 0]
+    np.testing.assert_allclose(energy, energy[:, :1] * np.ones(100), atol=0.2)  # steps of .01 s
+    assert np.ptp(energy[:, 0]) > 5
+
+
+def test_pushed_pendulum_comes_to_its_temperature():
+    """In the long run omega ~ N(0, PUSH^2 / (2 DAMPING)) whatever theta is: Boltzmann's law."""
+    last = pendulum.simulate(np.random.default_rng(1), 2_000, 300)[:, -50:]
+    variance = pendulum.PUSH**2 / (2 * pendulum.DAMPING)
+    assert np.mean(last[..., 2] ** 2) == pytest.approx(variance, rel=0.08)
+    # <cos theta> = I1(k) / I0(k), k = OMEGA_0^2 / variance, of the density exp(k cos theta).
+    k = pendulum.OMEGA_0**2 / variance
+    angles = np.linspace(-np.pi, np.pi, 2_001)[:-1]
+    weights = np.exp(k * np.cos(angles))
+    expected = np.sum(weights * np.cos(angles)) / np.sum(weights)
+    assert np.mean(last[..., 0]) == pytest.approx(expected, abs=0.04)
+
+
+def test_cut_into_contexts():
+    states = np.arange(2 * 5 * 2, dtype=np.float64).reshape(2, 5, 2)
+    training = np.random.default_rng(0).normal(3.0, 7.0, (4, 5, 2))
+    cut = trajectories.cut("made", "test", states, of_training=training, columns="ab", context=2)
+    mean, std = training.reshape(-1, 2).mean(0), training.reshape(-1, 2).std(0)
+    scores = (states - mean) / (std + 1e-5)
+    np.testing.assert_allclose(cut.trajectories.states, scores, rtol=1e-5)
+    assert cut.images.shape == (6, 2)
+    assert cut.label_size == 4
+    example = 4  # of the second trajectory, the second: given its frames 1 and 2, frame 3
+    np.testing.assert_allclose(cut.images[example], scores[1, 3], rtol=1e-5)
+    np.testing.assert_allclose(cut.labels[example], scores[1, 1:3].ravel(), rtol=1e-5)
+
+
+def test_sets_by_name():
+    train, test = (load_dataset("linear_gaussian", split, context=4) for split in ("train", "test"))
+    assert train.trajectories.states.shape == (3_000, 100, 2)
+    assert test.images.shape == (96_000, 2)
+    assert test.labels.shape == (96_000, 8)
+    np.testing.assert_allclose(train.trajectories.states.mean((0, 1)), 0, atol=1e-4)
+    np.testing.assert_allclose(train.trajectories.states.std((0, 1)), 1, atol=1e-3)
+    np.testing.assert_array_equal(test.trajectories.mean, train.trajectories.mean)
+    both = load_dataset("linear_gaussian", "train+test")
+    assert both.trajectories.states.shape == (4_000, 100, 2)
+    assert both.images.shape == (4_000 * 99, 2)
+
+
+def test_a_file_of_trajectories(tmp_path):
+    states = np.random.default_rng(0).normal(size=(20, 6, 3)).astype(np.float32)
+    np.savez(tmp_path / "mine.npz", states=states, columns=["a", "b", "c"])
+    train, test = (
+        load_dataset("trajectories", split, path=tmp_path / "mine.npz", context=2)
+        for split in ("train", "test")
+    )
+    assert (train.num_examples, test.num_examples) == (18 * 4, 2 * 4)
+    assert test.trajectories.columns == ("a", "b", "c")
+    raw = test.trajectories.mean + test.trajectories.std * test.trajectories.states
+    np.testing.assert_allclose(raw, states[-2:], rtol=1e-4, atol=1e-5)
+    np.save(tmp_path / "mine.npy", states)
+    plain = load_dataset("trajectories", path=tmp_path / "mine.npy", context=2)
+    np.testing.assert_array_equal(plain.labels, train.labels)
+    assert plain.trajectories.columns == ("x_0", "x_1", "x_2")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"x": np.zeros((4, 3, 2))}, "no array 'states' but x"),
+        ({"states": np.zeros((4, 3))}, "float64 of shape 4 x 3"),
+        ({"states": np.zeros((4, 3, 2), int)}, "int64 of shape"),
+        ({"states": np.zeros((4, 3, 2)), "columns": ["a"]}, "names 1 columns of 2"),
+        ({"states": np.full((4, 3, 2), np.nan)}, "within 10 standard deviations"),
+    ],
+)
+def test_files_that_are_refused(tmp_path, content, message):
+    np.savez(tmp_path / "mine.npz", **content)
+    with pytest.raises(ValueError, match=message) as error:
+        load_dataset("trajectories", path=tmp_path / "mine.npz")
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_what_is_refused_of_names_and_numbers(tmp_path):
+    for kind, options, message in (
+        (ValueError, {"name": "pendulum", "split": "validation"}, "it has train and test"),
+        (ValueError, {"name": "linear_gaussian", "context": 100}, "data.context: expected 1 to 99"),
+        (ValueError, {"name": "trajectories"}, "data.path: expected"),
+        (FileNotFoundError, {"name": "trajectories", "path": tmp_path / "no.npz"}, "no file"),
+        (ValueError, {"name": "digits", "context": 2}, "no option 'context'"),
+    ):
+        with pytest.raises(kind, match=message):
+            load_dataset(**options)
+
+
+# ------------------------------------------------------------------ the hand
+
+
+def test_quaternions_are_continuous_and_the_same_orientations():
+    rng = np.random.default_rng(0)
+    angle = np.linspace(0.0, 6.0, 40)  # half angles: beyond pi / 2 the sign of w changes
+    axis = np.array([0.6, 0.0, 0.8])
+    smooth = np.concatenate([np.cos(angle)[:, None], np.sin(angle)[:, None] * axis], axis=1)
+    signs = rng.choice([-1.0, 1.0], 40)
+    states = rng.normal(size=(40, shadow_hand.STATE_SIZE))
+    states[:, -4:] = signs[:, None] * smooth
+    found = shadow_hand.continuous_quaternions(states)
+    np.testing.assert_array_equal(found[:, :-4], states[:, :-4])
+    np.testing.assert_allclose(found[:, -4:], smooth, atol=1e-12)
+
+
+class FakeHand:
+    """In place of a simulator: states say seed and number; every third was dropped once."""
+
+    calls = 0
+
+    @classmethod
+    def simulate(cls, hand, *, seed, number, length):
+        cls.calls += 1
+        states = np.full((length, shadow_hand.STATE_SIZE), 100.0 * seed + number, np.float32)
+        return shadow_hand.Episode(states, int(number % 3 == 0))
+
+
+def test_generation_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(shadow_hand, "load_hand", lambda: None)
+    monkeypatch.setattr(shadow_hand, "simulate", FakeHand.simulate)
+    path = tmp_path / "hand.npz"
+    assert generate.generate(path, num_trajectories=100, length=3, seed=2) == 34
+    assert FakeHand.calls == 100
+    (tmp_path / "hand.npz.parts" / "000050-000099.npz").unlink()
+    assert generate.main([str(path), "--num_trajectories=150", "--length=3", "--seed=2"]) == 0
+    assert FakeHand.calls == 200
+    assert "150 trajectories of 3 states" in capsys.readouterr().out
+    with np.load(path) as found:
+        np.testing.assert_array_equal(found["states"][:, 0, 0], 200 + np.arange(150))
+        assert tuple(found["columns"]) == shadow_hand.COLUMNS
+        assert found["num_discarded"] == 50
+    assert generate.main([str(path), "--num_trajectories=150", "--length=4"]) == 1
+    assert "was begun with seed 2 and length 3" in capsys.readouterr().err
+    assert generate.main([str(path), "--num_trajectories=0"]) == 1
+    assert "num_trajectories: expected at least 1" in capsys.readouterr().err
+    assert generate.main([str(tmp_path / "hand.npy")]) == 1
+    assert "ends in .npz" in capsys.readouterr().err
+
+
+def test_without_the_simulator_one_line_says_so(tmp_path, monkeypatch, capsys):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "mujoco", None)
+    assert generate.main([str(tmp_path / "hand.npz")]) == 1
+    assert capsys.readouterr().err.strip() == (
+        "error: the Shadow hand is simulated by mujoco: pip install 'ebm_jax[hand]'"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def hand():
+    pytest.importorskip("mujoco")
+    return shadow_hand.load_hand()
+
+
+def test_the_hand_itself(hand):
+    """A trajectory is a function of (seed, number), within the joints' limits, the cube in hand."""
+    names = [hand.model.joint(i).name.removeprefix("robot0:") for i in range(24)]
+    assert list(shadow_hand.COLUMNS[:24]) == names
+    first = shadow_hand.simulate(hand, seed=0, number=3, length=12)
+    shadow_hand.simulate(hand, seed=0, number=4, length=5)
+    again = shadow_hand.simulate(hand, seed=0, number=3, length=12)
+    np.testing.assert_array_equal(first.states, again.states)
+    other = shadow_hand.simulate(hand, seed=1, number=3, length=12)
+    assert np.abs(other.states - first.states).max() > 0.1
+    low, high = hand.model.jnt_range[:24].T
+    assert np.all((first.states[:, :24] > low - 0.1) & (first.states[:, :24] < high + 0.1))
+    assert np.all(first.states[:, 26] > 0.04)
+    np.testing.assert_allclose(np.linalg.norm(first.states[:, -4:], axis=1), 1, atol=1e-5)
+
+
+def test_lines_of_the_hand(hand):
+    """The cube's edges are as long as the cube and about its center; bones keep their lengths."""
+    states = shadow_hand.simulate(hand, seed=0, number=0, length=10).states
+    lengths = []
+    for state in (states[0], states[-1]):
+        lines = shadow_hand.lines(hand, state)
+        faces = np.stack(lines[:6])
+        np.testing.assert_allclose(faces[:, :4].mean((0, 1)), state[24:27], atol=1e-4)
+        edges = np.linalg.norm(np.diff(faces, axis=1), axis=2)
+        np.testing.assert_allclose(edges, 2 * hand.model.geom("object").size[0], rtol=1e-3)
+        lengths.append([np.linalg.norm(line[1] - line[0]) for line in lines[6:]])
+        assert len(lines[6:]) == 23 + 5
+    np.testing.assert_allclose(lengths[0], lengths[1], atol=1e-6)
