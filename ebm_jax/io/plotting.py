@@ -290,12 +290,14 @@ def series_picture(
     log_y: bool = False,
 ) -> np.ndarray:
     """Named series over first, first + 1, .., without marks: uint8 [height, width, 3]."""
-    figure, (axis,) = _panels(1, 1, (6.4, 4.2))
+    figure, (axis,) = _panels(1, 1, (6.4, 4.2), below=0.5)
     for name, values in series.items():
         axis.plot(first + np.arange(len(values)), np.asarray(values), label=name)
     if log_y:
         axis.set_yscale("log")
-    _label(axis, x_label, y_label, legend=len(series) > 1)
+    _label(axis, x_label, y_label, legend=False)
+    if len(series) > 1:
+        figure.legend(loc="outside lower center", ncols=2, fontsize=9)
     return _rendered(figure)
 
 
