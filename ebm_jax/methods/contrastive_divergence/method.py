@@ -266,6 +266,11 @@ class ContrastiveDivergence:
         index = np.arange(own.buffer_drawn, dtype=np.int32)
         known = self._known_labels()
         turns = [params] if self._cycle is None else self._cycle.turns(params)
+        if own.buffer_rounds < len(turns):
+            raise ValueError(
+                f"sampler.buffer_rounds: expected at least {len(turns)}, a round for each of the "
+                f"checkpoints in turn, got {own.buffer_rounds}"
+            )
 
         def moved(number: int, x: np.ndarray, label: np.ndarray) -> np.ndarray:
             rounds = np.full(own.buffer_drawn, number, np.int32)
