@@ -90,26 +90,26 @@ def is_trained(workdir: pathlib.Path, config: str, num_steps: int) -> bool:
 def errors(results: Mapping[float, Mapping[str, Any]]) -> dict[str, dict[str, list[list[float]]]]:
     """{quantity: {line: [error, standard error] of each share}}; the last model of a sum is whole.
 
-    Lines: each of `MODELS`, 'real images' and 'another image' for a floor and for chance.
+    Lines: each of `MODELS`, 'another image' for chance, and 'real images' for a floor, which of
+    pixels is 0. The last two are of the sum's regressions.
     """
-    found: dict[str, dict[str, list[list[float]]]] = {}
+    names = (*CONCEPTS, "pixels")
+    found: dict[str, dict[str, list[list[float]]]] = {
+        name: {line: [] for line in (*MODELS, "another image", "real images")} for name in names
+    }
+    del found["pixels"]["real images"]
     for by_model in results.values():
         for title, result in by_model.items():
             count = str(len(result["models"]))
-            for concept in CONCEPTS:
-                rows = result["factors"][concept]
-                lines = {title: rows[count]}
-                if title == next(iter(MODELS)):
-                    lines |= {"real images": rows["real"], "another image": rows["chance"]}
-                for name, row in lines.items():
-                    pair = [row["error"], row["standard_error"]]
-                    found.setdefault(concept, {}).setdefault(name, []).append(pair)
-            lines = {title: result["pixels"][count]}
+            places = {title: count}
             if title == next(iter(MODELS)):
-                lines |= {"another image": result["pixels"]["chance"]}
-            for name, row in lines.items():
-                pair = [row["rmse"], row["standard_error"]]
-                found.setdefault("pixels", {}).setdefault(name, []).append(pair)
+                places |= {"another image": "chance", "real images": "real"}
+            for name, lines in found.items():
+                rows = result["pixels"] if name == "pixels" else result["factors"][name]
+                for line in lines.keys() & places.keys():
+                    row = rows[places[line]]
+                    error = row["rmse"] if name == "pixels" else row["error"]
+                    lines[line].append([error, row["standard_error"]])
     return found
 
 
@@ -128,7 +128,6 @@ def picture(shares: Sequence[float], found: Mapping[str, Any]) -> np.ndarray:
                 {line: pairs[1] for line, pairs in values.items()},
                 x_label="share of the places seen in all sizes",
                 y_label=units[name],
-                log_x=True,
             )
         )
     return plotting.curves_picture(panels, columns=3)

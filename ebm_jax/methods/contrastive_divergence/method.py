@@ -297,6 +297,11 @@ class ContrastiveDivergence:
         index = np.arange(own.buffer_drawn, dtype=np.int32)
         known = self._known_labels()
         turns = [params] if self._cycle is None else self._cycle.turns(params)
+        if own.buffer_rounds < len(turns):
+            raise ValueError(
+                f"sampler.buffer_rounds: expected at least {len(turns)}, a round for each of the "
+                f"checkpoints in turn, got {own.buffer_rounds}"
+            )
 
         def moved(number: int, x: np.ndarray, label: np.ndarray) -> np.ndarray:
             rounds = np.full(own.buffer_drawn, number, np.int32)
@@ -556,7 +561,9 @@ class ContrastiveDivergence:
         shape = self.network.input_shape
         return starting.near_last_frame(rng_key, index, label, shape, self.context_noise)
 
-    def _starts(self, rng_key: jax.Array, index: Index, label: jax.Array | None) -> jax.Array:
+    def _starts(
+        self, rng_key: jax.Array, index: Index, label: jax.Array | None = None
+    ) -> jax.Array:
         if self.chain_init == "context":
             if isinstance(index, random.Blend):
                 raise ValueError("chains that start from a context have no interpolations")

@@ -1,5 +1,7 @@
 """The refreshed buffer: its counts, its law on a known energy, labels, and who writes last."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -143,3 +145,6 @@ def test_labels_go_in_turn_and_rounds_take_checkpoints_in_turn():
     factors = [(1 - STEP * theta / 2) ** 5 for theta in thetas]
     expected = np.asarray(start) * factors[0] ** 2 * factors[1]
     np.testing.assert_allclose(block(method, params, KEY, 6), expected, rtol=1e-5)
+    short = of_known_law(buffer_size=1, buffer_rounds=1, buffer_drawn=1).sampler
+    with pytest.raises(ValueError, match="buffer_rounds: expected at least 2, a round for each"):
+        block(dataclasses.replace(method, sampler=short), params, KEY)
