@@ -23,7 +23,11 @@ def test_unknown_name_gives_the_nearest_and_the_list():
     [
         ("digits", {"image_size": 16}, "digits has no option 'image_size'.* none$"),
         ("celeba", {"label": "shape"}, "celeba has no option 'label'.* it has image_size$"),
-        ("dsprites", {"scale": 2.0}, "dsprites has no option 'scale'.* it has label, combinations$"),
+        (
+            "dsprites",
+            {"scale": 2.0},
+            "dsprites has no option 'scale'.* it has label, combinations$",
+        ),
         ("celeba", {"image_size": 0}, "image_size is 0; it must be at least 1$"),
         ("rings", {"pad_to": 8}, "rings has no images, so that pad_to does not apply$"),
         ("digits", {"pad_to": 4}, "8x8 cannot be padded to 4x4$"),
