@@ -132,7 +132,7 @@ BAD_FLAGS = {
     ),
     "unknown network": (
         [DIGITS, "--config.network.name=recovery_resent"],
-        "network.name: expected one of recovery_resnet, igebm_resnet, igebm_conv, mdsm_resnet, "
+        "network.name: expected one of recovery_resnet, igebm_resnet, igebm_conv, "
         "mlp, got 'recovery_resent'; did you mean 'recovery_resnet'?",
     ),
     "unknown method": (
