@@ -15,7 +15,6 @@ on where it stopped.
 """
 
 import argparse
-import importlib
 import json
 import pathlib
 import subprocess
@@ -47,44 +46,51 @@ def run_main(config: str, variant: str, workdir: pathlib.Path, *flags: str) -> N
 
 
 def measure(args: argparse.Namespace, share: float) -> dict[str, dict[str, Any]]:
-    """{model: what --mode=compose wrote} for one share, after the trainings that it wants."""
+    """{model: what --mode=compose wrote} for one share, after the trainings that it wants.
+
+    Every training is asked of main.py, which has nothing to do for a run that is at its last step,
+    and refuses one that was begun with other settings.
+    """
     workdir, found = pathlib.Path(args.workdir), {}
     general = [f"--config.seed={args.seed}", *args.flags]
     if args.num_steps:
         general.append(f"--config.training.num_steps={args.num_steps}")
     position = workdir / "position"
-    if not is_trained(position, args.config, args.num_steps):
-        run_main(args.config, "seen_position", position, *general)
+    run_main(args.config, "seen_position", position, *general)
     for title, seen in MODELS.items():
         folder = workdir / f"{seen}_{share:g}"
-        result = folder / "compose" / "compose.json"
         flags = [*general, f"--config.data.seen_places={share}"]
-        if not is_trained(folder, args.config, args.num_steps):
-            run_main(args.config, f"seen_{seen}", folder, *flags)
-        if not result.exists():
-            others = (str(position.resolve()),) if seen == "size" else ()
-            run_main(
-                args.config,
-                f"seen_{seen}",
-                folder,
-                *flags,
-                "--mode=compose",
-                f"--config.compose.workdirs={others!r}",
-                f"--config.compose.num_images={args.num_images}",
-                f"--config.compose.num_steps={args.chain_steps}",
-                f"--config.compose.judge_steps={args.judge_steps}",
-            )
-        found[title] = json.loads(result.read_text())
+        run_main(args.config, f"seen_{seen}", folder, *flags)
+        settings = {
+            "workdirs": (str(position.resolve()),) if seen == "size" else (),
+            "num_images": args.num_images,
+            "num_steps": args.chain_steps,
+            "judge_steps": args.judge_steps,
+        }
+        if (result := measured(folder, settings, (position, folder))) is None:
+            asked = [f"--config.compose.{name}={value}" for name, value in settings.items()]
+            run_main(args.config, f"seen_{seen}", folder, *flags, "--mode=compose", *asked)
+            result = measured(folder, settings, ())
+        assert result is not None  # else main.py has failed
+        found[title] = result
     return found
 
 
-def is_trained(workdir: pathlib.Path, config: str, num_steps: int) -> bool:
-    """Whether a run is at its last step, so that there is no need to ask main.py."""
-    if not num_steps:
-        sys.path[:0] = [] if str(ROOT) in sys.path else [str(ROOT)]
-        module = importlib.import_module(f"configs.{config}")
-        num_steps = module.get_config("seen_position").training.num_steps
-    return (workdir / "checkpoints" / str(num_steps)).is_dir()
+def measured(
+    workdir: pathlib.Path, settings: Mapping[str, Any], runs: Sequence[pathlib.Path]
+) -> dict[str, Any] | None:
+    """What --mode=compose wrote with these settings, later than all checkpoints of these runs."""
+    path = workdir / "compose" / "compose.json"
+    if not path.exists():
+        return None
+    result = json.loads(path.read_text())
+    wanted = json.loads(json.dumps(settings))  # tuples as lists
+    if {name: result["settings"].get(name) for name in wanted} != wanted:
+        return None
+    steps = [step for run in runs for step in (run / "checkpoints").iterdir()]
+    if any(step.stat().st_mtime > path.stat().st_mtime for step in steps):
+        return None
+    return result
 
 
 def errors(results: Mapping[float, Mapping[str, Any]]) -> dict[str, dict[str, list[list[float]]]]:

@@ -1,5 +1,7 @@
 """What the benchmarks count; what they time is not tested."""
 
+import json
+import os
 import pathlib
 import sys
 
@@ -83,6 +85,25 @@ def composed(number, **factors):
     pixels = {str(number): {"rmse": 0.1, "standard_error": 0.0, "psnr": 20.0}}
     pixels["chance"] = {"rmse": 0.3, "standard_error": 0.0, "psnr": 10.0}
     return {"models": ["any"] * number, "factors": rows, "pixels": pixels}
+
+
+def test_what_was_measured_otherwise_is_measured_again(tmp_path):
+    """With other settings, or before a run was trained further."""
+    asked = {"workdirs": ("there",), "num_steps": 40}
+    measured = held_out_combinations.measured
+    (tmp_path / "checkpoints/10").mkdir(parents=True)
+    assert measured(tmp_path, asked, (tmp_path,)) is None
+    path = tmp_path / "compose/compose.json"
+    path.parent.mkdir()
+    wrote = {"settings": {"workdirs": ["there"], "num_steps": 40, "order": "sum"}, "models": []}
+    path.write_text(json.dumps(wrote))
+    assert measured(tmp_path, asked, (tmp_path,)) == wrote
+    assert measured(tmp_path, {**asked, "num_steps": 60}, (tmp_path,)) is None
+    assert measured(tmp_path, {**asked, "workdirs": ()}, (tmp_path,)) is None
+    (tmp_path / "checkpoints/20").mkdir()
+    later = path.stat().st_mtime + 1
+    os.utime(tmp_path / "checkpoints/20", (later, later))
+    assert measured(tmp_path, asked, (tmp_path,)) is None
 
 
 def test_curves_of_held_out_combinations():

@@ -52,7 +52,7 @@ def generate(
     jobs = [(parts, seed, length, first, min(first + _PART, num_trajectories)) for first in starts]
     missing = [job for job in jobs if not _part_path(*job).exists()]
     began = time.monotonic()
-    for done, job in enumerate(_run(missing, processes), 1):
+    for done, _ in enumerate(_run(missing, processes), 1):
         spent = (time.monotonic() - began) / done
         print(
             f"\rtrajectories: {len(jobs) - len(missing) + done} of {len(jobs)} parts of {_PART}, "
@@ -61,7 +61,6 @@ def generate(
             file=sys.stderr,
             flush=True,
         )
-        del job
     states, discarded = [], 0
     for job in jobs:
         with np.load(_part_path(*job)) as part:

@@ -51,6 +51,7 @@ class PersistentChains(NamedTuple):
     is_started: jax.Array
 
 
+@functools.cache  # one function for equal arguments: programs that it is part of are found again
 def box_noise(kind: str, shape: tuple[int, ...], low: float, high: float) -> Noise:
     """Fresh starts of chains, each a function of (rng_key, its index).
 

@@ -9,6 +9,7 @@ rounds; all drawn move by K steps and are written back. With the published numbe
 the two is kept; so 1 - (1 - 1 / size)^drawn of the entries change in a round, and not drawn / size.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -88,12 +89,9 @@ def refreshed_buffer(
     x = np.array(noise(start_key, jnp.arange(refresh.size)))
     label = np.array(labels)
 
-    @jax.jit
-    def draw(number: jax.Array) -> Round:
-        return _drawn(jax.random.fold_in(rounds_key, number), noise, num_labels, refresh)
-
     for number in range(refresh.num_rounds):
-        found = jax.device_get(draw(jnp.asarray(number)))
+        key = jax.random.fold_in(rounds_key, number)
+        found = jax.device_get(_drawn(key, noise, num_labels, refresh))
         is_refreshed = number < refresh.num_rounds - refresh.num_last
         is_noise = (found.is_noise & is_refreshed).reshape(-1, *[1] * (x.ndim - 1))
         chosen = np.where(is_noise, found.noise, x[found.rows])
@@ -104,6 +102,7 @@ def refreshed_buffer(
     return x, label
 
 
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))  # once for all blocks of one `noise`
 def _drawn(rng_key: jax.Array, noise: Noise, num_labels: int, refresh: Refresh) -> Round:
     keys = jax.random.split(rng_key, 5)
     shape = (refresh.num_drawn,)

@@ -10,6 +10,7 @@ from toy_networks import Quadratic
 
 from ebm_jax.methods import ContrastiveDivergence
 from ebm_jax.methods.contrastive_divergence import ContrastiveDivergenceSampler
+from ebm_jax.methods.contrastive_divergence.chain_init import box_noise
 from ebm_jax.methods.contrastive_divergence.refreshed_buffer import Refresh, refreshed_buffer
 from ebm_jax.networks.ensemble import Ensemble
 
@@ -38,6 +39,22 @@ def test_published_numbers():
     error = np.sqrt(200 * share * (1 - share) / 1_000)
     assert x[:, 0].mean() == pytest.approx(200 * share, abs=4 * error)
     assert 20 * x[:, 0].mean() < 0.8 * 2_048
+
+
+def test_blocks_share_a_program():
+    """What is drawn is traced once, whatever the round and the key."""
+    traced = []
+
+    def counted(rng_key, index):
+        traced.append(isinstance(rng_key, jax.core.Tracer))
+        return noise(rng_key, index)
+
+    small = Refresh(6, 3, 4)
+    for key in jax.random.split(KEY, 3):
+        refreshed_buffer(key, lambda n, x, label: x, counted, np.zeros(6, int), 1, small)
+    assert traced.count(True) == 1
+    uniform = [box_noise("uniform", (2,), 0.0, 1.0) for _ in range(2)]
+    assert uniform[0] is uniform[1]
 
 
 def test_noise_and_labels_are_off_in_the_last_rounds():
