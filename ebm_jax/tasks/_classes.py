@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ebm_jax import data
-from ebm_jax.evaluation.robustness.softmax import SoftmaxClassifier, softmax_classifier
+from ebm_jax.evaluation.classification.softmax import SoftmaxClassifier, softmax_classifier
 from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.runs import build
 from ebm_jax.runs.trained import TrainedRun

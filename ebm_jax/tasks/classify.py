@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ebm_jax.evaluation.robustness import calibration
+from ebm_jax.evaluation.classification import calibration
 from ebm_jax.io import plotting
 from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.runs.results import Result

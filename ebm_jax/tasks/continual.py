@@ -17,9 +17,9 @@ import numpy as np
 
 from ebm_jax import parallel
 from ebm_jax.data import Dataset
-from ebm_jax.evaluation import continual
-from ebm_jax.evaluation.continual import Scores, Tasks
-from ebm_jax.evaluation.robustness.softmax import softmax_classifier
+from ebm_jax.evaluation.classification import continual
+from ebm_jax.evaluation.classification.continual import Scores, Tasks
+from ebm_jax.evaluation.classification.softmax import softmax_classifier
 from ebm_jax.io import files, plotting
 from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.runs import build

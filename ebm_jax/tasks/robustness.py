@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ebm_jax.evaluation.robustness import attacks
-from ebm_jax.evaluation.robustness.attacks import ScoreFn, scores_of_logits
-from ebm_jax.evaluation.robustness.refinement import (
+from ebm_jax.evaluation.classification import attacks
+from ebm_jax.evaluation.classification.attacks import ScoreFn, scores_of_logits
+from ebm_jax.evaluation.classification.refinement import (
     Refinement,
     expected_scores,
     refined_logits,

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ebm_jax.evaluation.robustness import attacks, refinement
+from ebm_jax.evaluation.classification import attacks, refinement
 
 KEY = jax.random.key(3)
 NUM, SHAPE = 24, (3, 2, 1)

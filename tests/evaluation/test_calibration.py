@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ebm_jax.evaluation.robustness import calibration
+from ebm_jax.evaluation.classification import calibration
 
 
 def made(rng, number, confidence, accuracy, num_classes=4):

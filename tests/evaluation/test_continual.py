@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ebm_jax.evaluation import continual
+from ebm_jax.evaluation.classification import continual
 
 TASKS = ((0, 1), (2, 3), (4, 5))
 LABELS = np.repeat(np.arange(6), 4)

@@ -8,7 +8,7 @@ import recovery_in_numpy as plain
 from reference_files import jit_once
 
 from ebm_jax import networks
-from ebm_jax.evaluation.robustness.softmax import softmax_classifier
+from ebm_jax.evaluation.classification.softmax import softmax_classifier
 from ebm_jax.networks import FlatImages, IgebmMLP
 
 MODULE = IgebmMLP(input_size=3, width=5, depth=2, num_classes=4)

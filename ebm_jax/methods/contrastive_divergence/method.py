@@ -20,6 +20,7 @@ from ebm_jax.methods.contrastive_divergence import chain_init as starting
 from ebm_jax.methods.contrastive_divergence.chain_init import ChainInit, Noise
 from ebm_jax.methods.contrastive_divergence.loss import FORMS, energy_penalty, likelihood_loss
 from ebm_jax.methods.contrastive_divergence.refreshed_buffer import Refresh, refreshed_buffer
+from ebm_jax.methods.contrastive_divergence.turns import in_turn, run_in_turn
 from ebm_jax.methods.densities import BaseDistribution, Densities
 from ebm_jax.networks.ensemble import CYCLE, Ensemble
 from ebm_jax.networks.labels import check_classes
@@ -516,7 +517,7 @@ class ContrastiveDivergence:
         return batch["label"]
 
     def _labels_in_turn(self, index: Index) -> jax.Array:
-        return _in_turn(index, jnp.asarray(self._known_labels()), self.num_classes)
+        return in_turn(index, jnp.asarray(self._known_labels()), self.num_classes)
 
     def _masks(self, rng_key: jax.Array, index: jax.Array) -> dict[str, Any]:
         """Inputs of one evaluation of the network: a function of (rng_key, index) per example."""
@@ -581,42 +582,7 @@ class ContrastiveDivergence:
     ) -> jax.Array:
         """Ends of chains; of several energies each has turns of K steps, one after the other."""
         kernels = [base.index_chains(self._kernel(energy_fn), index) for energy_fn in energy_fns]
-        if len(kernels) == 1:
-            return samplers.run_chain(rng_key, kernels[0], x, num_steps)[0].x
-        if num_steps < len(kernels) * self.num_steps:
-            raise ValueError(
-                f"expected chains of at least {len(kernels) * self.num_steps} steps, so that each "
-                f"of {len(kernels)} checkpoints has a turn of {self.num_steps} "
-                f"(ensemble.combine='cycle'), got {num_steps}"
-            )
-
-        def turns(x: jax.Array, number: Any, lengths: Sequence[int]) -> jax.Array:
-            for i, length in enumerate(lengths):
-                key = jax.random.fold_in(rng_key, number * len(kernels) + i)
-                x = samplers.run_chain(key, kernels[i], x, length)[0].x
-            return x
-
-        num_cycles, rest = divmod(num_steps, len(kernels) * self.num_steps)
-        whole = [self.num_steps] * len(kernels)
-        x, _ = jax.lax.scan(
-            lambda x, number: (turns(x, number, whole), None), x, jnp.arange(num_cycles)
-        )
-        full, part = divmod(rest, self.num_steps)
-        return turns(x, num_cycles, [self.num_steps] * full + [part] * (part > 0))
-
-
-def _in_turn(index: Index, labels: jax.Array, num_classes: int | None) -> jax.Array:
-    """Labels [batch, ...] by index; a blend's are mixed, classes as distributions over them."""
-    if not isinstance(index, random.Blend):
-        return labels[index % len(labels)]
-    shares = index.first_weight**2, index.second_weight**2
-    if num_classes is not None:
-        labels = jax.nn.one_hot(labels, num_classes)
-    first, second = (
-        (share / (shares[0] + shares[1]))[:, None] * labels[one % len(labels)]
-        for share, one in zip(shares, (index.first, index.second), strict=True)
-    )
-    return first + second
+        return run_in_turn(rng_key, kernels, x, num_steps, turn=self.num_steps)
 
 
 def _check_box(x: jax.Array, low: float, high: float) -> None:

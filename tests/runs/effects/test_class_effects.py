@@ -20,7 +20,7 @@ from configs import default
 from ebm_jax import samplers, tasks
 from ebm_jax.data import Dataset
 from ebm_jax.evaluation import ood
-from ebm_jax.evaluation.robustness import attacks, calibration, refinement
+from ebm_jax.evaluation.classification import attacks, calibration, refinement
 from ebm_jax.methods.densities import BaseDistribution, Densities
 from ebm_jax.runs import build, modes
 from ebm_jax.runs.settings import ConfigError

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from ebm_jax import samplers
 from ebm_jax.energy import EnergyFn
-from ebm_jax.evaluation.robustness.attacks import ScoreFn, Scores, scores_of_logits
+from ebm_jax.evaluation.classification.attacks import ScoreFn, Scores, scores_of_logits
 from ebm_jax.samplers import random
 
 

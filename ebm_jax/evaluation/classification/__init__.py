@@ -1,0 +1,1 @@
+"""How sure, how robust and how forgetful classifiers are, and the plain one beside energies."""

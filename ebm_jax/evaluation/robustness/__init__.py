@@ -1,1 +1,0 @@
-"""How sure and how robust classifiers are: calibration, attacks, refinement by chains."""
