@@ -322,7 +322,8 @@ def _over_seeds(found: Sequence[Scores]) -> dict[str, Any]:
 def _lines(found: dict[str, list[Scores]], plan: _Plan) -> list[str]:
     data, settings = plan.models.run.dataset.name, plan.settings
     passes = f"{settings.num_passes} pass{'es' * (settings.num_passes > 1)}"
-    head = f"{len(plan.tasks)} tasks of {data}, {passes}, {settings.num_seeds} seeds"
+    seeds = f"{settings.num_seeds} seed{'s' * (settings.num_seeds > 1)}"
+    head = f"{len(plan.tasks)} tasks of {data}, {passes}, {seeds}"
     lines = [f"{head:<44}" + "".join(f"{title:>14}" for title in _TABLE.values())]
     for name, scores in found.items():
         cells = []
