@@ -5,8 +5,9 @@
     python main.py --config=configs/trajectories.py:hand --workdir=runs/hand
 
 Variants: pendulum (default), linear_gaussian and hand, given one frame; with the suffix _4, given
-four. `python -m ebm_jax.data.simulators.generate hand.npz` makes the hand's file, which
---config.data.path=hand.npz names.
+four; hand_actions and hand_4_actions, given the action that led to the state too. `python -m
+ebm_jax.data.simulators.generate hand.npz` makes the hand's file, which --config.data.path=hand.npz
+names.
 Of the published program: layers of 128, 128 and 128 units, chains of K = 20 steps of 2 (two of 1 by
 one gradient) from the last frame + U(-.3, .3), noise of .001, no bound on the gradient, the KL
 term, no buffer, Adam of beta_1 = 0 with elements clipped, 1e-3 after a short warm-up. Its leaky
@@ -21,9 +22,12 @@ import ml_collections
 
 from configs import default
 
+NUM_ACTIONS = 20  # of the hand
 SIZES = {"pendulum": 3, "linear_gaussian": 2, "hand": 31}  # values of a state
 VARIANTS = (
     *(f"{name}{suffix}" for name in SIZES for suffix in ("", "_4")),
+    "hand_actions",
+    "hand_4_actions",
     "hand_published",
 )
 
@@ -33,14 +37,17 @@ def get_config(variant: str = "pendulum") -> ml_collections.ConfigDict:
     default.check_variant(variant, VARIANTS)
     name = next(name for name in SIZES if variant.startswith(name))
     is_published = variant == "hand_published"
-    context = 4 if variant.endswith("_4") or is_published else 1
+    context = 4 if "_4" in variant or is_published else 1
+    num_actions = NUM_ACTIONS if variant.endswith("_actions") else 0
 
     config = default.get_config()
     config.data.name = "trajectories" if name == "hand" else name
     config.data.context = context
+    config.data.actions = num_actions > 0
     config.data.low, config.data.high = -10.0, 10.0  # standard deviations
     config.data.random_flip = False
-    config.network = default.network("conditional_mlp", label_size=context * SIZES[name])
+    label_size = num_actions + context * SIZES[name]
+    config.network = default.network("conditional_mlp", label_size=label_size)
     config.method = default.method(
         "contrastive_divergence",
         num_steps=20,

@@ -13,6 +13,8 @@ class Trajectories(NamedTuple):
         mean, std: float64 `[d]`: a state is `mean + std * z`.
         columns: names of the d values.
         context: number of frames in a label.
+        actions: float32 `[n, length, a]`, z-scores, that of a row led to its state; a is 0 where
+            labels have none.
     """
 
     states: np.ndarray
@@ -20,6 +22,7 @@ class Trajectories(NamedTuple):
     std: np.ndarray
     columns: tuple[str, ...]
     context: int
+    actions: np.ndarray
 
 
 class Dataset(NamedTuple):

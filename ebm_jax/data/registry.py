@@ -76,6 +76,7 @@ def load_dataset(
     values: tuple[float, ...] | None = None,
     combinations: Combinations | None = None,
     context: int | None = None,
+    actions: bool | None = None,
 ) -> Dataset:
     """Load one split of a data set, preparing it first if need be.
 
@@ -98,6 +99,8 @@ def load_dataset(
         combinations: for dsprites and shapes: squares in one orientation alone, at some of their
             sizes and places, see `sources.combinations`.
         context: for trajectories: frames before a state that are its label, by default 1.
+        actions: for trajectories of a file: whether the action that led to a state is in its label
+            too, by default not.
 
     Returns:
         The data set; densities on the plane are drawn once and for all, 100,000 points per split.
@@ -111,7 +114,7 @@ def load_dataset(
     source = _source(name)
     given = {"image_size": image_size, "label": label, "scale": scale, "values": values}
     given |= {"combinations": combinations}
-    given |= {"context": context}
+    given |= {"context": context, "actions": actions}
     given |= {"path": None if path is None else os.fspath(path)}
     given = {option: value for option, value in given.items() if value is not None}
     for option in given:
@@ -128,8 +131,11 @@ def load_dataset(
             labels=np.concatenate([part.labels for part in parts]),
         )
         if dataset.trajectories is not None:
-            states = [part.trajectories.states for part in parts if part.trajectories is not None]
-            whole = dataset.trajectories._replace(states=np.concatenate(states))
+            cut = [part.trajectories for part in parts if part.trajectories is not None]
+            whole = dataset.trajectories._replace(
+                states=np.concatenate([part.states for part in cut]),
+                actions=np.concatenate([part.actions for part in cut]),
+            )
             dataset = dataset._replace(trajectories=whole)
     if pad_to is not None:
         if dataset.images.ndim != 4:

@@ -26,7 +26,9 @@ class ConditionalMLP(nn.Module):
 
     input_size: int = 2
     label_size: int = setting(
-        2, "values of c: frames of data.context times those of a state", at_least=1
+        2,
+        "values of c: frames of data.context times those of a state, and those of an action",
+        at_least=1,
     )
     width: int = setting(128, "of the hidden layers", at_least=1)
     depth: int = setting(3, "number of hidden layers", at_least=1)
@@ -65,7 +67,10 @@ class ConditionalMLP(nn.Module):
 
 
 class NextStateMLP(nn.Module):
-    """f(c) -> x, of the layers of a `ConditionalMLP`.
+    """f(c) -> x, of the layers of a `ConditionalMLP`;
+
+    Under spectral norm |f(a) - f(b)| is at most |a - b| times the largest slope of the activation
+    in each hidden layer, which is 1 with leaky ReLU and 1.1 with swish.
 
     Fields:
       output_size: dimensions of x. width, depth, activation: of the hidden layers.
@@ -75,6 +80,11 @@ class NextStateMLP(nn.Module):
     width: int
     depth: int
     activation: str = "leaky_relu"
+
+    @staticmethod
+    def spectral_norm_mode(path: tuple[str, ...]) -> str | None:
+        """Every kernel, the last layer's too: else rollouts could grow."""
+        return "unit" if path[-1] == "kernel" else None
 
     @nn.compact
     def __call__(self, context: jax.Array) -> jax.Array:

@@ -251,6 +251,7 @@ def load_split(config: ml_collections.ConfigDict, split: str) -> data.Dataset:
             values=described.values or None,
             combinations=described.seen_combinations,
             context=described.context or None,
+            actions=described.actions or None,
         )
 
 

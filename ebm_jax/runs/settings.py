@@ -86,6 +86,9 @@ class Data:
         "0: one",
         at_least=0,
     )
+    actions: bool = setting(
+        False, "give the energy of a state the action that led to it too (trajectories)"
+    )
     low: float = setting(-1.0, "model value of pixel intensity 0")
     high: float = setting(1.0, "model value of pixel intensity 255")
     random_flip: bool = setting(True, "mirror left to right with probability 1/2")

@@ -53,6 +53,9 @@ class Settings:
     feed_forward_steps: int = setting(
         0, "updates of that network; 0: as many as the run's", at_least=0
     )
+    spectral_norm: bool = setting(
+        False, "of that network's layers, which keeps rollouts from growing apart"
+    )
     film_frames: int = setting(
         100, "states of one trajectory that are drawn as a film; 0: no film", at_least=0
     )
@@ -68,24 +71,31 @@ class Competitor(NamedTuple):
 def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
     """`rollout/`: rollout.json, frechet.png, film.png, film.gif and states.npz."""
     trajectories = _checked(trained, settings)
-    predictor = _predictor(trained) if settings.feed_forward else None
+    predictor = _predictor(trained, settings) if settings.feed_forward else None
     true = trajectories.states[: settings.num_trajectories]
-    context, (number, length, size) = trajectories.context, true.shape
+    actions = trajectories.actions[: settings.num_trajectories]
+    context, (number, _, size) = trajectories.context, true.shape
     train = trained.run.dataset.trajectories
     assert train is not None
     forward_params = None if predictor is None else _trained(trained, settings, work, predictor)
     work.begin("rolling out", number * (settings.num_draws + (predictor is not None) + 1))
 
     def unroll(name: str, params: Any, next_state: Callable[..., NextState], **others: Any) -> Any:
-        def unrolled(params: Any, frames: jax.Array, index: jax.Array) -> dict[str, jax.Array]:
-            return {"x": rollout(next_state(params, index), frames, length - context)}
+        def unrolled(
+            params: Any, frames: jax.Array, actions: jax.Array, index: jax.Array
+        ) -> dict[str, jax.Array]:
+            return {"x": rollout(next_state(params, index), frames, actions)}
 
         kept = work.piece(name, trained.fingerprint(number=number, **others))
         found = kept.map_batches(
             "states",
             unrolled,
             params,
-            (true[:, :context].reshape(number, -1), np.arange(number, dtype=np.int32)),
+            (
+                true[:, :context].reshape(number, -1),
+                actions[:, context:],
+                np.arange(number, dtype=np.int32),
+            ),
             batch_size=trained.run.sampling.batch_size,
         )["x"]
         return np.concatenate([true[:, :context], found], axis=1)
@@ -97,9 +107,9 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
         ]
     }
     if predictor is not None:
-        steps = settings.feed_forward_steps
         predict = _feed_forward(trained, predictor)
-        states[FEED_FORWARD] = [unroll("feed_forward_states", forward_params, predict, steps=steps)]
+        made_of = {"steps": settings.feed_forward_steps, "spectral_norm": settings.spectral_norm}
+        states[FEED_FORWARD] = [unroll("feed_forward_states", forward_params, predict, **made_of)]
     repeated = functools.partial(repeat_last, size=size)
     states[REPEAT] = [unroll("repeated", (), lambda params, index: repeated)]
     found = {
@@ -116,7 +126,8 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
             "data": trained.run.dataset.name,
             "split": trained.run.general.held_out_split,
             "context": context,
-            "length": length,
+            "length": true.shape[1],
+            "num_actions": actions.shape[2],
             "columns": trajectories.columns,
             "competitors": {name: _row(one) for name, one in found.items()},
             "num_parameters": {
@@ -169,8 +180,8 @@ def _checked(trained: TrainedRun, settings: Settings) -> Trajectories:
     return held_out
 
 
-def _predictor(trained: TrainedRun) -> NextStatePredictor:
-    return next_state_predictor(trained.run.method.network)
+def _predictor(trained: TrainedRun, settings: Settings) -> NextStatePredictor:
+    return next_state_predictor(trained.run.method.network, has_norm=settings.spectral_norm)
 
 
 def _trained(
@@ -183,7 +194,7 @@ def _trained(
         predictor,
         name=FEED_FORWARD,
         piece="feed_forward",
-        depends_on={},
+        depends_on={"spectral_norm": settings.spectral_norm},
         num_steps=settings.feed_forward_steps,
         shown=("squared_error",),
         optimizer={"b1": 0.9},
@@ -196,8 +207,8 @@ def _energies(trained: TrainedRun, draw: int) -> Callable[..., NextState]:
     key = jax.random.fold_in(trained.run.key("rollout"), draw)
 
     def next_state(params: Any, index: jax.Array) -> NextState:
-        return lambda t, context: method.sample(
-            params, jax.random.fold_in(key, t), index, label=context
+        return lambda t, label: method.sample(
+            params, jax.random.fold_in(key, t), index, label=label
         )
 
     return next_state
@@ -209,7 +220,7 @@ def _feed_forward(trained: TrainedRun, predictor: NextStatePredictor) -> Callabl
 
     def next_state(params: Any, index: jax.Array) -> NextState:
         del index
-        return lambda t, context: jnp.clip(predictor.predict(params, context), low, high)
+        return lambda t, label: jnp.clip(predictor.predict(params, label), low, high)
 
     return next_state
 

@@ -1,5 +1,7 @@
 """Trajectories: simulators against their moments, and how they are cut into contexts."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -84,6 +86,29 @@ def test_a_file_of_trajectories(tmp_path):
     assert plain.trajectories.columns == ("x_0", "x_1", "x_2")
 
 
+def test_actions_of_a_file(tmp_path):
+    """In the label before the frames: the action that led to the state, a z-score of training."""
+    rng = np.random.default_rng(0)
+    states = rng.normal(size=(20, 6, 3)).astype(np.float32)
+    actions = rng.normal(2.0, 3.0, (20, 6, 4)).astype(np.float32)
+    np.savez(tmp_path / "mine.npz", states=states, actions=actions)
+    load = functools.partial(load_dataset, "trajectories", path=tmp_path / "mine.npz", context=2)
+    plain, test = load("test"), load("test", actions=True)
+    assert plain.trajectories.actions.shape == (2, 6, 0)
+    training = actions[:18].reshape(-1, 4)
+    scores = (actions[18:] - training.mean(0)) / (training.std(0) + 1e-5)
+    np.testing.assert_allclose(test.trajectories.actions, scores, rtol=1e-4, atol=1e-5)
+    example = 5  # of the second trajectory, the second: state 3
+    np.testing.assert_allclose(test.labels[example, :4], scores[1, 3], rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(test.labels[:, 4:], plain.labels)
+    np.testing.assert_array_equal(test.images, plain.images)
+    both = load("train+test", actions=True)
+    np.testing.assert_array_equal(both.trajectories.actions[18:], test.trajectories.actions)
+    np.savez(tmp_path / "none.npz", states=states)
+    with pytest.raises(ValueError, match=r"data.actions: expected False, as .* no array 'actions'"):
+        load_dataset("trajectories", path=tmp_path / "none.npz", actions=True)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -91,6 +116,7 @@ def test_a_file_of_trajectories(tmp_path):
         ({"states": np.zeros((4, 3))}, "float64 of shape 4 x 3"),
         ({"states": np.zeros((4, 3, 2), int)}, "int64 of shape"),
         ({"states": np.zeros((4, 3, 2)), "columns": ["a"]}, "names 1 columns of 2"),
+        ({"states": np.zeros((4, 3, 2)), "actions": np.zeros((4, 2, 1))}, "actions are float64 of"),
         ({"states": np.full((4, 3, 2), np.nan)}, "within 10 standard deviations"),
     ],
 )
@@ -138,7 +164,8 @@ class FakeHand:
     def simulate(cls, hand, *, seed, number, length):
         cls.calls += 1
         states = np.full((length, shadow_hand.STATE_SIZE), 100.0 * seed + number, np.float32)
-        return shadow_hand.Episode(states, int(number % 3 == 0))
+        actions = np.full((length, shadow_hand.NUM_ACTIONS), number / 1000, np.float32)
+        return shadow_hand.Episode(states, actions, int(number % 3 == 0))
 
 
 def test_generation_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
@@ -153,6 +180,7 @@ def test_generation_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
     assert "150 trajectories of 3 states" in capsys.readouterr().out
     with np.load(path) as found:
         np.testing.assert_array_equal(found["states"][:, 0, 0], 200 + np.arange(150))
+        np.testing.assert_allclose(found["actions"][:, -1, -1], np.arange(150) / 1000, rtol=1e-6)
         assert tuple(found["columns"]) == shadow_hand.COLUMNS
         assert found["num_discarded"] == 50
     assert generate.main([str(path), "--num_trajectories=150", "--length=4"]) == 1
@@ -188,6 +216,8 @@ def test_the_hand_itself(hand):
     shadow_hand.simulate(hand, seed=0, number=4, length=5)
     again = shadow_hand.simulate(hand, seed=0, number=3, length=12)
     np.testing.assert_array_equal(first.states, again.states)
+    np.testing.assert_array_equal(first.actions, again.actions)
+    assert np.abs(first.actions).max() <= 1
     other = shadow_hand.simulate(hand, seed=1, number=3, length=12)
     assert np.abs(other.states - first.states).max() > 0.1
     low, high = hand.model.jnt_range[:24].T

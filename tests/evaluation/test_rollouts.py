@@ -20,6 +20,9 @@ from ebm_jax.networks.ensemble import Ensemble
 LENGTH, NUMBER = 10, 20_000
 
 
+NONE = jnp.zeros((NUMBER, LENGTH - 1, 0))  # actions
+
+
 def distance(mean_a, covariance_a, mean_b, covariance_b):
     """By matrix square roots, which the package does not take."""
     root = scipy.linalg.sqrtm(covariance_a)
@@ -63,14 +66,14 @@ def test_rollout_has_the_moments_of_the_system():
         return context @ transition.T + noise @ root.T
 
     first = jnp.asarray(true[:, 0], jnp.float32)
-    found = np.asarray(jax.jit(functools.partial(rollout, next_state, num_steps=9))(first))
+    found = np.asarray(jax.jit(functools.partial(rollout, next_state))(first, NONE))
     assert found.shape == (NUMBER, 9, 2)
     means, covariances = linear_gaussian.moments(LENGTH)
     for t in range(9):
         fitted = found[:, t].mean(0), np.cov(found[:, t].T)
         assert distance(*fitted, means[t + 1], covariances[t + 1]) < 1e-3
     assert errors.frechet_per_step(found, true[:, 1:]).max() < 1e-3
-    repeated = rollout(functools.partial(repeat_last, size=2), first, 9)
+    repeated = rollout(functools.partial(repeat_last, size=2), first, NONE)
     np.testing.assert_array_equal(repeated, np.repeat(np.asarray(first)[:, None], 9, axis=1))
     exact = [distance(means[0], covariances[0], means[t], covariances[t]) for t in range(1, LENGTH)]
     # Start and state are correlated, as the trajectories are the same; the moments are not.
@@ -82,11 +85,42 @@ def test_rollout_has_the_moments_of_the_system():
 def test_the_context_moves_on():
     """Two frames: x_t = x_{t-1} + x_{t-2}, of vectors."""
     context = jnp.array([[0.0, 10.0, 1.0, 10.0]])
-    found = rollout(lambda t, c: c[:, :2] + c[:, 2:], context, 6)
+    found = rollout(lambda t, c: c[:, :2] + c[:, 2:], context, jnp.zeros((1, 6, 0)))
     np.testing.assert_array_equal(found[0, :, 0], [1, 2, 3, 5, 8, 13])
     np.testing.assert_array_equal(found[0, :, 1], [20, 30, 50, 80, 130, 210])
-    times = rollout(lambda t, c: jnp.full((1, 2), t), context, 3)
+    times = rollout(lambda t, c: jnp.full((1, 2), t), context, jnp.zeros((1, 3, 0)))
     np.testing.assert_array_equal(times[0, :, 0], [0, 1, 2])
+
+
+def test_actions_come_with_their_states():
+    """x_t = x_{t-1} + a_t: sums of the actions so far, as the label is (action, context)."""
+    actions = jnp.array([[[1.0], [2.0], [4.0]], [[1.0], [0.0], [-1.0]]])
+    found = rollout(lambda t, label: label[:, :1] + label[:, 2:], jnp.zeros((2, 2)), actions)
+    np.testing.assert_array_equal(found[..., 0], [[1, 3, 7], [1, 1, 0]])
+
+
+def test_spectral_norm_of_the_predictor():
+    """Its largest slope is the product of its layers', each of norm 1, with weights of any size."""
+    network = ConditionalMLP(input_size=3, label_size=3, width=6, depth=1)
+    predictor = next_state_predictor(network, has_norm=True)
+    batch = {"image": jnp.ones((2, 3)), "label": jnp.ones((2, 3))}
+    params, state = jit_once(predictor.init)(jax.random.key(0), batch)
+    assert sorted(state.shared) == ["hidden_0/kernel", "next_state/kernel"]
+    large = jax.tree.map(lambda leaf: 50 * leaf, params)
+    kernels = [
+        np.asarray(params[name]["kernel"], np.float64) for name in ("hidden_0", "next_state")
+    ]
+    first, second = (kernel / np.linalg.norm(kernel, 2) for kernel in kernels)
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    hidden = x @ first
+    by_hand = np.where(hidden > 0, hidden, 0.2 * hidden) @ second
+    predict = jit_once(predictor.predict)
+    np.testing.assert_allclose(predict(large, jnp.asarray(x, jnp.float32)), by_hand, atol=1e-5)
+    # In training by one power iteration from the state, which is iterated.
+    loss, (after, _) = jit_once(predictor.loss)(large, state, batch, jax.random.key(1))
+    assert np.isfinite(loss)
+    assert all(np.any(after.shared[name] != u) for name, u in state.shared.items())
+    assert jax.tree.all(jax.tree.map(lambda a, b: a.shape == b.shape, params, large))
 
 
 def test_squared_error():

@@ -62,8 +62,12 @@ def stub(config, split):
             num_classes = config.network.get("num_classes") or 1
     elif name in ("pendulum", "linear_gaussian", "trajectories"):
         size = {"pendulum": 3, "linear_gaussian": 2, "trajectories": 31}[name]
-        states, context = np.zeros((2, 6, size)), config.data.context
-        return cut(name, split, states, of_training=states, columns=["x"] * size, context=context)
+        states = np.zeros((2, 6, size))
+        actions = np.zeros((2, 6, 20)) if config.data.actions else None
+        return cut(
+            name, split, states, of_training=states, columns=["x"] * size,
+            context=config.data.context, actions=actions, actions_of_training=actions,
+        )  # fmt: skip
     else:
         density = data.toy_density(name)  # raises for any other
         shape, num_classes, value_range = (2,), 1, (-density.bound, density.bound)

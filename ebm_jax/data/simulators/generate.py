@@ -3,7 +3,8 @@
     pip install 'ebm_jax[hand]'
     python -m ebm_jax.data.simulators.generate hand.npz --num_trajectories=3000 --processes=2
 
-The file has `states` float32 [n, length, 31], `columns` (their names), `seed` and `num_discarded`.
+The file has `states` float32 [n, length, 31], `columns` (their names), `actions` float32
+[n, length, 20] (that of a row led to its state), `seed` and `num_discarded`.
 Trajectory i is a function of (seed, i) alone. Parts of 50 are kept in `hand.npz.parts/`: the same
 command goes on where it was interrupted, and one with a larger number adds to what is there.
 """
@@ -61,14 +62,16 @@ def generate(
             file=sys.stderr,
             flush=True,
         )
-    states, discarded = [], 0
+    states, actions, discarded = [], [], 0
     for job in jobs:
         with np.load(_part_path(*job)) as part:
             states.append(part["states"])
+            actions.append(part["actions"])
             discarded += int(part["num_discarded"])
     _write(
         path,
         states=np.concatenate(states),
+        actions=np.concatenate(actions),
         columns=np.array(shadow_hand.COLUMNS),
         seed=np.array(seed),
         num_discarded=np.array(discarded),
@@ -96,6 +99,7 @@ def _make_part(job: tuple[Path, int, int, int, int]) -> None:
     _write(
         _part_path(*job),
         states=np.stack([episode.states for episode in episodes]),
+        actions=np.stack([episode.actions for episode in episodes]),
         num_discarded=np.array(discarded),
     )
 

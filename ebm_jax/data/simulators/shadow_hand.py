@@ -48,9 +48,16 @@ class Hand(NamedTuple):
 
 
 class Episode(NamedTuple):
-    """states: float32 [length, 31]. num_discarded: attempts before it that dropped the cube."""
+    """What one attempt that kept the cube recorded.
+
+    Attributes:
+        states: float32 [length, 31].
+        actions: float32 [length, 20]; that of a row led to its state.
+        num_discarded: attempts before it that dropped the cube.
+    """
 
     states: np.ndarray
+    actions: np.ndarray
     num_discarded: int
 
 
@@ -87,9 +94,11 @@ def simulate(hand: Hand, *, seed: int, number: int, length: int) -> Episode:
     attempt = 0
     while True:
         rng = np.random.default_rng([seed, number, attempt])
-        states = _attempt(hand, rng, length)
-        if states is not None:
-            return Episode(continuous_quaternions(states).astype(np.float32), attempt)
+        recorded = _attempt(hand, rng, length)
+        if recorded is not None:
+            states, actions = recorded
+            states = continuous_quaternions(states).astype(np.float32)
+            return Episode(states, actions.astype(np.float32), attempt)
         attempt += 1
 
 
@@ -132,13 +141,15 @@ def lines(hand: Hand, state: np.ndarray) -> list[np.ndarray]:
     return [*edges, *bones, *tips]
 
 
-def _attempt(hand: Hand, rng: np.random.Generator, length: int) -> np.ndarray | None:
-    """States [length, 31]; None where the cube was dropped."""
+def _attempt(
+    hand: Hand, rng: np.random.Generator, length: int
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """(states [length, 31], actions [length, 20]); None where the cube was dropped."""
     _reset(hand, rng)
     action = np.zeros(NUM_ACTIONS)
     for _ in range(_SETTLING_STEPS):
         _step(hand, action)
-    states = np.empty((length, STATE_SIZE))
+    states, actions = np.empty((length, STATE_SIZE)), np.empty((length, NUM_ACTIONS))
     width = np.sqrt(3.0) / 2
     for t in range(length):
         if t % _RANDOM_EVERY == _RANDOM_EVERY - 1:
@@ -147,10 +158,10 @@ def _attempt(hand: Hand, rng: np.random.Generator, length: int) -> np.ndarray | 
             noise = rng.uniform(-width, width, NUM_ACTIONS)
             action = np.clip(0.9 * action + 0.44 * noise, -1.0, 1.0)
         _step(hand, action)
-        states[t] = hand.data.qpos[:STATE_SIZE]
+        states[t], actions[t] = hand.data.qpos[:STATE_SIZE], action
         if not states[t, NUM_JOINTS + 2] > _LOWEST_CUBE:  # a NaN is a dropped cube too
             return None
-    return states
+    return states, actions
 
 
 def _reset(hand: Hand, rng: np.random.Generator) -> None:

@@ -48,13 +48,17 @@ NETWORK = ConditionalMLP(input_size=2, label_size=4, width=4, depth=1)
 
 @dataclasses.dataclass(frozen=True)
 class Known:
-    """The next state is .9 of the last and .05 of the oldest."""
+    """The next state is .9 of the last, and .05 of the one before and the action if given."""
 
     network: nn.Module = NETWORK
     is_conditional: bool = True
+    is_last: bool = False
 
     def sample(self, params, rng_key, index, *, label=None):
-        return FACTOR * label[:, 2:] + 0.05 * label[:, :2]
+        if self.is_last:
+            return label
+        action = label[:, :-4] if label.shape[1] > 4 else 0.0
+        return FACTOR * label[:, -2:] + 0.05 * label[:, -4:-2] + action
 
 
 def predicted(true):
@@ -171,6 +175,52 @@ def test_feed_forward_and_film(run, tmp_path):
     energies = result["competitors"]["energies"]["squared_errors"]["1"]["mean"]
     assert found[150] < 0.3 * found[2]
     assert found[150] < 0.3 * energies
+
+
+@shows("rollout.spectral_norm")
+def test_spectral_norm(run, tmp_path):
+    """States double: a free network learns that, one of norm 1 lets no two states grow apart."""
+
+    def growing(split):
+        rng = np.random.default_rng(len(split))
+        states = rng.normal(size=(60, 1, 2)) * 2.0 ** np.arange(4)[:, None]
+        return trajectories.cut(
+            "made", split, states, of_training=states, columns=("a", "b"), context=1
+        )
+
+    network = ConditionalMLP(input_size=2, label_size=2, width=4, depth=1)
+    growth = {}
+    for fields in ((), ("rollout.spectral_norm",)):
+        config = config_of(*fields, num_trajectories=60, feed_forward_steps=150)
+        config.rollout.update(feed_forward=True, horizons=(1,))
+        run(config, Known(network, is_last=True), growing)
+        with np.load(tmp_path / "rollout" / "states.npz") as states:
+            x = states["feed_forward_network"][:, :2]
+        between = np.linalg.norm(x[:, None] - x[None], axis=-1)[np.triu_indices(60, 1)]
+        growth[fields] = np.max(between[:, 1] / between[:, 0])
+    assert growth[()] > 1.5
+    assert growth[("rollout.spectral_norm",)] < 1.0001
+
+
+def test_recorded_actions_go_into_the_rollout(run, tmp_path):
+    """x_t = .9 x_{t-1} + .05 x_{t-2} + a_t, in closed form from the recorded actions."""
+
+    def acted(split):
+        actions = {s: np.random.default_rng(len(s)).normal(size=(80, 8, 2)) for s in
+                   ("train", split)}  # fmt: skip
+        return trajectories.cut(
+            "made", split, states_of(split), of_training=states_of("train"), columns=("a", "b"),
+            context=CONTEXT, actions=actions[split][: len(states_of(split))],
+            actions_of_training=actions["train"],
+        )  # fmt: skip
+
+    assert run(config_of(), data=acted)["num_actions"] == 2
+    cut = acted("test").trajectories
+    states = list(np.swapaxes(cut.states[:, :CONTEXT], 0, 1))
+    for t in range(CONTEXT, LENGTH):
+        states.append(FACTOR * states[-1] + 0.05 * states[-2] + cut.actions[:, t])
+    with np.load(tmp_path / "rollout" / "states.npz") as found:
+        np.testing.assert_allclose(found["energies"], np.stack(states, 1), rtol=1e-4, atol=1e-5)
 
 
 def test_what_is_refused(run):

@@ -365,6 +365,7 @@ def test_preprocessing(tmp_path, monkeypatch):
 
 OPTIONS = (
     "data_dir", "pad_to", "image_size", "label", "path", "values", "combinations", "context",
+    "actions",
 )  # fmt: skip
 OF_COMBINATIONS = tuple(
     f"data.{name}" for name in ("combinations", "seen_places", "reference_size", "places_seed")
@@ -387,10 +388,10 @@ def test_what_reaches_the_data_sets(monkeypatch):
     assert asked == [("cifar10", "train", none), ("cifar10", "test", none)]
     asked.clear()
     fields = ("held_out_split", "data_dir", "data.image_size", "data.label")
-    fields += ("data.path", "data.values", "data.context", *OF_COMBINATIONS)
+    fields += ("data.path", "data.values", "data.context", "data.actions", *OF_COMBINATIONS)
     build.build(changed(config_of(), *fields)).held_out()
     options = {"data_dir": "elsewhere", "pad_to": None, "image_size": 24, "label": "scale"}
-    options |= {"path": "mine", "values": (0.0, 1.0), "context": 4}
+    options |= {"path": "mine", "values": (0.0, 1.0), "context": 4, "actions": True}
     options |= {"combinations": data.Combinations("size", 0.25, 0.7, 4)}
     assert asked == [("cifar10", "train", options), ("cifar10", "validation", options)]
     for field in OF_COMBINATIONS[1:]:  # of combinations that are not asked for
