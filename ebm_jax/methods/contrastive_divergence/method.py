@@ -152,10 +152,10 @@ class ContrastiveDivergence:
             )
         size = math.prod(self.network.input_shape)
         label_size = getattr(self.network, "label_size", 0)
-        if self.chain_init == "context" and (not label_size or label_size % size):
+        if self.chain_init == "context" and label_size < size:
             raise ValueError(
-                "method.chain_init: expected labels that are frames like an example, of "
-                f"{size} values each, with 'context', got labels of {label_size} values"
+                "method.chain_init: expected labels that end with a frame like an example, of "
+                f"{size} values, with 'context', got labels of {label_size} values"
             )
         if self.chain_init == "context" and self.block_size:
             raise ValueError(

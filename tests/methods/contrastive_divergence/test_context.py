@@ -101,8 +101,8 @@ def test_samples_start_there_too():
 
 
 def test_what_is_refused():
-    with pytest.raises(ValueError, match="of 2 values each, with 'context', got labels of 3"):
-        ContrastiveDivergence(Pull(label_size=3), chain_init="context")
+    with pytest.raises(ValueError, match="of 2 values, with 'context', got labels of 1"):
+        ContrastiveDivergence(Pull(label_size=1), chain_init="context")
     params = {"a": jnp.float32(0.5)}
     with pytest.raises(ValueError, match="rollout of trajectories"):
         method().densities(params).energy(jnp.array(0))
