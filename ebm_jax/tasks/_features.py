@@ -1,5 +1,6 @@
 """The features that fid and fid_stats measure with, and what their statistics are of."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -47,12 +48,25 @@ def reference_features(
     work: ResumableWork, extractor: Extractor, images: np.ndarray, kept_index: np.ndarray
 ) -> FeatureSummary:
     """The features of real images, in blocks of a memory map."""
+    return summarize_images(
+        work, extractor, lambda first, stop: images[first:stop], len(images), kept_index
+    )
+
+
+def summarize_images(
+    work: ResumableWork,
+    extractor: Extractor,
+    draw: Callable[[int, int], np.ndarray],
+    number: int,
+    kept_index: np.ndarray,
+) -> FeatureSummary:
+    """The features of so many images, block by block; draw(first, stop): these, uint8."""
     return work.fold_batches(
         "reference",
-        lambda first, stop: {"features": extractor.extract(images[first:stop])["features"]},
+        lambda first, stop: {"features": extractor.extract(draw(first, stop))["features"]},
         lambda summary, _, found: summary.update(found["features"]),
         FeatureSummary.empty(extractor.num_features, kept_index),
-        number=len(images),
+        number=number,
         batch_size=_BLOCK,
     )
 

@@ -1,4 +1,4 @@
-"""--mode=fid: FID and KID of samples, and their Inception score."""
+"""--mode=fid: FID and KID of samples, beside what real images and a Gaussian reach."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ from ebm_jax.runs.results import Result
 from ebm_jax.runs.settings import one_line
 from ebm_jax.runs.trained import TrainedRun
 from ebm_jax.settings import setting
+from ebm_jax.tasks import _fid_baselines
 from ebm_jax.tasks._features import (
     describe_reference,
     make_extractor,
@@ -54,6 +55,9 @@ class Settings:
     num_splits: int = setting(10, "of the samples, for the Inception score", at_least=1)
     kid_subsets: int = setting(100, "whose mean is the KID", at_least=1)
     kid_subset_size: int = setting(1_000, "images", at_least=2)
+    baselines: bool = setting(
+        True, "whether real held-out images and a Gaussian's samples are measured likewise"
+    )
 
 
 class _Measured(NamedTuple):
@@ -86,7 +90,13 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
             kid_subsets=settings.kid_subsets,
             kid_subset_size=settings.kid_subset_size,
         )
-    work.begin("sampling, features", number + (0 if statistics else split.num_examples))
+    beside = (
+        _fid_baselines.plan(trained, split, number, extractor.num_features, max_values=_MAX_PIXELS)
+        if settings.baselines
+        else []
+    )
+    num_others = _fid_baselines.num_measured(beside) + (0 if statistics else split.num_examples)
+    work.begin("sampling, features", number + num_others)
     found = _measure_samples(trained, settings, extractor, split, work)
     if statistics is None:
         kept = _kept(settings, extractor, split.num_examples)
@@ -94,6 +104,7 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
         real = reference_features(piece, extractor, split.images, kept)
         statistics = Statistics(real.moments.fit(), described)
     metrics = _metrics(settings, extractor, found, statistics, real, split)
+    metrics["baselines"] = _fid_baselines.measure(beside, extractor, statistics.fit, work)
     return Result(
         num_examples=number,
         metrics=metrics,
@@ -210,6 +221,7 @@ def _lines(metrics: dict[str, Any], number: int, split: Dataset) -> list[str]:
     kernel, score = metrics.get("kernel_distance"), metrics["score"]
     lines = [f"{number:,} samples against {split.name}, {split.split}"]
     lines.append(f"  {metrics['name']:<58}{metrics['frechet_distance']:10.3f}")
+    lines += _fid_baselines.lines(metrics["baselines"])
     if "frechet_distance_over_pixels" in metrics:
         pixels = metrics["frechet_distance_over_pixels"]
         lines.append(f"  {'Frechet distance over pixels in [-1, 1]':<58}{pixels:10.3f}")

@@ -196,6 +196,7 @@ TABLE: dict[str, tuple[Any, str]] = {
     "fid.num_splits": (4, "the score of the logits over four splits"),
     "fid.kid_subsets": (3, "subsets behind the kernel distance"),
     "fid.kid_subset_size": (10, "their size"),
+    "fid.baselines": (False, "neither real images nor a Gaussian beside them"),
     "inpaint.mask": ("centre", "a quarter of the pixels is hidden"),
     "inpaint.num_images": (3, "rows"),
     "inpaint.num_draws": (2, "samples of each"),

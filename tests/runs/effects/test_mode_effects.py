@@ -24,6 +24,7 @@ from ebm_jax.evaluation.density import annealing, baselines, conditional_bound, 
 from ebm_jax.evaluation.density import long_run as chains
 from ebm_jax.evaluation.fidelity import frechet
 from ebm_jax.evaluation.fidelity.features import INCEPTION_FEATURES, Extractor
+from ebm_jax.evaluation.fidelity.gaussian_images import fit_gaussian_images
 from ebm_jax.evaluation.fidelity.inception_scores import (
     inception_score,
     kept_for_subsets,
@@ -244,6 +245,19 @@ def test_fid(run, monkeypatch, tmp_path):
             kid = kernel_inception_distance(*kept, **subsets)
             assert found["kernel_distance"]["mean"] == pytest.approx(kid.mean, rel=1e-3, abs=1e-6)
             assert found["kernel_distance"]["num_subsets"] == s.kid_subsets
+        rows = {}
+        if s.baselines:
+            other = images("train" if s.split == "test" else "test")
+            floor = features(other.images[: s.num_samples])["features"]
+            gaussian = fit_gaussian_images(split.images).draw(0, s.num_samples, seed=config.seed)
+            rows = {"real images": floor, "a Gaussian's samples": features(gaussian)["features"]}
+        assert set(found["baselines"]) == set(rows)
+        for name, x in rows.items():
+            row, fit = found["baselines"][name], frechet.fit_gaussian(x)
+            assert row["num_images"] == len(x)
+            assert row["frechet_distance"] == pytest.approx(
+                frechet.frechet_distance(fit, expected), rel=1e-3
+            )
 
 
 def test_fid_without_logits(run, monkeypatch):
@@ -264,6 +278,19 @@ def test_fid_without_logits(run, monkeypatch):
     ]
     assert found["frechet_distance"] == pytest.approx(frechet.frechet_distance(*fits), rel=1e-3)
     assert found["kernel_distance"]["num_subsets"] == 100
+
+
+def test_fid_says_why_a_baseline_is_not_there(run, monkeypatch, capsys):
+    monkeypatch.setattr(fid, "make_extractor", lambda *_: EXTRACTOR)
+    monkeypatch.setattr(fid, "_MAX_PIXELS", 3)
+    few = {"num_samples": 64, "num_splits": 2, "kid_subset_size": 8}
+    found = run("fid", config_of(fid=few))["baselines"]
+    assert found["a Gaussian's samples"]["undefined"].startswith("images of more than 3 values")
+    assert "frechet_distance" not in found["a Gaussian's samples"]
+    assert found["real images"]["frechet_distance"] > 0
+    said = capsys.readouterr().out
+    assert "the same of a Gaussian's samples: none, as images of more than 3 values" in said
+    assert "the same of real images, test (" in said
 
 
 @shows("fid.weights")

@@ -1,0 +1,113 @@
+"""What a Frechet distance stands beside: real images as its floor, and the plainest model."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ebm_jax.data import Dataset
+from ebm_jax.evaluation.fidelity import frechet
+from ebm_jax.evaluation.fidelity.features import Extractor
+from ebm_jax.evaluation.fidelity.frechet import GaussianFit
+from ebm_jax.evaluation.fidelity.gaussian_images import fit_gaussian_images
+from ebm_jax.io.resumable import ResumableWork
+from ebm_jax.runs.trained import TrainedRun
+from ebm_jax.tasks._features import summarize_images
+
+FLOOR, GAUSSIAN = "real images", "a Gaussian's samples"
+_NONE_KEPT = np.zeros(0, np.int64)
+
+
+class Baseline(NamedTuple):
+    """Images in place of samples.
+
+    details: for JSON, and what their features depend on. number: of images.
+    draw: (first, stop) -> these images, uint8; None: there are none, as `reason` says.
+    """
+
+    title: str
+    details: Mapping[str, Any]
+    number: int
+    draw: Callable[[int, int], np.ndarray] | None
+    reason: str = ""
+
+
+def plan(
+    trained: TrainedRun, split: Dataset, number: int, num_features: int, *, max_values: int
+) -> list[Baseline]:
+    """The baselines of samples that are measured against a split.
+
+    Args:
+      split: of which the Gaussian is. Real images are of another: the held-out one, or that of
+        training where the split is held out itself.
+      number: of samples; as many images, or all that there are. num_features: of an image.
+      max_values: of an image; the covariance of larger ones is not computed.
+    """
+    run = trained.run
+    is_held_out = split.split == run.general.held_out_split
+    other = run.dataset if is_held_out else run.held_out()
+    found = [
+        Baseline(
+            FLOOR,
+            {"data": other.name, "split": other.split},
+            min(number, other.num_examples),
+            lambda first, stop: np.asarray(other.images[first:stop]),
+        )
+    ]
+    values, seed = int(np.prod(split.example_shape)), run.general.seed
+    details = {"data": split.name, "split": split.split, "seed": seed}
+    if values > max_values:
+        reason = f"images of more than {max_values:,} values have too large a covariance"
+    else:
+        reason = frechet.why_undefined(split.num_examples, values) or ""
+    draw = None
+    if not reason:
+        gaussian = fit_gaussian_images(split.images)
+
+        def draw(first: int, stop: int) -> np.ndarray:
+            return gaussian.draw(first, stop, seed=seed)
+
+    found.append(Baseline(GAUSSIAN, details, number, draw, reason))
+    return [
+        one._replace(draw=None, reason=reason)
+        if one.draw and (reason := frechet.why_undefined(one.number, num_features))
+        else one
+        for one in found
+    ]
+
+
+def num_measured(baselines: Sequence[Baseline]) -> int:
+    """Images whose features are taken."""
+    return sum(one.number for one in baselines if one.draw)
+
+
+def measure(
+    baselines: Sequence[Baseline],
+    extractor: Extractor,
+    reference: GaussianFit,
+    work: ResumableWork,
+) -> dict[str, dict[str, Any]]:
+    """{title: its Frechet distance from the reference, or why there is none}, for JSON."""
+    found = {}
+    for one in baselines:
+        row = {**one.details, "num_images": one.number}
+        if one.draw is None:
+            found[one.title] = {**row, "undefined": one.reason}
+            continue
+        piece = work.piece(one.title.replace(" ", "_").replace("'", ""), row | extractor.details)
+        summary = summarize_images(piece, extractor, one.draw, one.number, _NONE_KEPT)
+        distance = frechet.frechet_distance(summary.moments.fit(), reference)
+        found[one.title] = {**row, "frechet_distance": distance}
+    return found
+
+
+def lines(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Of a table whose first column has 58 characters."""
+    said = []
+    for title, row in found.items():
+        if "undefined" in row:
+            said.append(f"  the same of {title}: none, as {row['undefined']}")
+        else:
+            named = f"the same of {title}, {row['split']} ({row['num_images']:,})"
+            said.append(f"  {named:<58}{row['frechet_distance']:10.3f}")
+    return said
