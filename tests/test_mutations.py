@@ -77,7 +77,8 @@ def test_equivalent_mutants_are_of_the_package_and_have_a_reason(tmp_path):
 
 def test_tests_that_see_a_file():
     imports = mutations.Imports(mutations.TREE)
-    assert "tests/tasks/test_likelihood.py" in imports.tests_of("ebm_jax/tasks/likelihood.py", 4)
+    ends = imports.tests_of("ebm_jax/tasks/likelihood/ends.py", 4)
+    assert "tests/tasks/test_likelihood.py" in ends
     assert "tests/samplers/test_hmc.py" in imports.tests_of("ebm_jax/samplers/hmc.py", 2)[:2]
     assert "tests/test_cli.py" in imports.tests_of("ebm_jax/command_line.py")
     seen = imports.tests_of("ebm_jax/tasks/fid.py")

@@ -1,4 +1,4 @@
-"""One file per --mode of main.py.
+"""One module or package per --mode of main.py.
 
 A mode that reads a trained model has `Settings`, `IMAGES_ONLY` and `run(trained, settings, work)
 -> Result`, see `runs.modes`; any other has `main(config, workdir) -> exit code`.

@@ -10,7 +10,8 @@ from PIL import Image
 
 from ebm_jax.evaluation.density import annealing
 from ebm_jax.runs.settings import ConfigError
-from ebm_jax.tasks import _annealed, likelihood
+from ebm_jax.tasks.likelihood import ends as annealed_ends
+from ebm_jax.tasks.likelihood import two_directions
 
 TRUTH = 2 * np.log(2 * np.pi * float(exact.VARIANCE[0]))  # log Z at the lowest level
 
@@ -133,7 +134,7 @@ def test_an_annealing_that_ends_nowhere_is_one_line(good, says, tmp_path, monkey
         return beta + 0.1, u, step, *others
 
     monkeypatch.setattr(annealing, "tune_step", tune_step)
-    monkeypatch.setattr(likelihood, "_MOST_TUNED", 4)
+    monkeypatch.setattr(two_directions, "_MOST_TUNED", 4)
     config = small(exact.install(monkeypatch))
     with pytest.raises(ConfigError, match=says):
         exact.run_mode("likelihood", config, str(tmp_path))
@@ -166,16 +167,16 @@ def test_shares_are_of_the_weight():
     """Four chains with weights .4, .3, .2 and .1; data at 0 to 100 nats."""
     energies, data = np.array([-5.0, 50.0, 60.0, 200.0]), np.linspace(0, 100, 1_001)
     log_weights = 7 + np.log([0.4, 0.3, 0.2, 0.1])
-    ends = _annealed.Ends(np.zeros((4, 2)), energies, log_weights)
+    ends = annealed_ends.Ends(np.zeros((4, 2)), energies, log_weights)
     distances, of_data = np.array([8.0, 2.0, 4.0, 1.0]), np.array([1.0, 2.0, 3.0])
-    found = _annealed.compare(ends, data, distances, of_data)
+    found = annealed_ends.compare(ends, data, distances, of_data)
     assert found.below == pytest.approx(0.4)
     assert found.above == pytest.approx(0.1)
     assert found.heaviest == pytest.approx(0.4)
     assert found.mean_energy == pytest.approx(0.4 * -5 + 0.3 * 50 + 0.2 * 60 + 0.1 * 200)
     assert found.data_energy == pytest.approx(50)
     assert found.distance_over_data == 4 / 2  # .1 at 1, .3 at 2, .2 at 4: .6 of the weight
-    assert _annealed.compare(ends, data, None, None).distance_over_data is None
-    assert not _annealed.metrics(found)["is_spurious"]
-    (said,) = _annealed.lines(found)
+    assert annealed_ends.compare(ends, data, None, None).distance_over_data is None
+    assert not annealed_ends.metrics(found)["is_spurious"]
+    (said,) = annealed_ends.lines(found)
     assert said.endswith("(annealed.png)")

@@ -4,7 +4,7 @@ import pytest
 
 from ebm_jax.evaluation.density.baselines import Baseline, Likelihood
 from ebm_jax.evaluation.density.log_likelihood import Bracket, Estimate, SplitEnergy, Units
-from ebm_jax.tasks import _likelihood
+from ebm_jax.tasks.likelihood import reporting
 
 ENERGIES = {"training": SplitEnergy(4.0, 0.1, 50), "held out": SplitEnergy(5.0, 0.1, 50)}
 GAUSSIANS = [
@@ -28,17 +28,17 @@ def bracket(forward, reverse):
     ],
 )
 def test_the_verdict_asks_for_two_standard_errors(sides, of_gaussian, of_mixture):
-    found = _likelihood.verdict(bracket(*sides), ENERGIES, GAUSSIANS, "held out")
+    found = reporting.verdict(bracket(*sides), ENERGIES, GAUSSIANS, "held out")
     expected = f"{of_gaussian} one Gaussian, and {of_mixture} a mixture of 3 Gaussians"
     assert found == f"held out, this model {expected}"
 
 
 def test_a_claim_is_the_energy_and_its_log_z():
-    assert _likelihood.claimed_metrics(None, ENERGIES, Units(4, 0.5)) is None
-    assert _likelihood.claimed_lines(None) == []
-    found = _likelihood.claimed_metrics(0.5, ENERGIES, Units(4, 0.0))
+    assert reporting.claimed_metrics(None, ENERGIES, Units(4, 0.5)) is None
+    assert reporting.claimed_lines(None) == []
+    found = reporting.claimed_metrics(0.5, ENERGIES, Units(4, 0.0))
     assert found == {"log_z": 0.5, "log_likelihood_nats": {"training": -4.5, "held out": -5.5}}
-    found = _likelihood.claimed_metrics(0.5, ENERGIES, Units(4, 0.5))
+    found = reporting.claimed_metrics(0.5, ENERGIES, Units(4, 0.5))
     assert found["bits_per_dim"]["training"] == pytest.approx(4.5 / (4 * 0.6931472) + 1)
-    (line,) = _likelihood.claimed_lines(found)
+    (line,) = reporting.claimed_lines(found)
     assert line.startswith("the model claims a log Z of 0.50: training -4.50 nats, 2.623 bits/dim;")

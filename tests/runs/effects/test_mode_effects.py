@@ -39,8 +39,10 @@ from ebm_jax.runs import build, modes
 from ebm_jax.runs.settings import ConfigError
 from ebm_jax.runs.trained import TrainedRun
 from ebm_jax.samplers import random
-from ebm_jax.tasks import _annealed, _features, _likelihood, fid, likelihood
+from ebm_jax.tasks import _features, fid
 from ebm_jax.tasks._features import num_kept
+from ebm_jax.tasks.likelihood import ends as annealed_ends
+from ebm_jax.tasks.likelihood import reporting, two_directions
 
 __all__ = ["quick", "stubs"]
 
@@ -449,8 +451,10 @@ def test_what_stands_beside_the_likelihood(run, monkeypatch):
     monkeypatch.setattr(Known, "densities", lambda self, params: known)
     estimate = log_likelihood.Estimate(2 * np.log(2 * np.pi * VARIANCE[0]), 0.1, 16.0)
     bracket = log_likelihood.Bracket(20, estimate, estimate)
-    ends = _annealed.Ends(np.zeros((16, *SHAPE), np.float32), np.zeros(16), np.zeros(16))
-    monkeypatch.setattr(likelihood._Annealing, "brackets", lambda *_: ([bracket], [], 0.0, ends))
+    ends = annealed_ends.Ends(np.zeros((16, *SHAPE), np.float32), np.zeros(16), np.zeros(16))
+    monkeypatch.setattr(
+        two_directions.TwoDirections, "brackets", lambda *_: ([bracket], [], 0.0, ends)
+    )
     asked, fitted, annealed = [], baselines.fit_mixture, conditional_bound.conditional_bounds
 
     def fit_mixture(x, noise_std, num_components, seed):
@@ -519,7 +523,7 @@ def test_likelihood(run, monkeypatch):
     config.data.dequantize = True
     config.likelihood.update(num_components=(), num_conditional_images=0)
     with monkeypatch.context() as patch:  # an end after annealing, with other images
-        patch.setattr(_likelihood, "statement", lambda **_: int("none"))
+        patch.setattr(reporting, "statement", lambda **_: int("none"))
         config.likelihood.num_images = 8
         with pytest.raises(ConfigError):
             run("likelihood", config)

@@ -1,0 +1,248 @@
+"""Annealing of one model from both sides: compiled, kept on the way."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ebm_jax import parallel, samplers
+from ebm_jax.evaluation.density import annealing, log_likelihood
+from ebm_jax.evaluation.density.annealing import AdaptedTemperature, Ladder, Path
+from ebm_jax.io.resumable import ResumableWork
+from ebm_jax.methods.base import Params
+from ebm_jax.runs.trained import TrainedRun
+from ebm_jax.tasks.likelihood.ends import Ends
+from ebm_jax.tasks.likelihood.settings import Settings
+
+_CHUNK = 10  # temperatures between two states that are saved
+_TUNING_SHARE = 0.2  # of the bar
+_MOST_TUNED = 5_000  # temperatures, before tuning gives up
+
+
+class TwoDirections:
+    """The annealing of one model: compiled functions, and what they share.
+
+    Chains lie on the devices of all processes, so that each makes its part of them.
+    """
+
+    def __init__(
+        self,
+        trained: TrainedRun,
+        settings: Settings,
+        work: ResumableWork,
+        levels: tuple[int, ...],
+    ):
+        self.run = trained.run
+        self.params = parallel.everywhere(trained.params)
+        self.settings = settings
+        self.work = work
+        # More temperatures go on from what is tuned and from the brackets that are there.
+        forward = ("num_chains", "num_leapfrog_steps", "target_acceptance", "tuning_steps")
+        reverse = (*forward, "num_images", "reverse_steps")
+        self.forward, self.reverse = (
+            work.piece(
+                name,
+                trained.fingerprint(
+                    levels=levels, **{field: getattr(settings, field) for field in fields}
+                ),
+            )
+            for name, fields in (("forward", forward), ("reverse", reverse))
+        )
+        self.levels = levels
+        self.key = trained.run.key("likelihood")
+        self.base = self.path(trained.params).densities.base
+        self.shape = trained.run.dataset.example_shape
+        self.num_segments = len(levels)
+
+    def path(self, params: Params) -> Path:
+        """For use in jit."""
+        return Path(self.run.method.densities(params), self.levels)
+
+    def brackets(
+        self, images: np.ndarray
+    ) -> tuple[list[log_likelihood.Bracket], list[AdaptedTemperature], float, Ends]:
+        """log Z from both sides for each number of temperatures, and the schedule behind them.
+
+        Then the roughness of the energy, in nats, at the starts of reverse annealing, and where
+        forward annealing with the most temperatures ends.
+        """
+        settings = self.settings
+        total = 2 * sum(settings.num_temperatures)
+        tuning = round(_TUNING_SHARE * total)
+        self.work.begin("annealing", total + tuning)
+        tuned = self._tune(tuning)
+        starts = self._reverse_starts(images, tuned[-1].step_size)
+        log_z_base = self.base.log_z(int(np.prod(self.shape)))
+        index = np.arange(settings.num_chains, dtype=np.int32)
+
+        @functools.partial(jax.jit, static_argnames="is_first")
+        def anneal(params, key, chunk, u, *, is_first):
+            if is_first:
+                chunk = chunk._replace(segment=0)
+            return annealing.anneal(
+                key, self.path(params), chunk, u, num_leapfrog_steps=settings.num_leapfrog_steps
+            )
+
+        brackets, ends = [], {}
+        for number in settings.num_temperatures:
+            ladder = annealing.allocate(tuned, number, _CHUNK)
+            down = annealing.reversed_ladder(ladder)
+            base = self.base.sample(self.key, index, self.shape)
+            forward, u = self._log_weights(anneal, ladder, base, number, reverse=False)
+            ends[number] = u, forward
+            reverse, _ = self._log_weights(anneal, down, starts, number, reverse=True)
+            brackets.append(
+                log_likelihood.Bracket(
+                    number,
+                    log_likelihood.estimate(forward, log_z_base, reverse=False),
+                    log_likelihood.estimate(reverse, log_z_base, reverse=True),
+                )
+            )
+        u, log_weights = ends[max(ends)]
+        return brackets, tuned, self._roughness(starts), self._ends(u, log_weights)
+
+    def _ends(self, u: np.ndarray, log_weights: np.ndarray) -> Ends:
+        @jax.jit
+        def positions(params, u):
+            path = self.path(params)
+            x = path.densities.base.reflect(u)
+            return x, path.densities.energy(jnp.asarray(0))(x)
+
+        x, energies = map(parallel.whole, positions(self.params, parallel.spread(u)))
+        return Ends(x, energies.astype(np.float64), log_weights)
+
+    def _roughness(self, x: np.ndarray) -> float:
+        @jax.jit
+        def roughness(params, u):
+            path = self.path(params)
+            energy_fn, reflect = path.densities.energy(jnp.asarray(0)), self.base.reflect
+            return samplers.roughness(lambda u: energy_fn(reflect(u)), u).nats
+
+        return float(parallel.whole(roughness(self.params, parallel.spread(x))))
+
+    def _tune(self, amount: int) -> list[AdaptedTemperature]:
+        """Temperatures and their steps along the whole path; amount: of the progress bar."""
+        settings, work = self.settings, self.work
+        key = jax.random.fold_in(self.key, 1)
+
+        @functools.partial(jax.jit, static_argnames="is_first")
+        def step(params, n, segment, beta, u_earlier, u, step_size, *, is_first):
+            segment = 0 if is_first else segment
+            return annealing.tune_step(
+                jax.random.fold_in(key, n), self.path(params), segment, beta, u_earlier, u,
+                step_size,
+                num_steps=settings.tuning_steps,
+                num_leapfrog_steps=settings.num_leapfrog_steps,
+                target_acceptance=settings.target_acceptance,
+            )  # fmt: skip
+
+        if (saved := self.forward.load("tuned")) is None:
+            index = np.arange(settings.num_chains, dtype=np.int32)
+            u_earlier, u = (
+                self.base.sample(jax.random.fold_in(key, n), index, self.shape) for n in (0, 1)
+            )
+            tuned = []
+        else:
+            fields = AdaptedTemperature._fields
+            rows = zip(*(saved[name].tolist() for name in fields), strict=True)
+            u_earlier, u = saved["u_earlier"], saved["u"]
+            tuned = [AdaptedTemperature(*row) for row in rows]
+        u_earlier, u = parallel.spread(u_earlier), parallel.spread(u)
+        segment, beta, step_size, shown = 0, 0.0, 0.1, 0
+        if tuned:
+            segment, beta, step_size, *_ = tuned[-1]
+            shown = self._share(tuned[-1], amount)
+            work.skip(shown)
+        while not (segment == self.num_segments - 1 and beta >= 1):
+            if beta >= 1:
+                segment, beta = segment + 1, 0.0
+            beta, moved, *found = step(
+                self.params, len(tuned), segment, float(beta), u_earlier, u, float(step_size),
+                is_first=segment == 0,
+            )  # fmt: skip
+            beta, *found, is_stuck = (float(parallel.whole(value)) for value in (beta, *found))
+            u_earlier, u = u, moved
+            point = AdaptedTemperature(segment, beta, *found, is_stuck=bool(is_stuck))
+            step_size = point.step_size
+            if not np.all(np.isfinite(np.asarray(point))) or len(tuned) == _MOST_TUNED:
+                raise ValueError(_no_end(tuned, segment))
+            tuned.append(point)
+            columns = dict(zip(AdaptedTemperature._fields, zip(*tuned, strict=True), strict=True))
+            moved_chains = {"u_earlier": parallel.whole(u_earlier), "u": parallel.whole(u)}
+            self.forward.save_state("tuned", {**columns, **moved_chains})
+            done = self._share(point, amount)
+            shown_metrics = {"beta": segment + point.beta, "acceptance": point.acceptance}
+            work.advance(done - shown, shown_metrics)
+            shown = done
+        return tuned
+
+    def _share(self, point: AdaptedTemperature, amount: int) -> int:
+        return int(amount * (point.segment + point.beta) / self.num_segments)
+
+    def _reverse_starts(self, images: np.ndarray, step_size: float) -> np.ndarray:
+        """Noised training images, moved by HMC at the lowest level."""
+        settings, key = self.settings, jax.random.fold_in(self.key, 2)
+        if (saved := self.reverse.load("starts")) is not None:
+            return saved["x"]
+
+        @jax.jit
+        def settle(params, x):
+            path = self.path(params)
+            index = jnp.arange(len(x), dtype=jnp.int32)
+            x = path.densities.noised(jax.random.fold_in(key, 0), 0, x, index)
+            if not settings.reverse_steps:
+                return x
+            return annealing.settle(
+                jax.random.fold_in(key, 1), path, x, step_size, settings.reverse_steps,
+                num_leapfrog_steps=settings.num_leapfrog_steps,
+            )  # fmt: skip
+
+        # Where images are few, some start more than one chain.
+        x = images[np.arange(settings.num_chains) % len(images)]
+        x = parallel.whole(settle(self.params, parallel.spread(x)))
+        self.reverse.save("starts", {"x": x})
+        return x
+
+    def _log_weights(
+        self,
+        anneal: Callable[..., samplers.AISResult],
+        ladder: Ladder,
+        u: np.ndarray,
+        number: int,
+        *,
+        reverse: bool,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(log weights [chains], last positions) of one direction with so many temperatures."""
+        work = self.reverse if reverse else self.forward
+        key = jax.random.fold_in(jax.random.fold_in(self.key, 4 + reverse), number)
+        name = str(number)
+        first, log_weights = 0, np.zeros(len(u), np.float64)
+        if (saved := work.load(name)) is not None:
+            first, u, log_weights = int(saved["next"]), saved["u"], saved["log_weights"]
+        spread_u, chunks = parallel.spread(u), len(ladder.segment)
+        shares = np.diff(np.round(np.linspace(0, number, chunks + 1)).astype(int))
+        work.skip(int(shares[:first].sum()))
+        for n in range(first, chunks):
+            chunk = Ladder(*(field[n] for field in ladder))
+            found = anneal(
+                self.params, jax.random.fold_in(key, n), chunk, spread_u,
+                is_first=int(chunk.segment) == 0,
+            )  # fmt: skip
+            spread_u = found.x
+            log_weights = log_weights + parallel.whole(found.log_weights).astype(np.float64)
+            here = {"next": n + 1, "u": parallel.whole(spread_u), "log_weights": log_weights}
+            work.save_state(name, here)
+            work.advance(int(shares[n]), {"log w": float(np.mean(log_weights))})
+        return log_weights, parallel.whole(spread_u)
+
+
+def _no_end(tuned: list[AdaptedTemperature], segment: int) -> str:
+    if not tuned:
+        return "energies at the base distribution are not finite: train longer"
+    return (
+        f"annealing does not get beyond beta = {tuned[-1].beta:.3g} of segment {segment}, as "
+        "energies are not finite or fall without end: the model has no normalizing constant that "
+        "this finds; train longer"
+    )
