@@ -339,3 +339,22 @@ def test_side_by_side_of_other_titles_and_sizes():
 def test_words_on_lines():
     found = plotting._wrapped("a bc def ghij klmnopqrs t", lambda text: len(text) <= 7)
     assert found == ["a bc", "def", "ghij", "klmnopqrs", "t"]
+
+
+def test_titles_of_columns_take_fifteen_pixels_a_line_and_six():
+    """Left aligned with the column, their lowest line just above it."""
+    seven, nine = (np.full((2, 48, 48, 1), value, np.uint8) for value in (7, 9))
+    picture = plotting.columns_picture({"a": nine, "b c": seven}, min_tile=1)
+    assert picture.shape == (15 + 6 + 2 * 50 + 2, 2 * 52, 3)
+    ink = (picture[:21] < 128).all(-1)
+    assert 3 <= ink[:, :52].any(0).nonzero()[0].min() <= 5
+    assert 55 <= 52 + ink[:, 52:].any(0).nonzero()[0].min() <= 57
+    wrapped = plotting.columns_picture(
+        {"aaaaaa bbbbbb": narrow["a"], "c": narrow["b c"]}, min_tile=1
+    )
+    assert wrapped.shape[0] == 2 * 15 + 6 + 102
+    of_short = (wrapped[:36, 52:] < 128).all(-1).any(1).nonzero()[0]
+    assert of_short.min() >= 18
+    assert of_short.max() < 33
+    enlarged = plotting.columns_picture({"a": np.zeros((1, 8, 8, 1), np.uint8)})
+    assert enlarged.shape[1] == 80 + 4

@@ -251,6 +251,7 @@ def test_the_heading_of_a_run(tmp_path):
         "network mlp; newest checkpoint: step 1,000; seed 3"
     )
     assert run_page._name({"data": {}}, "data") == "unknown data"
+    assert run_page._name({"data": {"name": 3}}, "data") == "3"
 
 
 def test_modes_in_the_order_of_the_titles_and_others_after_them(tmp_path):
