@@ -349,9 +349,7 @@ def test_titles_of_columns_take_fifteen_pixels_a_line_and_six():
     ink = (picture[:21] < 128).all(-1)
     assert 3 <= ink[:, :52].any(0).nonzero()[0].min() <= 5
     assert 55 <= 52 + ink[:, 52:].any(0).nonzero()[0].min() <= 57
-    wrapped = plotting.columns_picture(
-        {"aaaaaa bbbbbb": narrow["a"], "c": narrow["b c"]}, min_tile=1
-    )
+    wrapped = plotting.columns_picture({"aaaaaa bbbbbb": nine, "c": seven}, min_tile=1)
     assert wrapped.shape[0] == 2 * 15 + 6 + 102
     of_short = (wrapped[:36, 52:] < 128).all(-1).any(1).nonzero()[0]
     assert of_short.min() >= 18
