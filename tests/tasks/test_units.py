@@ -23,9 +23,11 @@ from ebm_jax.tasks import (
     inpaint,
     long_run,
     neighbours,
+    ood,
     restore,
     robustness,
     rollout,
+    sample,
 )
 
 RNG = np.random.default_rng(0)
@@ -334,3 +336,50 @@ def test_a_card(trained):
     ):  # fmt: skip
         assert line in bare.splitlines()
     assert bare.endswith("## Limits\n\nnot stated\n")
+
+
+def test_samples_go_to_files(trained, work, monkeypatch):
+    """In model units and as intensities; each image as a file of its own if that is asked for."""
+    x = np.linspace(-3, 5, 20 * 4).reshape(20, 2, 2, 1).astype(np.float32)
+    monkeypatch.setattr(TrainedRun, "sampler", lambda self, work: lambda first, stop: x[first:stop])
+    monkeypatch.setattr(TrainedRun, "fingerprint", lambda self, **others: others)
+    shown = []
+    monkeypatch.setattr(
+        sample.preview, "figure", lambda run, params, samples: shown.append(len(samples)) or "grid"
+    )
+    object.__setattr__(trained.run, "sampling", settings.Sampling(num_samples=20, batch_size=8))
+    found = sample.run(trained, sample.Settings(png_files=True), work)
+    np.testing.assert_array_equal(found.archives["samples"]["x"], x)
+    pixels = np.round(255 * (np.clip(x, -2, 4) + 2) / 6)
+    assert np.abs(found.archives["samples"]["image"] - pixels).max() <= 1
+    np.testing.assert_array_equal(found.archives["samples"]["image"], trained.run.to_pixels(x))
+    assert set(found.image_folders) == {"samples"}
+    assert (found.num_examples, found.file_name, found.metrics) == (20, "samples", {})
+    assert found.summary == ["20 samples from the EMA weights of step 7"]
+    assert (found.figures, shown) == ({"samples": "grid"}, [20])
+    assert sample.run(trained, sample.Settings(), work).image_folders == {}
+
+
+def test_sets_beside_the_inside(trained, monkeypatch):
+    """In 0..1: chosen training images, the first held-out ones, those made of them, others."""
+    other = dataset(HELD_OUT[:4], "test")
+    monkeypatch.setattr(ood.data, "load_dataset", lambda name, split, data_dir: other)
+    chosen = ood.Settings(num_images=5, sets=("flipped",), others=("digits",))
+    sets = ood._sets(trained.run, chosen, "made, test")
+    assert [(name, len(x)) for name, x in sets.items()] == [
+        ("training images", 5), ("made, test", 5), ("flipped", 5), ("digits", 4),
+    ]  # fmt: skip
+    np.testing.assert_allclose(sets["made, test"], HELD_OUT[:5] / 255)
+    np.testing.assert_allclose(sets["flipped"], HELD_OUT[:5, ::-1] / 255)
+    np.testing.assert_allclose(sets["digits"], HELD_OUT[:4] / 255)
+    rows = {x.tobytes() for x in TRAINING}
+    found = np.round(255 * sets["training images"]).astype(np.uint8)
+    assert len({x.tobytes() for x in found} & rows) == 5
+    everything = ood._sets(trained.run, ood.Settings(num_images=50, sets=("flipped",)), "x")
+    assert len(everything["training images"]) == 20
+    with pytest.raises(ValueError, match=r"ood.sets, ood.others: expected one or more, got none"):
+        ood._sets(trained.run, ood.Settings(sets=(), others=()), "x")
+    monkeypatch.setattr(ood.data, "load_dataset",
+                        lambda *_, **__: other._replace(images=np.zeros((4, 2))))  # fmt: skip
+    with pytest.raises(ValueError, match=r"ood.others: expected sets of images, got digits"):
+        ood._sets(trained.run, chosen, "x")
