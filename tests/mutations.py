@@ -109,11 +109,16 @@ def constant(node: ast.AST) -> Iterator[ast.AST]:
         yield _with(node, value=more)
 
 
+# Keywords that change no value: of zip an assertion, when what is printed is seen, where memory is
+# taken from, how a loop is compiled.
+_NO_VALUES = ("strict", "flush", "donate_argnums", "unroll")
+
+
 def keyword(node: ast.AST) -> Iterator[ast.AST]:
     """A keyword argument is left out."""
     if isinstance(node, ast.Call):
         for i, argument in enumerate(node.keywords):
-            if argument.arg is not None:
+            if argument.arg is not None and argument.arg not in _NO_VALUES:
                 yield _with(node, keywords=node.keywords[:i] + node.keywords[i + 1 :])
 
 

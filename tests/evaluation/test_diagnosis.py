@@ -108,3 +108,100 @@ def test_a_record_of_chains():
     assert found.contrast == pytest.approx(0.75)
     assert found.saturated == 0.5
     assert np.isnan(found.frechet)
+
+
+@pytest.mark.parametrize(
+    ("last", "real"),
+    [
+        ({"frechet": 1.5 * 1.0 + 3 * 0.1}, {}),
+        ({"contrast": 0.625}, {}),
+        ({"contrast": 0.375}, {}),
+        ({"saturated": 0.2}, {"saturated": 0.0}),
+        ({"energy": 12.0}, {}),
+        ({"energy": 8.0}, {}),
+        ({"energy": 16.0, "energy_std": 2.0}, {"energy": 16.0 + 6.0}),
+    ],
+)
+def test_at_the_bounds_chains_are_stable(last, real):
+    """At 1.5 floors and three deviations, 1.25 and .75 of the contrast, one deviation, three."""
+    begin = last["energy"] if "energy" in real else RECORD.energy
+    records = [RECORD._replace(step=step, energy=begin) for step in (0, 10)]
+    found = long_run.diagnose([*records, RECORD._replace(step=100, **last)], REAL._replace(**real))
+    assert found.word == "stable"
+
+
+def test_without_spread_the_smallest_change_is_a_drift():
+    """The spread is then a millionth of the energy; nothing is divided by 0."""
+    still = RECORD._replace(energy_std=0.0)
+    for energy, said in ((10 + 0.9e-5, "stable"), (10 + 1.1e-5, "drifting")):
+        records = [still._replace(step=0), still._replace(step=10)]
+        records.append(still._replace(step=100, energy=energy))
+        assert long_run.diagnose(records, REAL).word == said
+    none = [RECORD._replace(step=step, energy=0.0, energy_std=0.0, contrast=0.0) for step in (0, 9)]
+    real = REAL._replace(energy=0.0, energy_std=0.0, contrast=0.0)
+    found = long_run.diagnose(none, real)
+    assert found.word == "drifting"  # its contrast is none of theirs
+    assert "moved by +0.00" in found.reasons[0]
+
+
+def test_the_ends_of_a_range_are_a_hundredth_of_it():
+    """Of a range of 6: .06 from each end, and the bound itself counts."""
+    x = np.array([-1.95, -1.9, 3.95, 3.9])
+    assert long_run.saturated_share(x, -2, 4) == 0.5
+    assert long_run.saturated_share(np.array([1.0, 99.0, 2.0, 98.0]), 0, 100) == 0.5
+
+
+def test_steps_that_are_recorded_shown_and_kept():
+    assert long_run.record_steps(1) == [0, 1]
+    assert long_run.record_steps(10) == [*range(11)]
+    assert long_run.record_steps(25) == [*range(11), 20, 25]
+    assert long_run.record_steps(200) == [*range(11), *range(20, 101, 10), 200]
+    assert long_run.figure_steps(5) == [0, 5]
+    assert long_run.figure_steps(10) == [0, 10]
+    assert long_run.figure_steps(11) == [0, 10, 11]
+    assert long_run.figure_steps(1_000) == [0, 10, 100, 1_000]
+    assert long_run.kept_steps(10) == [6, 7, 8, 9, 10]
+    assert long_run.kept_steps(400) == [*range(204, 401, 4)]
+    assert long_run.kept_steps(101) == [*range(52, 102)]
+
+
+def test_places_where_steps_are_tuned_anew():
+    """A tenth apart in width, either way, or a twentieth of all levels away."""
+    assert long_run.tuned_places(np.array([1.0])) == [0]
+    assert long_run.tuned_places(np.ones(100)) == [*range(0, 100, 5)]
+    some = np.concatenate([[1.0, 0.92, 0.9], np.full(97, 0.9)])
+    assert long_run.tuned_places(some)[:3] == [0, 2, 7]
+    grown = np.concatenate([[1.0, 1.09, 1.12], np.full(97, 1.12)])
+    assert long_run.tuned_places(grown)[:3] == [0, 2, 7]
+    assert long_run.tuned_places(np.concatenate([[1.0], np.zeros(9)])) == [*range(10)]
+
+
+def test_r_hat_needs_four_draws():
+    """Chains that agree: about 1; chains apart by much more than they move: 1.5 and more."""
+    rng = np.random.default_rng(0)
+    draws = rng.normal(size=(40, 6, 3))
+    draws[:, :3, 2] += 10
+    found = long_run.r_hat(draws, draws[..., 2])
+    assert found["energy"] > 1.5
+    assert found["largest"] == pytest.approx(found["energy"])
+    assert found["median_of_values"] < 1.2
+    assert all(np.isnan(value) for value in long_run.r_hat(draws[:3], draws[:3, :, 0]).values())
+    assert all(np.isfinite(v) for v in long_run.r_hat(draws[:4], draws[:4, :, 0]).values())
+
+
+def test_chains_that_are_nowhere_have_no_distance():
+    real = REAL._replace(fit=long_run.frechet.fit_gaussian(np.random.default_rng(0).normal(
+        size=(40, 2, 2, 1)
+    )))  # fmt: skip
+    x = np.random.default_rng(1).normal(size=(20, 2, 2, 1))
+
+    def distance(x):
+        zeros = np.zeros_like(x)
+        return long_run.record(
+            0, 0, x, zeros, np.zeros(len(x)), zeros, 1.0, real, low=-1, high=1
+        ).frechet
+
+    expected = long_run.frechet.frechet_distance(long_run.frechet.fit_gaussian(x), real.fit)
+    assert distance(x) == pytest.approx(expected)
+    x[0, 0, 0, 0] = np.inf
+    assert np.isnan(distance(x))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ebm_jax import samplers
+from ebm_jax.samplers import _compilation
 from ebm_jax.samplers._compilation import Static
 
 KEY, X = jax.random.key(0), jnp.ones((3, 2))
@@ -94,3 +95,30 @@ def test_making_a_kernel_waits_for_no_device():
     made = time.perf_counter() - begin
     jax.block_until_ready(value)
     assert made < 0.5 * (time.perf_counter() - begin) or made < 0.05
+
+
+def test_functions_are_known_by_what_they_read():
+    """Equal lines are one program; defaults, keywords and closures are part of it."""
+
+    def made(value, default=1.0):
+        def function(x, y=default, *, z=value):
+            return x + y + z
+
+        return _compilation._key_of_function(function, 2)
+
+    assert made(1.0) == made(1.0)
+    assert made(1.0) != made(2.0)
+    assert made(1.0, default=2.0) != made(1.0)
+
+
+def test_functions_of_libraries_are_taken_as_they_are():
+    def own():
+        pass
+
+    assert _compilation._is_of_a_library(jax.vmap)
+    assert _compilation._is_of_a_library(np)
+    assert not _compilation._is_of_a_library(own)
+    own.__module__ = None
+    assert not _compilation._is_of_a_library(own)
+    assert not _compilation._is_of_a_library(samplers)
+    assert not _compilation._is_of_a_library(1.0)

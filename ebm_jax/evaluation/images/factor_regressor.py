@@ -58,7 +58,7 @@ class FactorRegressor:
         """
         self._is_class = np.ndim(labels) == 1
         if self._is_class:
-            self._center, self._spread, targets = np.zeros(1), np.ones(1), np.asarray(labels)
+            targets = np.asarray(labels)
         else:
             self._center, spread = labels.mean(0), labels.std(0)
             self._spread = np.where(spread > 0, spread, 1.0)

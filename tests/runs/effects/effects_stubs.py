@@ -9,6 +9,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from configs import default
 from ebm_jax.data import Dataset
+from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.networks.registry import NETWORKS
 from ebm_jax.runs import build
 from ebm_jax.settings import setting
@@ -70,12 +71,35 @@ def quick(tmp_path_factory):
     compilation_cache.reset_cache()
 
 
+def fill_bars(patch):
+    """Work that ends well has shown a bar, and each is full when the next one begins."""
+    usual_begin, usual_exit = ResumableWork.begin, ResumableWork.__exit__
+
+    def check(bar):
+        if bar.progress is not None:
+            assert bar.done == bar.progress._total, bar.progress._description
+
+    def begin(self, description, total):
+        check(self._bar)
+        usual_begin(self, description, total)
+
+    def leave(self, kind, *error):
+        if kind is None:
+            assert self._bar.progress is not None or self._folder.parent.name == "card"
+            check(self._bar)
+        usual_exit(self, kind, *error)
+
+    patch.setattr(ResumableWork, "begin", begin)
+    patch.setattr(ResumableWork, "__exit__", leave)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def stubs(quick):
-    """The network by the name 'quadratic', the images as every data set."""
+    """The network by the name 'quadratic', the images as every data set; bars that fill."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(NETWORKS, "quadratic", Quadratic)
         patch.setattr(build, "load_split", lambda config, split: images(split))
+        fill_bars(patch)
         yield
 
 

@@ -452,9 +452,12 @@ def test_what_stands_beside_the_likelihood(run, monkeypatch):
     estimate = log_likelihood.Estimate(2 * np.log(2 * np.pi * VARIANCE[0]), 0.1, 16.0)
     bracket = log_likelihood.Bracket(20, estimate, estimate)
     ends = annealed_ends.Ends(np.zeros((16, *SHAPE), np.float32), np.zeros(16), np.zeros(16))
-    monkeypatch.setattr(
-        two_directions.TwoDirections, "brackets", lambda *_: ([bracket], [], 0.0, ends)
-    )
+
+    def brackets(self, images):
+        self.work.begin("annealing", 0)  # which is not done here
+        return [bracket], [], 0.0, ends
+
+    monkeypatch.setattr(two_directions.TwoDirections, "brackets", brackets)
     asked, fitted, annealed = [], baselines.fit_mixture, conditional_bound.conditional_bounds
 
     def fit_mixture(x, noise_std, num_components, seed):

@@ -1,0 +1,139 @@
+"""What a run says of its data: model units there and back, keys by name, groups of settings."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from configs import default
+from ebm_jax.data import Dataset
+from ebm_jax.runs import build, settings
+from ebm_jax.runs.settings import ConfigError
+
+IMAGES = np.array([0, 51, 102, 255] * 6, np.uint8).reshape(6, 2, 2, 1)
+POINTS = np.array([[-2.0, 0.0], [2.0, 1.0]], np.float32)
+LABELS = np.arange(6, dtype=np.int32)
+
+
+def run_of(images=IMAGES, value_range=(0.0, 255.0), seed=0, sampling_seed=0, method=None, **data):
+    dataset = Dataset("made", "train", images, LABELS[: len(images)], 2, value_range)
+    described = settings.Data(**{"low": -1.0, "high": 3.0, "random_flip": False} | data)
+    general, sampling = settings.General(seed=seed), settings.Sampling(seed=sampling_seed)
+    return build.Run(None, dataset, method, general, described, sampling)
+
+
+def test_images_in_model_units_and_back():
+    """0 to 255 becomes -1 to 3; of dequantized data the middle of each of 256 cells."""
+    run = run_of()
+    assert run.has_images
+    assert not run.has_trajectories
+    np.testing.assert_allclose(run.scale(IMAGES)[0].ravel(), [-1, -0.2, 0.6, 3], rtol=1e-6)
+    np.testing.assert_allclose(run.to_unit(IMAGES)[0].ravel(), [0, 0.2, 0.4, 1])
+    np.testing.assert_allclose(run.from_unit([[0.0, 0.25, 1.0]]), [[-1, 0, 3]])
+    assert run.from_unit([0.5]).dtype == np.float32
+    np.testing.assert_array_equal(run.to_pixels(run.scale(IMAGES)), IMAGES)
+    assert run.intensity_scale(-1.0, 3.0) == pytest.approx((4 / 255, -1))
+    np.testing.assert_allclose(run.mean_image().ravel(), [-1, -0.2, 0.6, 3], rtol=1e-6)
+    cells = run_of(dequantize=True)
+    expected = -1 + 4 * (np.array([0, 51, 102, 255]) + 0.5) / 256
+    np.testing.assert_allclose(cells.scale(IMAGES)[0].ravel(), expected, rtol=1e-6)
+    np.testing.assert_allclose(cells.to_unit(IMAGES)[0].ravel(), (expected + 1) / 4)
+    np.testing.assert_array_equal(cells.to_pixels(cells.scale(IMAGES)), IMAGES)
+
+
+def test_points_in_model_units_and_back():
+    run = run_of(POINTS, (-2.0, 2.0))
+    assert not run.has_images
+    keys = jax.random.split(jax.random.key(0), 2)
+    scaled = run.preprocess()(keys, POINTS)
+    np.testing.assert_allclose(scaled, [[-1, 1], [3, 2]])
+    np.testing.assert_allclose(run.to_data_units(np.asarray(scaled)), POINTS)
+    other = run.dataset._replace(value_range=(-4.0, 4.0))
+    np.testing.assert_allclose(run.preprocess(other)(keys, POINTS), [[0, 1], [2, 1.5]])
+
+
+def test_keys_by_name():
+    """Those of training follow the run's seed, all others that of sampling."""
+
+    def bits(key):
+        return jax.random.key_data(key).tolist()
+
+    plain, trained, sampled = run_of(), run_of(seed=1), run_of(sampling_seed=1)
+    init, train = jax.random.split(jax.random.key(0))
+    assert bits(plain.key("init")) == bits(init) == bits(sampled.key("init"))
+    assert bits(plain.key("train")) == bits(train) == bits(sampled.key("train"))
+    assert bits(trained.key("init")) != bits(init)
+    assert bits(trained.key("train")) != bits(train)
+    assert bits(trained.key("sample")) == bits(plain.key("sample"))
+    assert bits(sampled.key("sample")) != bits(plain.key("sample"))
+    names = ("init", "train", "sample", "examples")
+    assert len({str(bits(plain.key(name))) for name in names}) == 4
+
+
+def test_random_examples_are_chosen_by_the_seed_of_sampling():
+    """All of them where more are asked for, none twice, not mirrored."""
+    run = run_of(IMAGES + np.arange(6, dtype=np.uint8)[:, None, None, None] % 200,
+                 random_flip=True)  # fmt: skip
+    everything = run.random_examples(run.dataset, 100)
+    assert everything.shape == IMAGES.shape
+    assert everything.dtype == np.float32
+    expected = run.scale(run.dataset.images)
+    order = np.argsort(everything[:, 0, 0, 0])
+    np.testing.assert_allclose(everything[order], expected[np.argsort(expected[:, 0, 0, 0])])
+    np.testing.assert_array_equal(run.random_examples(run.dataset, 3), everything[:3])
+    others = dataclasses.replace(run, sampling=settings.Sampling(seed=2))
+    assert not np.array_equal(others.random_examples(run.dataset, 6), everything)
+
+
+def test_images_are_mirrored_half_of_the_time():
+    run = run_of(random_flip=True)
+    keys = jax.random.split(jax.random.key(1), 200)
+    images = np.broadcast_to(IMAGES[:1], (200, 2, 2, 1))
+    found = np.asarray(run.preprocess()(keys, images))
+    straight = run.scale(IMAGES[:1])[0]
+    is_straight = np.isclose(found, straight, rtol=1e-6).all((1, 2, 3))
+    is_mirrored = np.isclose(found, straight[:, ::-1], rtol=1e-6).all((1, 2, 3))
+    assert (is_straight | is_mirrored).all()
+    assert 70 < is_mirrored.sum() < 130
+    unflipped = np.asarray(run.preprocess(flip=False)(keys, images))
+    np.testing.assert_allclose(unflipped, np.broadcast_to(straight, unflipped.shape), rtol=1e-6)
+
+
+def test_networks_of_a_method_are_changed_and_nothing_else():
+    @dataclasses.dataclass(frozen=True)
+    class Method:
+        """With one network."""
+
+        network: nn.Module
+        width: int = 3
+
+    run = run_of(method=Method(nn.Dense(4)))
+    changed = run._with_networks(lambda network: network.clone(features=7))
+    assert (changed.method.network.features, changed.method.width) == (7, 3)
+    assert run.method.network.features == 4
+    assert run_of(method="none").in_float32().method == "none"
+
+
+def test_settings_that_only_images_have():
+    images, points = run_of().dataset, run_of(POINTS, (-2.0, 2.0)).dataset
+    build._check_data_settings(settings.Data(dequantize=True), images)
+    for name in ("dequantize", "random_flip"):
+        described = settings.Data(**{"random_flip": False} | {name: True})
+        with pytest.raises(ValueError, match=f"data.{name}: expected False, as made has no images"):
+            build._check_data_settings(described, points)
+    plain = settings.Data(random_flip=False, low=0.0)
+    build._check_data_settings(plain, points)
+    with pytest.raises(ValueError, match=r"data.low: expected -2, as states .* got 0"):
+        build._check_data_settings(plain, points._replace(trajectories="some"))
+    exact = settings.Data(random_flip=False, low=-2.0, high=2.0)
+    build._check_data_settings(exact, points._replace(trajectories="some"))
+
+
+@pytest.mark.parametrize(("low", "high"), [(1.0, 1.0), (2.0, 1.0)])
+def test_a_range_has_a_width(low, high):
+    config = default.get_config()
+    config.data.low, config.data.high = low, high
+    with pytest.raises(ConfigError, match=f"data.low: expected less than data.high, {high}, got"):
+        build.check_sections(config)

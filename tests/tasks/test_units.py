@@ -1,0 +1,385 @@
+"""Modes on images whose model units are -2 to 4: what is scaled, clipped and measured, by hand."""
+
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ebm_jax.data import Dataset
+from ebm_jax.evaluation.density import long_run as chains
+from ebm_jax.io import plotting
+from ebm_jax.io.resumable import ResumableWork
+from ebm_jax.runs import build, settings
+from ebm_jax.runs.trained import TrainedRun
+from ebm_jax.runs.workdir import config_from_json
+from ebm_jax.tasks import (
+    card,
+    crossclass,
+    evaluate,
+    export,
+    inpaint,
+    long_run,
+    neighbours,
+    ood,
+    restore,
+    robustness,
+    rollout,
+    sample,
+)
+from ebm_jax.tasks.likelihood import ends as annealed_ends
+
+RNG = np.random.default_rng(0)
+TRAINING, HELD_OUT = (RNG.integers(0, 256, (n, 2, 2, 1)).astype(np.uint8) for n in (20, 6))
+
+
+def dataset(images, split):
+    labels = np.arange(len(images), dtype=np.int32) % 2
+    return Dataset("made", split, images, labels, 2, (0.0, 255.0))
+
+
+class Method:
+    """Fills in 1 for the first sample of an image and 2 for the second; restores what it is given
+    and 3 more."""
+
+    def inpaint(self, params, rng_key, x, is_known, index, label):
+        """[n, 2, 2, 1]."""
+        return jnp.where(is_known, x, 1.0 + (index % 2)[:, None, None, None])
+
+    def restore(self, params, rng_key, x, index, label):
+        """[n, 2, 2, 1]."""
+        return x + 3.0
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    described = settings.Data(low=-2.0, high=4.0, random_flip=False)
+    sampling = settings.Sampling(batch_size=8)
+    run = build.Run(
+        None, dataset(TRAINING, "train"), Method(), settings.General(), described, sampling
+    )
+    monkeypatch.setattr(build, "load_split", lambda config, split: dataset(HELD_OUT, split))
+    return TrainedRun(run, 7, {"w": np.zeros(())}, 0.9)
+
+
+@pytest.fixture
+def work(tmp_path):
+    with ResumableWork(tmp_path / "partial", {"of": "this test"}) as work:
+        yield work
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The columns of each picture."""
+    found = []
+    monkeypatch.setattr(
+        plotting, "columns_picture", lambda columns, **_: found.append(columns) or np.zeros(())
+    )
+    return found
+
+
+TRUE = -2 + 6 * HELD_OUT.astype(np.float64) / 255
+
+
+def test_inpainting(trained, work, drawn):
+    """Errors of the hidden lower half, in units of the range of 6."""
+    found = inpaint.run(trained, inpaint.Settings(num_images=3, num_draws=2), work)
+    assert found.num_examples == 6
+    hidden = TRUE[:3, 1]
+
+    def rmse(guess):
+        return np.sqrt(np.mean(((guess - hidden) / 6) ** 2))
+
+    errors = found.metrics["error_on_hidden_pixels"]
+    mean = (-2 + 6 * (TRAINING / 255)).mean(0)
+    distances = [np.linalg.norm((TRAINING[:, 0] / 255.0 - x[0] / 255.0).reshape(20, 2), axis=1)
+                 for x in HELD_OUT[:3]]  # fmt: skip
+    nearest = TRAINING[[d.argmin() for d in distances]]
+    assert {name: error["rmse"] for name, error in errors.items()} == pytest.approx(
+        {
+            "one sample": rmse(1.0), "mean of 2 samples": rmse(1.5),
+            "nearest training image": rmse(-2 + 6 * (nearest[:, 1] / 255)),
+            "mean of the training images": rmse(mean[1]),
+        },
+        rel=1e-5,
+    )  # fmt: skip
+    assert found.metrics["standard_deviation_of_samples"] == pytest.approx(np.sqrt(0.5) / 6)
+    assert found.metrics["share_of_pixels_hidden"] == 0.5
+    assert found.summary[0].startswith("hidden pixels of 3 test images")
+    (columns,) = drawn
+    np.testing.assert_array_equal(columns["original"], HELD_OUT[:3])
+    np.testing.assert_array_equal(columns["seen"][:, 0], HELD_OUT[:3, 0])
+    assert (columns["seen"][:, 1] == 128).all()
+    assert (columns["sample 2"][:, 1] == round(255 * 4 / 6)).all()
+    np.testing.assert_array_equal(columns["nearest training image"][:, 0], HELD_OUT[:3, 0])
+    np.testing.assert_array_equal(columns["nearest training image"][:, 1], nearest[:, 1])
+
+
+def test_inpainting_once_has_no_spread(trained, work, drawn):
+    found = inpaint.run(trained, inpaint.Settings(num_images=2, num_draws=1), work)
+    assert found.metrics["standard_deviation_of_samples"] is None
+
+
+def test_restoring(trained, work, drawn):
+    """Chains add 3 of 6: half of the range, before it is clipped."""
+    chosen = restore.Settings(num_images=4, corruptions=("noise",), noise_std=0.0)
+    found = restore.run(trained, chosen, work)
+    errors = found.metrics["errors"]["noise"]
+    true = HELD_OUT[:4] / 255
+    expected = np.sqrt(np.mean((np.clip(true + 0.5, 0, 1) - true) ** 2))
+    assert errors["corrupted input"]["rmse"] == 0
+    assert errors["the model's chains"]["rmse"] == pytest.approx(expected, rel=1e-5)
+    every = np.linalg.norm((true[:, None] - TRAINING[None] / 255).reshape(4, 20, 4), axis=2)
+    nearest = TRAINING[every.argmin(1)] / 255
+    assert errors["nearest training image"]["rmse"] == pytest.approx(
+        np.sqrt(np.mean((nearest - true) ** 2))
+    )
+    (columns,) = drawn
+    np.testing.assert_array_equal(columns["original"], HELD_OUT[:4])
+    assert found.summary[0].startswith("noise 0: 4 images")
+    with pytest.raises(ValueError, match=r"corruptions: expected one or more, got none"):
+        restore.run(trained, restore.Settings(corruptions=()), work)
+    with pytest.raises(ValueError, match=r"expected two levels, \(0.1, 0.9\), got \(0.5,\)"):
+        restore.run(trained, restore.Settings(salt_levels=(0.5,)), work)
+
+
+def test_evaluation_is_told_the_units(trained, work, monkeypatch):
+    asked = {}
+
+    def image_quality(samples, training, held_out, **units):
+        asked.update(units, splits=(training.split, held_out.split), number=len(samples))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate, "image_quality", image_quality)
+    monkeypatch.setattr(TrainedRun, "samples", lambda *_: np.zeros((5, 2, 2, 1)))
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.run(trained, evaluate.Settings(num_samples=5), work)
+    assert asked == {
+        "low": -2.0, "high": 4.0, "dequantized": False, "splits": ("train", "test"), "number": 5,
+    }  # fmt: skip
+
+
+def test_attacks_are_made_in_the_unit_range(trained):
+    logits = robustness._in_unit_range(trained, lambda params, x: params * x)
+    assert logits(2.0, np.array([0.0, 0.5, 1.0])).tolist() == [-4, 2, 8]
+
+
+def test_predictions_keep_to_the_box(trained):
+    predictor = types.SimpleNamespace(predict=lambda params, context: params * context)
+    step = rollout._feed_forward(trained, predictor)(2.0, None)
+    assert step(0, jnp.array([-5.0, 1.0, 5.0])).tolist() == [-2, 2, 4]
+
+
+def test_the_judge_sees_images_in_minus_one_to_one(trained, monkeypatch):
+    asked = []
+
+    def logits(x, *, scale, offset):
+        asked.append((scale, offset))
+        return np.array([[1.0, 2.0]])
+
+    def train_classifier(images, labels, num_classes, **units):
+        asked.append((len(images), num_classes, units))
+        return types.SimpleNamespace(logits=logits)
+
+    monkeypatch.setattr(crossclass, "train_classifier", train_classifier)
+    judge = crossclass._judge(trained.run)
+    assert judge(np.zeros((1, 2, 2, 1))).tolist() == [1]
+    (number, classes, units), (scale, offset) = asked
+    assert (number, classes) == (20, 2)
+    assert (units["scale"], units["offset"]) == pytest.approx((2 / 255, -1))
+    assert (scale * -2 + offset, scale * 4 + offset) == pytest.approx((-1, 1))
+    large = trained.run.dataset._replace(num_classes=1)
+    assert crossclass._judge(types.SimpleNamespace(dataset=large)) is None
+    assert crossclass._rms(np.zeros((2, 2)), np.full((2, 2), 3.0), trained.run) == 0.5
+
+
+def test_neighbors_are_sought_in_model_units(trained, monkeypatch):
+    asked = []
+
+    def logits(x, **units):
+        asked.append((len(x), units))
+        return x.reshape(len(x), -1)
+
+    def train_classifier(images, labels, num_classes, **units):
+        asked.append((len(images), num_classes, units))
+        return types.SimpleNamespace(logits=logits)
+
+    monkeypatch.setattr(neighbours, "train_classifier", train_classifier)
+    samples, held_out = np.zeros((3, 2, 2, 1)), np.ones((5, 2, 2, 1))
+    spaces = neighbours._spaces(trained.run, samples, held_out)
+    x, y, z, scale, offset = spaces["pixels"]
+    assert (x is samples, y is held_out, z is TRAINING) == (True, True, True)
+    assert (scale, offset) == pytest.approx((6 / 255, -2))
+    x, y, z, *units = spaces["our classifier's logits"]
+    assert ([len(x), len(y), len(z)], units) == ([3, 5, 20], [1.0, 0.0])
+    of_stored = {"scale": pytest.approx(6 / 255), "offset": -2.0}
+    assert asked == [(20, 2, of_stored), (20, of_stored), (3, {}), (5, {})]
+
+
+def test_where_annealing_ends(trained, drawn):
+    """Ends and data are divided by a_bar = 1/2 and stand beside their nearest training images."""
+    x = (-2 + 6 * (TRAINING[[3, 8, 5]] / 255)) / 2
+    noisy = TRUE / 2 + 0.01
+    weights = np.log([0.2, 0.5, 0.3])
+    ends = annealed_ends.Ends(x, np.zeros(3), weights)
+    found, pictures = annealed_ends.where(trained.run, ends, np.zeros(6), noisy, 0.5)
+    assert found.distance_over_data == pytest.approx(0, abs=1e-6)
+    assert set(pictures) == {"annealed"}
+    (columns,) = drawn
+    np.testing.assert_array_equal(columns["heaviest chains"], TRAINING[[8, 5, 3]])
+    np.testing.assert_array_equal(columns["nearest training image"], TRAINING[[8, 5, 3]])
+    shown = columns["held-out, same noise"]
+    np.testing.assert_array_equal(shown, trained.run.to_pixels(noisy[:3] / 0.5))
+    alone, pictures = annealed_ends.where(
+        types.SimpleNamespace(has_images=False), ends, np.zeros(6), noisy, 0.5
+    )
+    assert (alone.distance_over_data, pictures) == (None, {})
+
+
+def test_long_chains_are_recorded_in_their_units(trained, monkeypatch):
+    asked = []
+    monkeypatch.setattr(chains, "reference", lambda *args, **units: asked.append(units) or (1, 2))
+    densities = types.SimpleNamespace(noised=lambda key, level, x, index: x)
+    here = types.SimpleNamespace(
+        key=jax.random.key(0), examples=np.zeros((3, 1)), densities=densities, run=trained.run,
+        settings=long_run.Settings(num_chains=8),
+    )  # fmt: skip
+    energies = types.SimpleNamespace(energies=lambda key, level, x: np.zeros(3))
+    assert long_run._Chains._reference(here, energies, 0) == (1, 2)
+    assert asked == [{"low": -2.0, "high": 4.0}]
+
+
+def test_an_event_of_long_chains(trained):
+    """At step 9 after one at 5: a mean acceptance over four steps, a row of the figure, draws."""
+    x = np.arange(8.0).reshape(2, 2, 2, 1)
+    plan = long_run._Plan([0, 5, 9, 10], [9], [9], [1, 0], 10, [0])
+    here = types.SimpleNamespace(
+        plan=plan, params=None, run=trained.run, settings=long_run.Settings(num_chains=8),
+        measure=lambda params, level, u: (x, np.array([1.0, 3.0]), np.ones_like(x)),
+        real_at=lambda level: chains.Reference(0, 1, 1, 0, None, 0, 0),
+    )  # fmt: skip
+    state = {
+        "x": np.zeros((8, 1)), "start": x - 1, "step": 5, "accepted": 3.0,
+        "records": np.zeros((0, 10)), "shown": np.zeros((0, 2, 2, 2, 1), np.uint8),
+        "kept": np.zeros((0, 2, 2)), "kept_energies": np.zeros((0, 2)), "leaf_0": 1,
+    }  # fmt: skip
+    long_run._Chains._record(here, state, 9, 1)
+    (row,) = state["records"]
+    found = chains.Record(*row)
+    assert (found.step, found.level, found.energy, found.acceptance) == (9, 1, 2.0, 0.75)
+    assert found.displacement == pytest.approx(2.0)
+    assert found.saturated == pytest.approx(4 / 8)  # 4, 5, 6, 7 of -2 to 4
+    np.testing.assert_array_equal(state["shown"][0], trained.run.to_pixels(x))
+    np.testing.assert_array_equal(state["kept"][0], [[0, 3], [4, 7]])
+    np.testing.assert_array_equal(state["kept_energies"], [[1, 3]])
+    assert (state["step"], float(state["accepted"]), "leaf_0" in state) == (9, 0.0, True)
+    state |= {"step": -1, "accepted": 0.0}
+    long_run._Chains._record(here, state, 0, 1)
+    assert chains.Record(*state["records"][-1]).acceptance == 1.0
+    assert len(state["shown"]) == len(state["kept"]) == 1
+
+
+def test_exported_units(trained, work, monkeypatch):
+    """Of images the scale of intensities; of others the range of their values."""
+    pytest.importorskip("flatbuffers")
+    monkeypatch.setattr(export, "_functions", lambda trained: {})
+    arguments = {"a_bar": [1.0, 0.5], "sigma_bar": [0.0, 0.5]}
+    monkeypatch.setattr(export, "_arguments", lambda trained: arguments)
+    found = export.run(trained, export.Settings(platforms=("cpu", "tpu")), work)
+    assert found.metrics["model_units"] == {
+        "scale": pytest.approx(6 / 255), "offset": -2.0, "of": "intensities 0 .. 255",
+    }  # fmt: skip
+    assert found.metrics["num_levels"] == 2
+    assert found.metrics["example_shape"] == [2, 2, 1]
+    assert found.metrics["platforms"] == ["cpu", "tpu"]
+    assert found.summary == ["step 7 for cpu, tpu:"]
+    assert set(found.archives["params"]) == {"w"}
+    assert set(found.other_files) == {"load.py"}
+    with pytest.raises(ValueError, match=r"export\.platforms: expected some of cpu"):
+        export.run(trained, export.Settings(platforms=()), work)
+
+
+def test_a_card(trained):
+    config = config_from_json(
+        {
+            "method": {"name": "a_method", "width": 3}, "network": {"name": "a_network"},
+            "sampler": {}, "optimizer": {"name": "adam", "b1": 0.5}, "training": {"batch_size": 9},
+        }
+    )  # fmt: skip
+    run = types.SimpleNamespace(
+        config=config, dataset=trained.run.dataset, data=trained.run.data, has_images=True,
+        general=settings.General(seed=4),
+    )  # fmt: skip
+    made = types.SimpleNamespace(
+        run=run, step=12_000, ema_decay=0.75, params={"w": np.zeros((3, 4))}
+    )
+    chosen = card.Settings(title="A title", about="What for.", license="CC0", limits="Small.")
+    text = card._card(made, chosen, {"ood": ["one", "two"]}, b"x" * 2_000)
+    for line in (
+        'license: "CC0"', "tags: [energy-based-model, jax, a_method]", "# A title", "What for.",
+        "| method | `a_method`: width 3 |", "| network | `a_network`: ; 12 parameters |",
+        "| sampler | as in training |",
+        "| data | `made`, split `train`: 20 of 2 x 2 x 1, model units -2 to 4 |",
+        "| training | 12,000 steps of 9 examples, EMA 0.75, seed 4; b1 0.5 |",
+        "| weights | EMA, float32, 2,000 bytes |", "| license | CC0 |", "`--mode=ood`:",
+        "pixels = model.to_pixels(x)", "Small.",
+    ):  # fmt: skip
+        assert line in text.splitlines()
+    assert "\n```\none\ntwo\n```\n" in text
+    run.has_images = False
+    bare = card._card(made, card.Settings(), {}, b"")
+    for line in (
+        'license: "not stated"', "# a_method on made", "An energy-based model of made.",
+        "points = model.to_data_units(x)", "| license | not stated |",
+        "Nothing yet: run the modes in the workdir, then this one again.",
+    ):  # fmt: skip
+        assert line in bare.splitlines()
+    assert bare.endswith("## Limits\n\nnot stated\n")
+
+
+def test_samples_go_to_files(trained, work, monkeypatch):
+    """In model units and as intensities; each image as a file of its own if that is asked for."""
+    x = np.linspace(-3, 5, 20 * 4).reshape(20, 2, 2, 1).astype(np.float32)
+    monkeypatch.setattr(TrainedRun, "sampler", lambda self, work: lambda first, stop: x[first:stop])
+    monkeypatch.setattr(TrainedRun, "fingerprint", lambda self, **others: others)
+    shown = []
+    monkeypatch.setattr(
+        sample.preview, "figure", lambda run, params, samples: shown.append(len(samples)) or "grid"
+    )
+    object.__setattr__(trained.run, "sampling", settings.Sampling(num_samples=20, batch_size=8))
+    found = sample.run(trained, sample.Settings(png_files=True), work)
+    np.testing.assert_array_equal(found.archives["samples"]["x"], x)
+    pixels = np.round(255 * (np.clip(x, -2, 4) + 2) / 6)
+    assert np.abs(found.archives["samples"]["image"] - pixels).max() <= 1
+    np.testing.assert_array_equal(found.archives["samples"]["image"], trained.run.to_pixels(x))
+    assert set(found.image_folders) == {"samples"}
+    assert (found.num_examples, found.file_name, found.metrics) == (20, "samples", {})
+    assert found.summary == ["20 samples from the EMA weights of step 7"]
+    assert (found.figures, shown) == ({"samples": "grid"}, [20])
+    assert sample.run(trained, sample.Settings(), work).image_folders == {}
+
+
+def test_sets_beside_the_inside(trained, monkeypatch):
+    """In 0..1: chosen training images, the first held-out ones, those made of them, others."""
+    other = dataset(HELD_OUT[:4], "test")
+    monkeypatch.setattr(ood.data, "load_dataset", lambda name, split, data_dir: other)
+    chosen = ood.Settings(num_images=5, sets=("flipped",), others=("digits",))
+    sets = ood._sets(trained.run, chosen, "made, test")
+    assert [(name, len(x)) for name, x in sets.items()] == [
+        ("training images", 5), ("made, test", 5), ("flipped", 5), ("digits", 4),
+    ]  # fmt: skip
+    np.testing.assert_allclose(sets["made, test"], HELD_OUT[:5] / 255)
+    np.testing.assert_allclose(sets["flipped"], HELD_OUT[:5, ::-1] / 255)
+    np.testing.assert_allclose(sets["digits"], HELD_OUT[:4] / 255)
+    rows = {x.tobytes() for x in TRAINING}
+    found = np.round(255 * sets["training images"]).astype(np.uint8)
+    assert len({x.tobytes() for x in found} & rows) == 5
+    everything = ood._sets(trained.run, ood.Settings(num_images=50, sets=("flipped",)), "x")
+    assert len(everything["training images"]) == 20
+    with pytest.raises(ValueError, match=r"ood.sets, ood.others: expected one or more, got none"):
+        ood._sets(trained.run, ood.Settings(sets=(), others=()), "x")
+    monkeypatch.setattr(ood.data, "load_dataset",
+                        lambda *_, **__: other._replace(images=np.zeros((4, 2))))  # fmt: skip
+    with pytest.raises(ValueError, match=r"ood.others: expected sets of images, got digits"):
+        ood._sets(trained.run, chosen, "x")
