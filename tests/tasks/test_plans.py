@@ -8,7 +8,8 @@ import pytest
 
 from ebm_jax.evaluation.density.annealing import AdaptedTemperature
 from ebm_jax.evaluation.density.log_likelihood import Units
-from ebm_jax.tasks import likelihood, long_run
+from ebm_jax.tasks import long_run
+from ebm_jax.tasks.likelihood import mode, two_directions
 
 
 def settings(**fields):
@@ -109,15 +110,15 @@ def test_how_far_tuning_is():
     """Two and a half of four segments: 25 of 40."""
     annealing = types.SimpleNamespace(num_segments=4)
     point = AdaptedTemperature(2, 0.5, 0.1, 0.7, 1.0)
-    assert likelihood._Annealing._share(annealing, point, 40) == 25
+    assert two_directions.TwoDirections._share(annealing, point, 40) == 25
 
 
 def test_annealing_that_does_not_end():
-    assert likelihood._no_end([], 0) == (
+    assert two_directions._no_end([], 0) == (
         "energies at the base distribution are not finite: train longer"
     )
     point = AdaptedTemperature(2, 0.125, 0.1, 0.7, 1.0)
-    said = likelihood._no_end([point._replace(beta=0.5), point], 3)
+    said = two_directions._no_end([point._replace(beta=0.5), point], 3)
     assert said.startswith("annealing does not get beyond beta = 0.125 of segment 3, as ")
 
 
@@ -131,9 +132,9 @@ def run_of(*, has_images=True, dequantize=False):
 
 def test_width_of_an_intensity():
     """255 steps from low to high, or 256 cells of dequantized images."""
-    assert likelihood._units(run_of()) == Units(6, 2 / 255)
-    assert likelihood._units(run_of(dequantize=True)) == Units(6, 2 / 256)
-    assert likelihood._units(run_of(has_images=False)) == Units(2, 0.0)
+    assert mode._units(run_of()) == Units(6, 2 / 255)
+    assert mode._units(run_of(dequantize=True)) == Units(6, 2 / 256)
+    assert mode._units(run_of(has_images=False)) == Units(2, 0.0)
 
 
 def test_what_the_density_is_of():
@@ -141,7 +142,7 @@ def test_what_the_density_is_of():
         densities = types.SimpleNamespace(
             sigma_bar=np.array([0.25]), num_levels=levels, base=types.SimpleNamespace(box=box)
         )
-        return likelihood._measured(run, densities, Units(6, width))
+        return mode._measured(run, densities, Units(6, width))
 
     assert measured(run_of(), box=(0, 1)) == (
         "exp(-E) / Z on the box of the images, at the images themselves"

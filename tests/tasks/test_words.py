@@ -397,18 +397,25 @@ def test_frechet_distances_as_a_table():
         "name": "FID", "frechet_distance": 12.34567, "frechet_distance_over_pixels": 1.5,
         "kernel_distance": {"mean": 0.0123456, "standard_error": 0.001},
         "score": {"name": "Inception score", "mean": 9.5, "deviation": 0.25},
+        "baselines": {
+            "real images": {"split": "test", "num_images": 10_000, "frechet_distance": 1.25},
+            "a Gaussian's samples": {"split": "train", "num_images": 50_000, "undefined": "so"},
+        },
     }  # fmt: skip
     assert fid._lines(metrics, 50_000, SPLIT) == [
         "50,000 samples against digits, train",
         f"  {'FID':<58}    12.346",
+        f"  {'the same of real images, test (10,000)':<58}     1.250",
+        "  the same of a Gaussian's samples: none, as so",
         f"  {'Frechet distance over pixels in [-1, 1]':<58}     1.500",
         f"  {'KID over the same features':<58}   0.01235 ± 0.00100 (standard error)",
         f"  {'Inception score':<58}     9.500 ± 0.250 (over splits)",
     ]
     bare = {"name": "FID", "frechet_distance": 1.0, "score": {"name": "IS", "undefined": "so"}}
+    bare |= {"baselines": {}}
     assert fid._lines(bare, 5, SPLIT)[1:] == [f"  {'FID':<58}     1.000", "  IS: none, as so"]
     alone = metrics | {"kernel_distance": {"mean": 0.5, "standard_error": None}}
-    assert fid._lines(alone, 5, SPLIT)[3] == f"  {'KID over the same features':<58}   0.50000"
+    assert fid._lines(alone, 5, SPLIT)[5] == f"  {'KID over the same features':<58}   0.50000"
 
 
 def test_names_of_frechet_distances():
