@@ -111,6 +111,7 @@ def join() -> None:
     numbers = [int(text) if (text := os.environ.get(name)) else None for name in names]
     jax.distributed.initialize(num_processes=numbers[0], process_id=numbers[1])
     if jax.process_count() > 1:
+        _connect_devices()
         _watch = _Watch(_accept() if jax.process_index() == 0 else {0: _connect()})
         atexit.register(_watch.finish)  # before what JAX does, which waits for all processes
 
@@ -125,6 +126,16 @@ def await_cause() -> None:
     """Waits a little, as another process's end, told here, may be why a collective failed."""
     if _watch is not None:
         time.sleep(_CAUSE_SECONDS)
+
+
+def _connect_devices() -> None:
+    """A sum over all devices, whose connections every later one uses.
+
+    On CPU each process gives the others 30 s to join in one's first sum, and may differ from them
+    by more in what it takes to compile a training step.
+    """
+    total = parallel.on_each_device(lambda x: jax.lax.psum(x, parallel.AXIS))
+    jax.block_until_ready(total(np.zeros(jax.local_device_count(), np.float32)))
 
 
 def _accept() -> dict[int, BinaryIO]:

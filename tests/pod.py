@@ -32,7 +32,8 @@ class Pod:
     """Processes that run `main.py` together; one alone is not distributed. A context manager.
 
     Args:
-      number: of processes. folder: of what they print. arguments: of main.py, the same for all.
+      number: of processes. folder: of what they print. arguments: of the program, for all.
+      program: a Python program and its first arguments.
       environments: what is in the environment of single processes beside that of all.
     """
 
@@ -41,6 +42,7 @@ class Pod:
         number: int,
         folder: pathlib.Path,
         *arguments: str,
+        program: tuple[str, ...] = ("main.py",),
         environments: Mapping[int, Mapping[str, str]] | None = None,
     ):
         folder.mkdir(parents=True, exist_ok=True)
@@ -64,8 +66,8 @@ class Pod:
                 out, err = (stack.enter_context(open(path, "w")) for path in paths)
                 self.processes.append(
                     subprocess.Popen(
-                        [sys.executable, "-W", "ignore", "main.py", *arguments]
-                        + ["--config.distributed"] * together,
+                        [sys.executable, "-W", "ignore", *program, *arguments]
+                        + ["--config.distributed"] * (together and program == ("main.py",)),
                         cwd=ROOT,
                         env=environment | dict((environments or {}).get(i, {})),
                         stdin=subprocess.DEVNULL,
