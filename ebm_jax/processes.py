@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import json
 import os
+import signal
 import socket
 import sys
 import threading
@@ -43,7 +44,12 @@ class _Watch:
             threading.Thread(target=self._listen, args=(process,), daemon=True).start()
 
     def finish(self) -> None:
-        """Says that this process ends as it should."""
+        """Says that this process ends as it should.
+
+        From here on a SIGTERM changes nothing, and JAX's preemption service, told of one while it
+        is shut down, would wait for ever.
+        """
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         self._tell(_DONE)
 
     def fail(self, message: str, code: int) -> None:
