@@ -19,7 +19,7 @@ from typing import NoReturn
 import jax
 from absl import flags, logging
 
-from ebm_jax import tasks
+from ebm_jax import processes, tasks
 from ebm_jax.overview import overview
 from ebm_jax.runs.settings import ConfigError
 from ebm_jax.training.checkpoint_files import CheckpointError
@@ -107,6 +107,8 @@ def one_line_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         _leave("interrupted", 128 + signal.SIGINT)
     except Exception as error:  # the last resort: what should have been found before
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            processes.await_cause()
         expected = isinstance(error, (OSError, ValueError, ArithmeticError, MemoryError))
         _leave(_unexpected(error), USAGE_EXIT_CODE if expected else 1)
 
@@ -146,21 +148,17 @@ def split_cpu(num_devices: int) -> None:
 
 
 def join_processes() -> None:
-    """Joins the processes of a TPU pod or cluster, which jax.distributed finds by itself.
-
-    Elsewhere the environment says: JAX_COORDINATOR_ADDRESS (host:port of process 0),
-    JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+    """Joins the processes of a pod or cluster, see `processes.join`.
 
     Raises:
-      ConfigError: where neither is the case.
+      ConfigError: where there are none to join.
     """
-    names = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
     try:
-        numbers = [int(text) if (text := os.environ.get(name)) else None for name in names]
-        jax.distributed.initialize(num_processes=numbers[0], process_id=numbers[1])
-    except (ValueError, RuntimeError) as error:
+        processes.join()
+    except (ValueError, RuntimeError, OSError) as error:
         raise ConfigError(
-            f"config.distributed: {error} (set JAX_COORDINATOR_ADDRESS, {' and '.join(names)})"
+            f"config.distributed: {error} (set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and "
+            "JAX_PROCESS_ID)"
         ) from error
 
 
@@ -233,4 +231,5 @@ def _text(error: BaseException) -> str:
 
 def _leave(text: str, code: int = USAGE_EXIT_CODE) -> NoReturn:
     print(f"main.py: {text}", file=sys.stderr)
+    processes.fail(text, code)
     sys.exit(code)

@@ -10,12 +10,14 @@ import pytest
 
 sys.path.append(str(pathlib.Path(__file__).parent.parent / "benchmarks"))
 
+import data_at_size
 import devices
 import held_out_combinations
 import measure
 import methods_on_digits
 import train_step
 
+from ebm_jax.data import load_dataset
 from ebm_jax.networks.recovery_resnet import RecoveryResNet
 
 
@@ -130,3 +132,34 @@ def test_curves_of_held_out_combinations():
     picture = held_out_combinations.picture([0.1, 0.5], found)
     assert picture.dtype == np.uint8
     assert picture.min() < 100
+
+
+@pytest.mark.parametrize("name", ["celeba", "church"])
+def test_written_sets_are_read(name, tmp_path):
+    """In the published formats, as many as were written, each decoded from its own bytes."""
+    chosen = data_at_size.small(data_at_size.SETS[name])
+    assert chosen.write(tmp_path, chosen.numbers) > 1_000
+    for split, number in chosen.numbers.items():
+        dataset = load_dataset(chosen.name, split, data_dir=tmp_path, image_size=8)
+        assert dataset.images.shape == (number, 8, 8, 3)
+        different = np.unique(dataset.images.reshape(number, -1), axis=0)
+        assert len(different) == min(number, data_at_size.NUM_ENCODED)
+
+
+def test_a_process_is_measured_and_its_refusal_kept():
+    """What it allocates is anonymous; a refusal is its last line."""
+    done = data_at_size.run("-c", "import time; x = b'x' * 10**8; time.sleep(.3)")
+    assert done.refusal == ""
+    assert done.seconds > 0.3
+    assert 1e8 < done.anonymous_bytes <= done.resident_bytes + 2**20
+    assert data_at_size.run("-c", "import sys; sys.exit('no')").refusal == "no"
+
+
+def test_rows_of_sizes():
+    one = {"seconds": 3.2, "anonymous_bytes": 2e6, "resident_bytes": 3e6, "refusal": ""}
+    commands = {"first load": one, "fid_stats": {**one, "refusal": "no weights"}}
+    found = {"examples": {"train": 1_200, "test": 34}, "decoded_bytes": 5e9, "commands": commands}
+    assert data_at_size.rows({"any": found}) == [
+        ["any (1,234; 5.00 GB)", "first load", "3", "2", "3"],
+        ["", "fid_stats", "refused", "2", "3"],
+    ]

@@ -13,7 +13,7 @@ ROOT = pathlib.Path(ebm_jax.__file__).parent
 # each other and do not know each other.
 FLOORS = [
     ("settings", "energy", "samplers", "diffusion", "parallel"),
-    ("io", "data"),
+    ("io", "data", "processes"),
     ("networks",),
     ("methods", "convert"),
     ("training", "evaluation"),
