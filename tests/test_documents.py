@@ -4,6 +4,7 @@ A block of Python that cannot be run alone has `<!-- not run: why -->` on the li
 docs/samplers.md has a test of its own for its code, samplers/test_samplers_docs.py.
 """
 
+import functools
 import importlib
 import pathlib
 import re
@@ -151,17 +152,22 @@ def test_dotted_names_resolve(page):
     assert not missing, f"{page.name} names what is not there: {missing}"
 
 
+@functools.cache
+def words_of_the_code():
+    """Every word of the package, the configs and the benchmarks."""
+    paths = [
+        p for name in ("ebm_jax", "configs", "benchmarks") for p in (ROOT / name).rglob("*.py")
+    ]
+    return set(re.findall(r"\w+", " ".join(path.read_text(encoding="utf-8") for path in paths)))
+
+
 _CLASS_OR_CONSTANT = re.compile(r"\$?([A-Z][a-z]+[A-Z]\w*|[A-Z]{2,}[A-Z_]{2,})(\(.*\))?")
 
 
 @each_page
 def test_names_in_backticks_are_of_the_code(page):
     """`CamelCase` and `ALL_CAPS`."""
-    paths = [
-        p for name in ("ebm_jax", "configs", "benchmarks") for p in (ROOT / name).rglob("*.py")
-    ]
-    code = set(re.findall(r"\w+", " ".join(path.read_text(encoding="utf-8") for path in paths)))
-    code |= {"CHANGELOG", "README", "TFDS_DATA_DIR", "XLA_FLAGS"}
+    code = words_of_the_code() | {"CHANGELOG", "README", "TFDS_DATA_DIR", "XLA_FLAGS"}
     matches = (_CLASS_OR_CONSTANT.fullmatch(quoted) for quoted in documents.quoted(page))
     missing = {match[1] for match in matches if match} - code
     assert not missing, f"{page.name} names what the code does not: {missing}"

@@ -55,6 +55,12 @@ def json_safe(value: Any) -> Any:
     """
     if value is None or isinstance(value, str | bool):
         return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return float(value)
+        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
     if isinstance(value, Mapping) or hasattr(value, "to_dict"):  # ConfigDict has to_dict
         items = value if isinstance(value, Mapping) else value.to_dict()
         return {str(key): json_safe(item) for key, item in items.items()}
@@ -64,12 +70,6 @@ def json_safe(value: Any) -> Any:
         return [json_safe(item) for item in sorted(value)]
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        if math.isfinite(value):
-            return float(value)
-        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
     if isinstance(value, np.generic | np.ndarray | jax.Array):
         array = np.asarray(value)
         if array.dtype.kind in "biufV" and array.dtype.names is None:  # V: bfloat16 and its kin

@@ -3,14 +3,16 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from ebm_jax.samplers import random
+from ebm_jax.samplers._compilation import compiled
 from ebm_jax.samplers._trees import PyTree, check_count
-from ebm_jax.samplers.base import Kernel
-from ebm_jax.samplers.run import run_chain
+from ebm_jax.samplers.base import Kernel, positions
+from ebm_jax.samplers.run import Carry, filled, run_steps, start
 
 
 class Ladder(NamedTuple):
@@ -77,14 +79,36 @@ def adapt_temperatures(
             "expected temperatures [replicas], at least three of which the ends stay, got shape "
             f"{temperatures.shape}"
         )
-    state, rejection = None, jnp.zeros(temperatures.shape[0] - 1)
+    rejection = jnp.zeros(temperatures.shape[0] - 1)
+    state = start(rng_key, make_kernel(temperatures), x, None)
     for n in range(num_rounds):
-        kernel = make_kernel(temperatures)
         # Energies and gradients are those of positions, whatever the ladder: replicas go on.
-        state, info = run_chain(
-            random.fold_in(rng_key, n), kernel, x if state is None else state, num_steps * 2**n
+        state, rejection = compiled(
+            _round,
+            (random.fold_in(rng_key, n), make_kernel(temperatures), state, jnp.int32(2**n)),
+            num_steps=int(num_steps),
         )
-        rejection = 1 - jnp.mean(info.swap_acceptance, axis=0)
         if n + 1 < num_rounds:
             temperatures = equal_rejection(temperatures, rejection)
     return Ladder(temperatures, rejection, state)
+
+
+def _round(
+    rng_key: Array, kernel: Kernel, state: Any, num_pieces: Array, *, num_steps: int
+) -> tuple[Any, Array]:
+    """(state, rejection) after so many times `num_steps`: one program for rounds of all lengths."""
+
+    def piece(carry: Carry) -> tuple[Carry, Array]:
+        carry, info = run_steps(rng_key, kernel, carry, num_steps, 1)
+        return carry, jnp.mean(info.swap_acceptance, axis=0)
+
+    def add_piece(_: Any, loop: tuple[Carry, Array]) -> tuple[Carry, Array]:
+        carry, total = loop
+        carry, acceptance = piece(carry)
+        return carry, total + acceptance
+
+    carry = state, jnp.int32(0)
+    shape = jax.eval_shape(piece, carry)[1]
+    total = filled(shape, lambda s: jnp.zeros(s.shape, s.dtype), positions(state))
+    (state, _), total = jax.lax.fori_loop(0, num_pieces, add_piece, (carry, total))
+    return state, 1 - total / num_pieces

@@ -26,10 +26,11 @@ def test_gaussians_lead_to_a_geometric_ladder():
     def energy(x):
         return 0.5 * jnp.sum(x**2, axis=1)
 
+    def make_replica(energy_fn, temperature):  # one function: rounds share a compiled program
+        return samplers.mala(energy_fn, 0.3 * temperature, temperature=temperature)
+
     def make_kernel(temperatures):
-        return samplers.parallel_tempering(
-            energy, temperatures, lambda e, t: samplers.mala(e, 0.3 * t, temperature=t)
-        )
+        return samplers.parallel_tempering(energy, temperatures, make_replica)
 
     x = jax.random.normal(KEY, (100, 4))
     found = samplers.adapt_temperatures(
