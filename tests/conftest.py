@@ -1,14 +1,24 @@
-"""Eight CPU devices for every test, and compiled programs shared by all processes of a run.
+"""Eight CPU devices, quick compilation, and compiled programs shared by all processes of a run.
 
-Both are set before jax is imported anywhere; the workers of pytest-xdist inherit them.
+All are set before jax is imported anywhere; the workers of pytest-xdist inherit them. Without
+LLVM's optimizations and with XLA's earlier emitters of loops a program compiles in a quarter of
+the time, and most of the tests' time is that. Flags of XLA_FLAGS come last and win:
+
+    XLA_FLAGS="--xla_cpu_use_fusion_emitters=true --xla_backend_optimization_level=3" pytest
+
+A jaxlib that does not know a flag ends the process: newer ones get none that may be gone.
 """
 
+import importlib.metadata
 import os
 import tempfile
 
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-).strip()
+QUICK = "--xla_backend_optimization_level=0"
+if importlib.metadata.version("jaxlib").startswith("0.10."):
+    QUICK += " --xla_cpu_use_fusion_emitters=false"
+DEVICES = "--xla_force_host_platform_device_count=8"
+if QUICK not in os.environ.get("XLA_FLAGS", ""):  # else a worker's, whose parent set them
+    os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '')} {DEVICES}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # in the first process: it removes the folder

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from reference_files import jit_once
 
 from ebm_jax import methods, samplers
 from ebm_jax.data import Moments
@@ -34,8 +33,8 @@ from ebm_jax.methods.registry import METHODS
 from ebm_jax.networks import EnergyMLP, FlatImages, IgebmResNet, MdsmResNet, RecoveryResNet
 from ebm_jax.samplers.random import Blend
 
-# XLA's earlier emitters of loops compile in half of jit_once's time; but programs of two kinds of
-# index need not round alike with them, and samples are compared exactly: those are of jit_once.
+# XLA's earlier emitters of loops compile in half of the time; but programs of two kinds of index
+# need not round alike with them, and samples are compared exactly: those are of the newer ones.
 jit_quick = functools.partial(
     jax.jit,
     compiler_options={"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False},
@@ -138,7 +137,8 @@ def case(request):
 
 @functools.cache
 def sampler(method):
-    return jit_once(method.sample)
+    options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": True}
+    return jax.jit(method.sample, compiler_options=options)
 
 
 @functools.cache
