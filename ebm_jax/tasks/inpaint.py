@@ -1,12 +1,13 @@
 """--mode=inpaint: hidden pixels of held-out images sampled by the model given the others."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
 from ebm_jax import parallel
 from ebm_jax.evaluation.images import masks
-from ebm_jax.evaluation.images.errors import image_error
+from ebm_jax.evaluation.images.errors import ImageError, image_error
 from ebm_jax.evaluation.images.neighbors import nearest_neighbors
 from ebm_jax.io import plotting
 from ebm_jax.io.resumable import ResumableWork
@@ -28,7 +29,9 @@ class Settings:
     mask: str = setting(
         "lower_half", "hidden: lower_half, centre, or a .png or .npy, not zero = hidden"
     )
-    num_images: int = setting(8, "held-out images, taken from the start", at_least=1)
+    num_images: int = setting(
+        8, "of held-out and of training images each, taken from the start", at_least=1
+    )
     num_draws: int = setting(4, "samples of each image", at_least=1)
 
 
@@ -40,32 +43,47 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
     training, held_out, key = run.dataset, run.held_out(), run.key("sample")
     with parallel.all_or_none():
         hidden = masks.hidden_pixels(settings.mask, training.example_shape)
-    shown = held_out.images[: settings.num_images]
-    true = run.scale(shown)
-    number, draws = len(shown), settings.num_draws
-    rows = np.repeat(np.arange(number), draws)  # an image's samples beside each other
+    draws = settings.num_draws
+    firsts = {  # of either split: an error that is less in training is what was learned by heart
+        name: (split.images[: settings.num_images], split.labels[: settings.num_images])
+        for name, split in (("images", held_out), ("training_images", training))
+    }
+    shown = firsts["images"][0]
+    number = len(shown)
 
     def fill(params, x, label, index):
         return {"x": method.inpaint(params, key, x, ~hidden, index, label)}
 
-    arrays = (true[rows], held_out.labels[rows], np.arange(len(rows), dtype=np.int32))
-    work.begin("inpainting", len(rows))
-    x = work.map_batches(
-        "images", fill, trained.params, arrays, batch_size=run.sampling.batch_size
-    )["x"].reshape(number, draws, *true.shape[1:])
+    work.begin("inpainting", draws * sum(len(images) for images, _ in firsts.values()))
+    true, samples = {}, {}
+    for name, (images, labels) in firsts.items():
+        true[name] = run.scale(images)
+        rows = np.repeat(np.arange(len(images)), draws)  # an image's samples beside each other
+        arrays = (true[name][rows], labels[rows], np.arange(len(rows), dtype=np.int32))
+        samples[name] = work.map_batches(
+            name, fill, trained.params, arrays, batch_size=run.sampling.batch_size
+        )["x"].reshape(len(images), draws, *images.shape[1:])
+    x = samples["images"]
     found = nearest_neighbors(shown, training.images, 1, mask=~hidden)
     neighbor = training.images[found.indices[:, 0]]
-    guesses = {
-        "one sample": x[:, 0],
-        f"mean of {draws} samples": x.mean(1),
-        "nearest training image": run.scale(neighbor),
-        "mean of the training images": np.broadcast_to(run.mean_image(), true.shape),
-    }
-    low, high = run.data.low, run.data.high
-    errors = {
-        name: image_error(np.clip(guess, low, high), true, value_range=high - low, counted=hidden)
-        for name, guess in guesses.items()
-    }
+    low, high, mean = run.data.low, run.data.high, run.mean_image()
+
+    def errors_of(name: str, others: Mapping[str, np.ndarray]) -> dict[str, ImageError]:
+        guesses = {
+            "one sample": samples[name][:, 0],
+            f"mean of {draws} samples": samples[name].mean(1),
+            **others,
+            "mean of the training images": np.broadcast_to(mean, true[name].shape),
+        }
+        return {
+            title: image_error(
+                np.clip(guess, low, high), true[name], value_range=high - low, counted=hidden
+            )
+            for title, guess in guesses.items()
+        }
+
+    errors = errors_of("images", {"nearest training image": run.scale(neighbor)})
+    of_training = errors_of("training_images", {})
     columns = {
         "original": shown,
         "seen": np.where(hidden, np.uint8(_GRAY), shown),
@@ -74,14 +92,20 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
     }
     spread = x.std(1, ddof=1).mean(where=hidden) / (high - low) if draws > 1 else None
     return Result(
-        num_examples=len(rows),
+        num_examples=number * draws,
         metrics={
             "split": held_out.split,
             "share_of_pixels_hidden": hidden.mean(),
             "standard_deviation_of_samples": spread,
             "error_on_hidden_pixels": {k: v._asdict() for k, v in errors.items()},
+            "error_on_hidden_pixels_of_training_images": {
+                k: v._asdict() for k, v in of_training.items()
+            },
             "units": "the range of the pixel intensities",
         },
-        summary=error_lines(errors, f"hidden pixels of {number} {held_out.split} images"),
+        summary=[
+            *error_lines(errors, f"hidden pixels of {number} {held_out.split} images"),
+            *error_lines(of_training, f"of the first {len(true['training_images'])} to train on"),
+        ],
         figures={"inpaint": plotting.columns_picture(columns)},
     )

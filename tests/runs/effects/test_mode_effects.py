@@ -327,6 +327,13 @@ def test_inpaint(run, monkeypatch):
         error = image_error(np.clip(x[:, 0], -1, 1), true, value_range=2, counted=hidden)
         errors = found["error_on_hidden_pixels"]
         assert errors["one sample"]["rmse"] == pytest.approx(error.rmse, rel=1e-4)
+        trained_on = images("train").images[:number] / 127.5 - 1
+        error = image_error(np.clip(x.mean(1), -1, 1), trained_on, value_range=2, counted=hidden)
+        of_training = found["error_on_hidden_pixels_of_training_images"]
+        assert of_training[f"mean of {draws} samples"]["rmse"] == pytest.approx(
+            error.rmse, rel=1e-4
+        )
+        assert "nearest training image" not in of_training
         spread = x.std(1, ddof=1).mean(where=hidden) / 2
         assert found["standard_deviation_of_samples"] == pytest.approx(spread, rel=1e-4)
         assert [name for name in drawn[-1] if name.startswith("sample")] == [
