@@ -46,34 +46,33 @@ def plan(
     run = trained.run
     is_held_out = split.split == run.general.held_out_split
     other = run.dataset if is_held_out else run.held_out()
-    found = [
-        Baseline(
-            FLOOR,
-            {"data": other.name, "split": other.split},
-            min(number, other.num_examples),
-            lambda first, stop: np.asarray(other.images[first:stop]),
-        )
-    ]
+    num_real = min(number, other.num_examples)
+    reason = frechet.why_undefined(num_real, num_features) or ""
+    floor = Baseline(
+        FLOOR,
+        {"data": other.name, "split": other.split},
+        num_real,
+        None if reason else lambda first, stop: np.asarray(other.images[first:stop]),
+        reason,
+    )
     values, seed = int(np.prod(split.example_shape)), run.general.seed
     details = {"data": split.name, "split": split.split, "seed": seed}
     if values > max_values:
         reason = f"images of more than {max_values:,} values have too large a covariance"
     else:
-        reason = frechet.why_undefined(split.num_examples, values) or ""
+        reason = (
+            frechet.why_undefined(number, num_features)
+            or frechet.why_undefined(split.num_examples, values)
+            or ""
+        )
     draw = None
-    if not reason:
+    if not reason:  # so that none is fitted in vain
         gaussian = fit_gaussian_images(split.images)
 
         def draw(first: int, stop: int) -> np.ndarray:
             return gaussian.draw(first, stop, seed=seed)
 
-    found.append(Baseline(GAUSSIAN, details, number, draw, reason))
-    return [
-        one._replace(draw=None, reason=reason)
-        if one.draw and (reason := frechet.why_undefined(one.number, num_features))
-        else one
-        for one in found
-    ]
+    return [floor, Baseline(GAUSSIAN, details, number, draw, reason)]
 
 
 def num_measured(baselines: Sequence[Baseline]) -> int:
