@@ -9,9 +9,14 @@ the time, and most of the tests' time is that. Flags of XLA_FLAGS come last and 
 A jaxlib that does not know a flag ends the process: newer ones get none that may be gone.
 """
 
+import gc
 import importlib.metadata
 import os
+import pathlib
 import tempfile
+from collections.abc import Iterator
+
+import pytest
 
 QUICK = "--xla_backend_optimization_level=0"
 if importlib.metadata.version("jaxlib").startswith("0.10."):
@@ -25,3 +30,20 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # in the first process: it re
     compiled = tempfile.TemporaryDirectory(prefix="ebm_jax_tests_", ignore_cleanup_errors=True)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.name
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+MAX_MAPPINGS = 16_384  # of the 65,530 that Linux allows a process
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs_are_let_go() -> Iterator[None]:
+    """Forgets compiled programs before they are too many: each holds mappings of memory.
+
+    A process that reaches Linux's limit of them ends in a segmentation fault.
+    """
+    yield
+    mappings = pathlib.Path("/proc/self/maps")
+    if mappings.exists() and mappings.read_bytes().count(b"\n") > MAX_MAPPINGS:
+        import jax
+
+        jax.clear_caches()
+        gc.collect()

@@ -90,6 +90,12 @@ def test_windows_follow_one_another_and_double(num_steps):
     assert (lengths[1:] >= 2 * lengths[:-1]).all()
 
 
+def test_a_window_is_split_as_long_as_the_next_one_fits():
+    assert mass_windows(150) == [(15, 22), (22, 36), (36, 64), (64, 120)]  # 7, 14, 28, 56
+    assert mass_windows(149) == [(14, 21), (21, 35), (35, 63), (63, 120)]
+    assert mass_windows(147) == [(14, 20), (20, 32), (32, 56), (56, 118)]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -1,5 +1,7 @@
 """The classifier of the noise level, on laws that are known at every level."""
 
+import types
+
 import gaussian_levels as known
 import jax
 import jax.numpy as jnp
@@ -49,6 +51,30 @@ def test_two_classes_and_many_are_cross_entropies():
     np.testing.assert_allclose(level_classifier.class_losses(logits, chosen), expected, rtol=1e-5)
     of_two = level_classifier.class_losses(jnp.stack([gaps, 0 * gaps], 1), jnp.zeros(3, int))
     np.testing.assert_allclose(of_two, jax.nn.softplus(-gaps), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("num_levels", "compared"), [(6, 6), (8, 8), (40, 8)])
+def test_many_levels_are_compared_by_eight_of_them(num_levels, compared):
+    """All energies 0, as all densities then differ by abar alone."""
+    seen = []
+
+    def energy(levels):
+        seen.append(np.unique(levels))
+        return lambda y: jnp.zeros(len(y))
+
+    densities = types.SimpleNamespace(
+        num_levels=num_levels,
+        a_bar=jnp.ones(num_levels),
+        sigma_bar=jnp.ones(num_levels),
+        energy=energy,
+    )
+    x = jnp.zeros((3, 2))
+    losses = level_classifier.level_losses(KEY, densities, x, jnp.arange(3))
+    (levels,) = seen
+    assert len(levels) == compared
+    assert (levels[0], levels[-1]) == (0, num_levels - 1)
+    assert np.ptp(np.diff(levels)) <= 1  # evenly
+    np.testing.assert_allclose(losses, np.log(compared), rtol=1e-6)
 
 
 def test_the_constants_that_are_best_are_those_of_the_gaussian_at_every_level():
