@@ -31,6 +31,14 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # in the first process: it re
     os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.name
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
+
+def pytest_xdist_auto_num_workers() -> int | None:
+    """One more than cores: a worker leaves its core while it waits for a process or a device."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None  # that many
+    return (os.cpu_count() or 1) + 1
+
+
 MAX_MAPPINGS = 16_384  # of the 65,530 that Linux allows a process
 
 

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from jax.experimental.compilation_cache import compilation_cache
 
 from configs import default
 from ebm_jax import networks, tasks
@@ -113,29 +112,14 @@ class Overflowing:
 
 
 @pytest.fixture(scope="module")
-def toys(tmp_path_factory):
-    """The methods and networks above by name; figures are left out, and XLA's optimizations.
-
-    What one run has compiled the next finds on disk.
-    """
-    options = {
-        "jax_disable_most_optimizations": True,
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("xla")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-    }
-    usual = {name: jax.config.values[name] for name in options}
+def toys():
+    """The methods and networks above by name; figures are left out."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(METHODS, "adversarial", Adversarial)
         patch.setitem(METHODS, "overflowing", Overflowing)
         patch.setitem(NETWORKS, "generator", Generator)
         patch.setattr(preview, "figure", lambda *_: np.zeros((8, 8, 3), np.uint8))
-        for name, value in options.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()  # else a folder set earlier stays
         yield
-        for name, value in usual.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
 
 
 def config_of(method, **values):

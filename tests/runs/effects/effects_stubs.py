@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from jax.experimental.compilation_cache import compilation_cache
 
 from configs import default
 from ebm_jax.data import Dataset
@@ -53,25 +52,8 @@ def images(split):
     return Dataset("made", split, gray.astype(np.uint8), labels, 2, (0.0, 255.0))
 
 
-@pytest.fixture(scope="module")
-def quick(tmp_path_factory):
-    """XLA without its optimizations; what one test has compiled the next finds on disk."""
-    options = {
-        "jax_disable_most_optimizations": True,
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("xla")),
-        "jax_persistent_cache_min_compile_time_secs": 0.05,
-    }
-    usual = {name: jax.config.values[name] for name in options}
-    for name, value in options.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()  # else a folder set earlier stays
-    yield
-    for name, value in usual.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-
-
-def fill_bars(patch):
+@pytest.fixture(scope="module", autouse=True)
+def full_bars():
     """Work that ends well has shown a bar, and each is full when the next one begins."""
     usual_begin, usual_exit = ResumableWork.begin, ResumableWork.__exit__
 
@@ -89,17 +71,18 @@ def fill_bars(patch):
             check(self._bar)
         usual_exit(self, kind, *error)
 
-    patch.setattr(ResumableWork, "begin", begin)
-    patch.setattr(ResumableWork, "__exit__", leave)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ResumableWork, "begin", begin)
+        patch.setattr(ResumableWork, "__exit__", leave)
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)
-def stubs(quick):
-    """The network by the name 'quadratic', the images as every data set; bars that fill."""
+def stubs(full_bars):
+    """The network by the name 'quadratic', the images as every data set."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(NETWORKS, "quadratic", Quadratic)
         patch.setattr(build, "load_split", lambda config, split: images(split))
-        fill_bars(patch)
         yield
 
 

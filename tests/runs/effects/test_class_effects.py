@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from effects_stubs import SHAPE, quick
+from effects_stubs import SHAPE, full_bars
 from effects_table import TABLE, changed, shows, value_of
 from flax import linen as nn
 
@@ -27,7 +27,7 @@ from ebm_jax.runs.settings import ConfigError
 from ebm_jax.runs.trained import TrainedRun
 from ebm_jax.tasks import _classes, _updates, robustness
 
-__all__ = ["quick"]
+__all__ = ["full_bars"]
 
 MEANS = np.array([-0.12, 0.12], np.float32)  # of .44 and .56, in -1..1
 OFFSETS = np.array([0.0, 0.5], np.float32)
@@ -110,7 +110,7 @@ class Known:
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, quick):
+def run(tmp_path, monkeypatch):
     """(mode, config, method) -> its JSON."""
     methods = [Known()]
     monkeypatch.setattr(build, "load_split", lambda config, split: images(split))

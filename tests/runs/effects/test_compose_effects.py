@@ -7,7 +7,7 @@ import pathlib
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from effects_stubs import SHAPE, quick, stubs
+from effects_stubs import SHAPE, full_bars, stubs
 from effects_table import TABLE, changed, shows, value_of
 
 from configs import default
@@ -20,7 +20,7 @@ from ebm_jax.runs.settings import ConfigError
 from ebm_jax.runs.trained import TrainedRun
 from ebm_jax.tasks import compose
 
-__all__ = ["quick", "stubs"]
+__all__ = ["full_bars", "stubs"]
 
 ROWS = [name for name in TABLE if name.startswith("compose.")]
 STEP = 0.05

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from effects_stubs import SHAPE, quick
+from effects_stubs import SHAPE, full_bars
 from effects_table import TABLE, changed, shows
 from flax import linen as nn
 
@@ -26,7 +26,7 @@ from ebm_jax.runs import build
 from ebm_jax.runs.settings import ConfigError
 from ebm_jax.tasks import _updates
 
-__all__ = ["quick"]
+__all__ = ["full_bars"]
 
 GRAYS = 20 + 40 * np.arange(6)
 PER_TASK = 3  # updates: 40 examples of two classes in batches of 16, rounded up
@@ -88,7 +88,7 @@ class Memory:
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, quick):
+def run(tmp_path, monkeypatch):
     """(config, method) -> continual.json."""
     monkeypatch.setattr(build, "load_split", lambda config, split: images(split))
 

@@ -17,8 +17,8 @@ from effects_stubs import (
     SHAPE,
     built,
     config_of,
+    full_bars,
     loss_of,
-    quick,
     stubs,
 )
 from effects_table import CD, DSM, DUAL, ED, RECOVERY, changed, shows, value_of
@@ -39,7 +39,7 @@ from ebm_jax.runs.trained import TrainedRun
 from ebm_jax.samplers import random
 from ebm_jax.tasks import export, interpolate
 
-__all__ = ["quick", "stubs"]
+__all__ = ["full_bars", "stubs"]
 
 THETA = 0.3
 KNOWN = np.array([[True, False], [False, True]])[..., None]

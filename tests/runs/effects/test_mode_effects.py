@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from effects_stubs import SHAPE, images, quick, stubs
+from effects_stubs import SHAPE, full_bars, images, stubs
 from effects_table import TABLE, changed, shows, value_of
 from PIL import Image
 
@@ -44,7 +44,7 @@ from ebm_jax.tasks._features import num_kept
 from ebm_jax.tasks.likelihood import ends as annealed_ends
 from ebm_jax.tasks.likelihood import reporting, two_directions
 
-__all__ = ["quick", "stubs"]
+__all__ = ["full_bars", "stubs"]
 
 SIGMA_BAR = np.linspace(0.3, 0.95, 6).astype(np.float32)
 A_BAR = np.sqrt(1 - SIGMA_BAR**2)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from effects_stubs import quick
+from effects_stubs import full_bars
 from effects_table import changed, shows
 
 from configs import default
@@ -18,7 +18,7 @@ from ebm_jax.runs import build, preview
 from ebm_jax.runs.settings import ConfigError
 from ebm_jax.runs.trained import load_trained
 
-__all__ = ["quick"]
+__all__ = ["full_bars"]
 
 SMALL = {
     "recovery_resnet": {"width": 4, "multipliers": (1,), "num_blocks": 1},
@@ -34,7 +34,7 @@ METHOD = {"recovery_resnet": "recovery_likelihood", "mlp": "energy_discrepancy"}
 
 
 @pytest.fixture(autouse=True)
-def stub(monkeypatch, quick):
+def stub(monkeypatch):
     def load_split(config, split):
         if config.data.name == "cifar10":
             images, labels = np.zeros((16, 8, 8, 1), np.uint8), np.zeros(16, np.int32)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
-from effects_stubs import images, quick
+from effects_stubs import full_bars, images
 from effects_table import TABLE, changed, shows
 from flax import linen as nn
 from PIL import Image
@@ -22,7 +22,7 @@ from ebm_jax.runs import build, modes
 from ebm_jax.runs.settings import ConfigError
 from ebm_jax.runs.trained import TrainedRun
 
-__all__ = ["quick"]
+__all__ = ["full_bars"]
 
 LENGTH, CONTEXT, FACTOR = 8, 2, 0.9
 
@@ -81,7 +81,7 @@ def distances(a, b):
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, quick):
+def run(tmp_path, monkeypatch):
     """(config, method, data) -> its JSON."""
     given = [Known(), dataset]
     monkeypatch.setattr(build, "load_split", lambda config, split: given[1](split))

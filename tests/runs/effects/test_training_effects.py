@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from effects_stubs import SHAPE, images, quick, stubs
+from effects_stubs import SHAPE, full_bars, images, stubs
 from effects_table import changed, shows, value_of
 
 from configs import default
@@ -29,7 +29,7 @@ from ebm_jax.settings import setting
 from ebm_jax.tasks import train
 from ebm_jax.training.divergence import DIVERGED_EXIT_CODE, DivergenceError
 
-__all__ = ["quick", "stubs"]
+__all__ = ["full_bars", "stubs"]
 
 GRADIENTS = (1.0, 3.0, 2.0, 5.0, 4.0)  # of each of four parameters, step by step
 
