@@ -80,7 +80,8 @@ class Ensemble(nn.Module):
     def __call__(self, x: jax.Array, condition: jax.Array | None = None) -> jax.Array:
         """Energies [batch] of x [batch, ...]."""
         members = [
-            self.base.clone(parent=self, name=f"member_{i}") for i in range(self.num_members)
+            self.base.clone(parent=self, name=f"member_{i}", _deep_clone=True)
+            for i in range(self.num_members)
         ]
         energy_fns = [lambda x, member=member: member(x, condition) for member in members]
         return energy.temper(COMBINATIONS[self.combine](energy_fns), self.temperature)(x)

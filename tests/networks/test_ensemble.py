@@ -7,6 +7,7 @@ from networks_in_numpy import random_params
 from ebm_jax import networks
 from ebm_jax.networks.ensemble import Ensemble
 from ebm_jax.networks.igebm import IgebmResNet
+from ebm_jax.networks.level_constants import LevelConstants
 from ebm_jax.networks.mdsm import MdsmResNet
 from ebm_jax.networks.mlp import EnergyMLP
 
@@ -33,6 +34,16 @@ def test_energy_is_that_of_its_members_combined(combine):
     }[combine]
     actual = networks.make_energy_fn(module, params)(x)
     np.testing.assert_allclose(actual, wanted / 2.0, rtol=1e-5)
+
+
+def test_members_that_hold_a_network_have_each_their_own():
+    base = LevelConstants(EnergyMLP(input_size=2, width=8, depth=1, num_frequencies=4), 3)
+    x, level = jax.random.normal(jax.random.key(0), (5, 2)), jnp.array([0, 2, 1, 2, 0])
+    params = {f"member_{i}": base.init(jax.random.key(i), x, level)["params"] for i in range(2)}
+    each = [networks.bind(base, member, level)(x) for member in params.values()]
+    actual = networks.bind(Ensemble(base, 2), params, level)(x)
+    np.testing.assert_allclose(actual, np.mean(each, 0), rtol=1e-5)
+    assert np.abs(each[0] - each[1]).max() > 0.01
 
 
 def test_members_are_normalised_each_by_itself_and_share_the_label():
