@@ -71,10 +71,12 @@ def get_config(variant: str = "checkerboard") -> ml_collections.ConfigDict:
             "energy_discrepancy", kernel="mala", step_size=0.1, num_steps=2_000
         )
         return config
-    # K b^2 = 6 with g = 0: a chain forgets its start at every level, and b^2 / 2 is small enough
-    # that the distribution it settles on is nearly the energy's own. Three levels at equal ratios,
+    # K b^2 = 6 with g = 0: a chain forgets its start at every level. Each step is tested and short:
+    # else chains climb or stand still once the energy is steep somewhere, training raises it there,
+    # and after five thousand steps the run diverges. Three levels at equal ratios,
     # of which the classifier says what a pair does not: the relative mass of far parts of the
     # plane, which without it wanders off in a longer run, and the normalizing constants.
+    config.method.transition = "mala"
     config.method.num_pairs = 3
     config.method.noise_levels = (0.03, 0.2, 0.7)
     config.method.num_steps = 30

@@ -97,6 +97,10 @@ def test_float32_positions_and_float64_data():
         (lambda: samplers.hmc(square, 0.1, 2, mass=jnp.zeros((1, 3))), "mass > 0, got 0"),
         (lambda: samplers.hmc(square, 0.1, 2, jitter=1.0), "jitter >= 0 and < 1, got 1"),
         (lambda: samplers.drl_langevin(square, np.nan), "expected a finite s > 0, got nan"),
+        (
+            lambda: samplers.mala(square, 0.1, max_grad=0.0),
+            "expected a finite max_grad > 0, got 0",
+        ),
         (lambda: samplers.mala(square, np.inf), "expected a finite step_size > 0, got inf"),
         (lambda: samplers.underdamped_langevin(square, 0.1, friction=-1.0), "friction > 0, got -1"),
         (

@@ -32,7 +32,8 @@ def grid_pairs():
     return np.repeat(points, len(points), axis=0), np.tile(points, (len(points), 1))
 
 
-def test_mala_on_a_grid_of_pairs():
+@pytest.mark.parametrize("max_grad", [None, 0.8])
+def test_mala_on_a_grid_of_pairs(max_grad):
     """pi(x) q(y | x) a(x, y) = pi(y) q(x | y) a(y, x), with q written out here."""
     x, y = grid_pairs()
     step = np.array([H, 0.2])  # one step size per dimension
@@ -43,14 +44,16 @@ def test_mala_on_a_grid_of_pairs():
 
         @jax.jit
         def log_ratio(a, b):
-            noise = (b.x - a.x + h * a.grad) / jnp.sqrt(2 * h * TEMPERATURE)
-            return mala_log_ratio(a, b, noise, h, TEMPERATURE)
+            grad = a.grad if max_grad is None else jnp.clip(a.grad, -max_grad, max_grad)
+            noise = (b.x - a.x + h * grad) / jnp.sqrt(2 * h * TEMPERATURE)
+            return mala_log_ratio(a, b, noise, h, TEMPERATURE, max_grad)
 
         forward = np.asarray(log_ratio(state, proposal))
         backward = np.asarray(log_ratio(proposal, state))
         (e0, g0), (e1, g1) = ((np.asarray(s.energy), np.asarray(s.grad)) for s in (state, proposal))
 
     def log_q(to, start, grad):
+        grad = grad if max_grad is None else np.clip(grad, -max_grad, max_grad)
         return -np.sum((to - start + step * grad) ** 2 / (4 * step * TEMPERATURE), axis=1)
 
     flow = -e0 / TEMPERATURE + log_q(y, x, g0) + np.minimum(forward, 0)
@@ -100,9 +103,10 @@ def exact_draws(n, seed):
     "kernel",
     [
         samplers.mala(energy_fn, H, temperature=TEMPERATURE),
+        samplers.mala(energy_fn, H, temperature=TEMPERATURE, max_grad=0.8),
         samplers.hmc(energy_fn, 0.5, 3, mass=jnp.array([[0.5, 2.0]]), temperature=TEMPERATURE),
     ],
-    ids=["mala", "hmc"],
+    ids=["mala", "mala with clipped gradients", "hmc"],
 )
 def test_as_many_moves_each_way_between_cells(kernel):
     n = 200_000

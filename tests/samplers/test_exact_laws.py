@@ -97,6 +97,23 @@ def test_temperature_is_that_of_the_law():
             assert abs(values.var() - t) < 4 * t * np.sqrt(2 / 8000)
 
 
+def test_clipped_gradients_let_chains_walk_down_a_wall_and_keep_the_law():
+    """E = 50 |x|: a move by the gradient is 2.5 long, from 1 to -1.5, and so seldom accepted."""
+
+    def energy_fn(x):
+        return 50 * jnp.abs(x[:, 0])
+
+    h = 0.05
+    walls = np.ones((4_000, 1), "f")
+    stuck, _ = run(samplers.mala(energy_fn, h), walls, 100, seed=6)
+    assert np.median(np.abs(stuck)) > 0.5
+    clipped = samplers.mala(energy_fn, h, max_grad=np.sqrt(2 / h))
+    x, _ = run(clipped, walls, 400, seed=6)
+    # |x| is exponential: mean 1/50, standard deviation of its square sqrt(20) / 50^2
+    assert abs(np.abs(x).mean() - 1 / 50) < 4 / 50 / np.sqrt(4_000)
+    assert abs((x**2).mean() - 2 / 50**2) < 4 * np.sqrt(20 / 4_000) / 50**2
+
+
 def test_log_density_of_one_position():
     def logdensity_fn(x):  # of one vector, as elsewhere
         return -0.5 * jnp.sum((x - 2.0) ** 2) + 17.0

@@ -152,7 +152,7 @@ def test_a_mode_that_is_no_data_is_found_and_said(tmp_path, monkeypatch, capsys)
         base=exact.BaseDistribution(1.5, 3.0),
     )  # fmt: skip
     config = exact.small_config(exact.install(monkeypatch, densities))
-    config.likelihood.update(num_temperatures=(40,), num_chains=64)
+    config.likelihood.update(num_temperatures=(100,), num_chains=256)
     assert exact.run_mode("likelihood", config, str(tmp_path)) == 0
     result = json.loads((tmp_path / "likelihood/likelihood.json").read_text())
     ends = result["annealed"]

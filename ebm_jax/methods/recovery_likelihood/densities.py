@@ -13,19 +13,23 @@ from ebm_jax.methods.base import per_example
 from ebm_jax.methods.densities import BaseDistribution, Densities
 from ebm_jax.methods.recovery_likelihood.transitions import (
     LevelEnergy,
+    MakeChain,
     Transition,
     conditional_energy,
 )
 
 
 def langevin_densities(
-    level_energy: LevelEnergy, schedule: NoiseSchedule, langevin_scale: jax.Array
+    level_energy: LevelEnergy,
+    schedule: NoiseSchedule,
+    langevin_scale: jax.Array,
+    make_chain: MakeChain = samplers.langevin,
 ) -> Densities:
     """One density per pair of levels, from N(0, I): pair t's energy is that of x_t.
 
     Args:
       level_energy: (t) -> marginal energy of y_t. schedule: its levels.
-      langevin_scale: s_t^2 [T] of the chains, in y_t.
+      langevin_scale: s_t^2 [T] of the chains, in y_t. make_chain: as in `langevin_transition`.
     """
     multiplier = schedule.multiplier
 
@@ -39,7 +43,7 @@ def langevin_densities(
 
     def native_kernel(energy_fn: EnergyFn, level: jax.Array) -> samplers.Kernel:
         step = langevin_scale[level] / (2 * multiplier[level] ** 2)  # the step in y, moved to x
-        return samplers.langevin(energy_fn, step)
+        return make_chain(energy_fn, step)
 
     return Densities(
         energy_in_x,

@@ -77,9 +77,12 @@ class RecoveryLikelihood:
         (), "sbar_t of the pairs, growing; (): the paper's num_pairs", above=0, below=1
     )
     transition: str = setting(
-        "langevin", "from x_{t+1} to x_t: K Langevin steps, or gaussian (one step, T1k)",
-        one_of=("langevin", "gaussian"),
-    )  # fmt: skip
+        "langevin",
+        "from x_{t+1} to x_t: K Langevin steps; mala, which tests each of them and so does not "
+        "climb where an energy is steep, and which has no blends to interpolate with; or gaussian "
+        "(one step, T1k)",
+        one_of=("langevin", "mala", "gaussian"),
+    )
     num_steps: int = setting(30, 'Langevin steps per level in training, "K"', at_least=1)
     step_scale: float = setting(
         2e-4, '"b^2": s_t^2 = b^2 c_t^2 sigma_{t+1}^2; it fixes the energy scale 1 / s_t^2', above=0
@@ -106,11 +109,17 @@ class RecoveryLikelihood:
 
     def __post_init__(self) -> None:
         check(self, "method.")
-        if self.transition == "langevin" and self.transition_variance != "step":
+        if self.transition != "gaussian" and self.transition_variance != "step":
             raise ValueError(
                 "method.transition_variance is read with transition='gaussian' alone: expected "
-                f"'step' with 'langevin', got {self.transition_variance!r}"
+                f"'step' with {self.transition!r}, got {self.transition_variance!r}"
             )
+        for name, scale in (("method", self.noise_scale), ("sampler", self.sampler.noise_scale)):
+            if self.transition == "mala" and scale == 0:
+                raise ValueError(
+                    f"{name}.noise_scale: expected > 0 with method.transition='mala', as chains "
+                    "without noise have nothing to test, got 0"
+                )
         if self.transition == "gaussian" and self.sampler.num_steps:
             raise ValueError(
                 "sampler.num_steps: expected 0, as the gaussian transition is one step, got "
@@ -168,7 +177,12 @@ class RecoveryLikelihood:
                 step_scale=self.step_scale,
                 step_growth=self.step_growth,
                 noise_scale=noise_scale,
+                make_chain=self._make_chain,
             )
+
+    @property
+    def _make_chain(self) -> transitions.MakeChain:
+        return transitions.bounded_mala if self.transition == "mala" else samplers.langevin
 
     def init(
         self, rng_key: jax.Array, example_batch: Mapping[str, jax.Array]
@@ -295,7 +309,7 @@ class RecoveryLikelihood:
             found = gaussian_densities(level_energy, self.schedule, self.sampling_transition)
         else:
             scale = self.schedule.langevin_scale(self.step_scale, self.step_growth)
-            found = langevin_densities(level_energy, self.schedule, scale)
+            found = langevin_densities(level_energy, self.schedule, scale, self._make_chain)
         log_z = jnp.zeros(found.num_levels) if self.level_classifier else None
         return found._replace(log_z=log_z)
 

@@ -14,6 +14,8 @@ from ebm_jax.methods.base import per_example
 LevelEnergy = Callable[[jax.Array], EnergyFn]  # level t -> marginal energy of y_t
 LevelKernel = Callable[[EnergyFn, jax.Array], samplers.Kernel]  # (energy, level t) -> kernel
 
+MakeChain = Callable[..., samplers.Kernel]  # (energy, step size, temperature=) -> kernel
+
 VARIANCES = ("step", "posterior")  # of `gaussian_transition`
 
 
@@ -31,19 +33,34 @@ def langevin_transition(
     step_scale: float = 2e-4,
     step_growth: float = 1.0,
     noise_scale: float = 1.0,
+    make_chain: MakeChain = samplers.langevin,
 ) -> Transition:
     """The paper's chain: K times y <- y - s_t^2 / 2 grad E(y | x_{t+1}) + nu s_t xi.
 
     Args:
       schedule: the noise levels. num_steps: K. step_scale, step_growth: of s_t^2, see
         `NoiseSchedule.langevin_scale`. noise_scale: nu, 1 in training and .99 when sampling.
+      make_chain: `samplers.langevin`, or `bounded_mala`.
     """
     scale = schedule.langevin_scale(step_scale, step_growth)
 
     def make_kernel(energy_fn: EnergyFn, level: jax.Array) -> samplers.Kernel:
-        return samplers.langevin(energy_fn, scale[level] / 2, temperature=noise_scale**2)
+        return make_chain(energy_fn, scale[level] / 2, temperature=noise_scale**2)
 
     return Transition(make_kernel, num_steps)
+
+
+def bounded_mala(
+    energy_fn: EnergyFn, step_size: jax.Array, temperature: jax.typing.ArrayLike = 1.0
+) -> samplers.Kernel:
+    """MALA whose gradients move no value by more than the noise's standard deviation.
+
+    Both matter where an energy is steep over less than a step. Without the test a Langevin chain
+    climbs there, and with unbounded moves a tested one stands still: its end is no sample, training
+    raises the energy there, and it gets steeper.
+    """
+    max_grad = jnp.sqrt(2 * temperature / step_size)
+    return samplers.mala(energy_fn, step_size, temperature=temperature, max_grad=max_grad)
 
 
 def gaussian_transition(

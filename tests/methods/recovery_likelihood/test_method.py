@@ -1,6 +1,11 @@
-"""Settings that recovery likelihood refuses, or that exclude each other."""
+"""Settings that recovery likelihood refuses, or that exclude each other; chains with a test."""
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+from flax import linen as nn
+from reference_files import jit_once
 
 from ebm_jax.methods import RecoveryLikelihood
 from ebm_jax.methods.recovery_likelihood import RecoverySampler
@@ -16,9 +21,24 @@ MLP = EnergyMLP(width=8, depth=1)
         ({"num_steps": 0}, "num_steps: expected a whole number >= 1, got 0"),
         ({"step_scale": 0.0}, r"step_scale: expected a number > 0, got 0\.0"),
         ({"step_scale": -1.0}, r"step_scale: expected a number > 0, got -1\.0"),
-        ({"transition": "normal"}, "transition: expected one of langevin, gaussian, got 'normal'"),
+        (
+            {"transition": "normal"},
+            "transition: expected one of langevin, mala, gaussian, got 'normal'",
+        ),
         ({"transition_variance": "none"}, "transition_variance: expected one of step, posterior"),
         ({"transition_variance": "posterior"}, "read with transition='gaussian' alone"),
+        (
+            {"transition": "mala", "transition_variance": "posterior"},
+            "expected 'step' with 'mala', got 'posterior'",
+        ),
+        (
+            {"transition": "mala", "noise_scale": 0.0},
+            r"method.noise_scale: expected > 0 with method.transition='mala', as chains without",
+        ),
+        (
+            {"transition": "mala", "sampler": RecoverySampler(noise_scale=0.0)},
+            r"sampler.noise_scale: expected > 0 with method.transition='mala'",
+        ),
         (
             {"transition": "gaussian", "sampler": RecoverySampler(num_steps=5)},
             r"sampler.num_steps: expected 0, as the gaussian transition is one step, got 5",
@@ -30,3 +50,42 @@ MLP = EnergyMLP(width=8, depth=1)
 def test_what_cannot_be_trained_is_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         RecoveryLikelihood(MLP, **settings)
+
+
+class Quadratic(nn.Module):
+    """E(y, t) = curvature |y|^2 / 2 of points, whatever the level."""
+
+    curvature: float
+    input_shape = (1,)
+
+    @nn.compact
+    def __call__(self, y, level):
+        del level
+        factor = self.param("factor", nn.initializers.constant(self.curvature), ())
+        return factor * jnp.sum(y**2, -1) / 2
+
+
+def negatives(transition, curvature):
+    """Ends of a long chain at the last level, whose conditional is the marginal: s_t^2 = .1."""
+    method = RecoveryLikelihood(
+        Quadratic(curvature), num_pairs=1, noise_levels=(0.3,), transition=transition,
+        num_steps=60, step_scale=0.1, step_growth=0.0, energy_in_nats=True,
+        sampler=RecoverySampler(noise_scale=1.0),
+    )  # fmt: skip
+    index = jnp.arange(4_000)
+    params, _ = method.init(jax.random.key(0), {"image": jnp.zeros((1, 1))})
+    step = float(method.schedule.langevin_scale(0.1, 0.0)[0]) / 2
+    y = jit_once(method.sample)(params, jax.random.key(1), index) * method.schedule.multiplier[0]
+    return np.asarray(y, np.float64)[:, 0], step * curvature
+
+
+def test_chains_with_a_test_are_exact_and_do_not_climb_where_the_step_is_too_long():
+    y, relative_step = negatives("langevin", 20.0)
+    assert y.var() * 20 == pytest.approx(1 / (1 - relative_step / 2), rel=0.1)  # not that of E
+    y, _ = negatives("mala", 20.0)
+    assert y.var() * 20 == pytest.approx(1.0, abs=4 * np.sqrt(2 / 4_000))
+    y, relative_step = negatives("langevin", 60.0)
+    assert relative_step > 2
+    assert np.abs(y).max() > 1e3
+    y, _ = negatives("mala", 60.0)
+    assert np.abs(y).max() < 5  # where the chains started, N(0, 1)
