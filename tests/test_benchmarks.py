@@ -4,7 +4,10 @@ import json
 import os
 import pathlib
 import sys
+import types
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -15,6 +18,7 @@ import devices
 import held_out_combinations
 import measure
 import methods_on_digits
+import requirements
 import train_step
 
 from ebm_jax.data import load_dataset
@@ -66,6 +70,40 @@ def test_all_reduces_are_found_with_their_bytes():
 def test_gradients_per_sample(name, gradients):
     config = methods_on_digits.load_config(name)
     assert methods_on_digits.gradients_per_sample(config) == gradients
+
+
+def test_flops_are_two_for_each_multiplication_and_loops_are_multiplied_out():
+    image, kernel = jnp.zeros((2, 8, 8, 3)), jnp.zeros((3, 3, 3, 5))
+    a, b = jnp.zeros((4, 6)), jnp.zeros((6, 7))
+
+    def function(a, b, image, kernel):
+        def step(total, _):
+            return total + jnp.sum(jax.jit(jnp.dot)(a, b)), None
+
+        out = jax.lax.conv_general_dilated(
+            image, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        return jax.lax.scan(step, jnp.sum(out), length=10)[0]
+
+    found = requirements.count_flops(jax.make_jaxpr(function)(a, b, image, kernel).jaxpr)
+    assert found == 2 * (2 * 8 * 8 * 5) * (3 * 3 * 3) + 10 * 2 * 4 * 6 * 7
+
+
+def test_a_row_in_parts_says_what_it_needs():
+    args = types.SimpleNamespace(devices=4, parts=8)
+    run, on_device, parts = requirements.run_of("cifar10:t1k", {"microbatch": True}, args)
+    assert run.dataset.example_shape == (32, 32, 3)
+    assert (on_device, parts) == (64, 8)
+    line = requirements._line(
+        "x", {
+            "plain": {"refused": "no memory"},
+            "parts": {
+                "parameters": 1_230_000, "batch_size_per_device": 8, "argument_bytes": 2**29,
+                "flops_per_step_and_device": 2.5e12, "temporary_bytes": 2**30,
+            },
+        }
+    )  # fmt: skip
+    assert line == ["x", "1.23", "8", "2.5", "more than there is", "1.5 GiB"]
 
 
 def test_functions_are_timed_in_turn_and_not_at_their_first_call():
