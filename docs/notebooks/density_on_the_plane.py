@@ -68,7 +68,8 @@ print(f"factor {FACTOR:.2f}; points from {x.min():.1f} to {x.max():.1f} in model
 # the gaps between the rings.
 #
 # A method is one object, `init`, `loss`, `sample` and `densities`, and its settings are its
-# fields, each documented in its class. These are those of `configs/toy2d.py`.
+# fields, each documented in its class. These are those of `configs/toy2d.py`, but for recovery
+# likelihood's chains: plain ones do for so short a run, where the config has `transition="mala"`.
 
 # %%
 network = networks.EnergyMLP(width=64, depth=2, num_frequencies=32, frequency=1.5)
