@@ -33,6 +33,7 @@ def test_the_verdict_asks_for_two_standard_errors(sides, of_gaussian, of_mixture
     assert found == f"held out, this model {expected}"
 
 
+@pytest.mark.filterwarnings("error")
 def test_a_claim_is_the_energy_and_its_log_z():
     assert reporting.claimed_metrics(None, ENERGIES, Units(4, 0.5)) is None
     assert reporting.claimed_lines(None) == []

@@ -110,12 +110,10 @@ def claimed_metrics(
     if log_z is None:
         return None
     nats = {name: -energy.mean - log_z for name, energy in energies.items()}
-    bits = {name: units.bits_per_dim(value) for name, value in nats.items()}
-    return {
-        "log_z": log_z,
-        "log_likelihood_nats": nats,
-        **({"bits_per_dim": bits} if units.bin_width else {}),
-    }
+    metrics: dict[str, Any] = {"log_z": log_z, "log_likelihood_nats": nats}
+    if units.bin_width:
+        metrics["bits_per_dim"] = {name: units.bits_per_dim(value) for name, value in nats.items()}
+    return metrics
 
 
 def claimed_lines(claimed: Mapping[str, Any] | None) -> list[str]:
