@@ -7,6 +7,7 @@ import pytest
 from flax import linen as nn
 from reference_files import jit_once
 
+from ebm_jax import samplers
 from ebm_jax.methods import RecoveryLikelihood
 from ebm_jax.methods.recovery_likelihood import RecoverySampler
 from ebm_jax.networks import EnergyMLP
@@ -65,15 +66,20 @@ class Quadratic(nn.Module):
         return factor * jnp.sum(y**2, -1) / 2
 
 
-def negatives(transition, curvature):
-    """Ends of a long chain at the last level, whose conditional is the marginal: s_t^2 = .1."""
+def method_of(transition, curvature):
     method = RecoveryLikelihood(
         Quadratic(curvature), num_pairs=1, noise_levels=(0.3,), transition=transition,
         num_steps=60, step_scale=0.1, step_growth=0.0, energy_in_nats=True,
         sampler=RecoverySampler(noise_scale=1.0),
     )  # fmt: skip
-    index = jnp.arange(4_000)
     params, _ = method.init(jax.random.key(0), {"image": jnp.zeros((1, 1))})
+    return method, params
+
+
+def negatives(transition, curvature):
+    """Ends of a long chain at the last level, whose conditional is the marginal: s_t^2 = .1."""
+    method, params = method_of(transition, curvature)
+    index = jnp.arange(4_000)
     step = float(method.schedule.langevin_scale(0.1, 0.0)[0]) / 2
     y = jit_once(method.sample)(params, jax.random.key(1), index) * method.schedule.multiplier[0]
     return np.asarray(y, np.float64)[:, 0], step * curvature
@@ -89,3 +95,29 @@ def test_chains_with_a_test_are_exact_and_do_not_climb_where_the_step_is_too_lon
     assert np.abs(y).max() > 1e3
     y, _ = negatives("mala", 60.0)
     assert np.abs(y).max() < 5  # where the chains started, N(0, 1)
+
+
+def test_tested_chains_are_not_stuck_where_the_energy_is_steep():
+    """Curvature 600: a move by the whole gradient would be -27 from 1, and never accepted."""
+    y, relative_step = negatives("mala", 600.0)
+    assert relative_step > 25
+    assert np.abs(y).max() < 0.5
+
+
+@pytest.mark.parametrize("transition", ["langevin", "mala"])
+def test_chains_on_the_density_are_those_of_the_transition(transition):
+    method, params = method_of(transition, 20.0)
+    densities = method.densities(params)
+    kernel = densities.native_kernel(densities.energy(0), 0)
+    x = jnp.ones((500, 1))
+    _, info = samplers.run_chain(jax.random.key(2), kernel, x, 5)
+    is_tested = bool((info.acceptance < 1).any())
+    assert is_tested == (transition == "mala")
+
+
+def test_tested_chains_have_no_blends():
+    method, params = method_of("mala", 20.0)
+    one = jnp.zeros(3, jnp.int32)
+    blend = samplers.random.Blend(one, one + 1, jnp.ones(3), jnp.zeros(3))
+    with pytest.raises(TypeError, match="expected an unadjusted kernel for blended chains"):
+        method.sample(params, jax.random.key(0), blend)
