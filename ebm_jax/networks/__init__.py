@@ -10,6 +10,7 @@ from ebm_jax.networks.energy_fn import (
     normalize_params,
 )
 from ebm_jax.networks.ensemble import Ensemble
+from ebm_jax.networks.film_resnet import FilmResNet
 from ebm_jax.networks.flat_images import FlatImages
 from ebm_jax.networks.function import FunctionNetwork
 from ebm_jax.networks.igebm import IgebmConvNet, IgebmResNet
@@ -23,6 +24,7 @@ __all__ = [
     "ConditionalMLP",
     "EnergyMLP",
     "Ensemble",
+    "FilmResNet",
     "FlatImages",
     "FunctionNetwork",
     "IgebmConvNet",

@@ -59,7 +59,7 @@ class EnergyMLP(nn.Module):
         def project(layer: int, condition: jax.Array) -> jax.Array:
             if jnp.ndim(condition) == 2:
                 return nn.Dense(self.width, name=f"vector_{layer}")(condition)
-            embedding = level_embedding(jnp.atleast_1d(condition), self.width)
+            embedding = level_embedding(condition, self.width)
             return nn.Dense(self.width, name=f"level_{layer}")(embedding)
 
         if condition is not None and jnp.ndim(condition) > 2:

@@ -17,17 +17,24 @@ def _uniform_init(scale: float = 1.0) -> nn.initializers.Initializer:
     return nn.initializers.variance_scaling(scale, "fan_avg", "uniform")
 
 
-def level_embedding(level: jax.Array, size: int) -> jax.Array:
+def level_embedding(level: jax.Array | None, size: int) -> jax.Array:
     """Sinusoids of a level: sines then cosines, frequencies exp(-log(10000) k / (size / 2 - 1)).
 
     Args:
-      level: [batch]. size: even, at least 4.
+      level: [] or [batch]. size: even, at least 4.
     Returns:
-      [batch, size].
+      [1 or batch, size].
+    Raises:
+      ValueError: for no level, which a method without noise levels gives.
     """
+    if level is None:
+        raise ValueError(
+            "network.name: expected a network without a noise level, such as mdsm_resnet, as the "
+            "method has none, got one that is of noise levels"
+        )
     half = size // 2
     frequency = jnp.exp(-math.log(10_000) / (half - 1) * jnp.arange(half, dtype=jnp.float32))
-    angle = level.astype(jnp.float32)[:, None] * frequency
+    angle = jnp.atleast_1d(level).astype(jnp.float32)[:, None] * frequency
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
 
 
@@ -103,7 +110,7 @@ class RecoveryResNet(nn.Module):
         return "cap" if path[-2] == "conv2" else "unit"
 
     @nn.compact
-    def __call__(self, x: jax.Array, condition: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, condition: jax.Array | None) -> jax.Array:
         """Energies of images at noise levels.
 
         Args:
@@ -116,7 +123,7 @@ class RecoveryResNet(nn.Module):
         check_can_halve(self.image_size, len(self.multipliers) - 1, self.patch_size)
 
         def level_features() -> jax.Array:  # shared by all layers, so computed once
-            embedding = level_embedding(jnp.atleast_1d(condition), self.width)
+            embedding = level_embedding(condition, self.width)
             hidden = leaky_relu(dense[0](embedding))
             return dense[1](hidden)
 

@@ -7,6 +7,7 @@ import numpy as np
 from flax import linen as nn
 
 from ebm_jax.networks.conditional_mlp import ConditionalMLP
+from ebm_jax.networks.film_resnet import FilmResNet
 from ebm_jax.networks.flat_images import FlatImages
 from ebm_jax.networks.igebm import IgebmConvNet, IgebmResNet
 from ebm_jax.networks.igebm_mlp import IgebmMLP
@@ -23,6 +24,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "mdsm_resnet": MdsmResNet,
     "mlp": EnergyMLP,
     "conditional_mlp": ConditionalMLP,
+    "film_resnet": FilmResNet,
 }
 
 

@@ -133,3 +133,29 @@ def mdsm_resnet(params, x, *, stages):
         for name, features in (("linear_1", h), ("linear_2", h), ("quadratic", h**2))
     ]
     return parts[0] * parts[1] + parts[2]
+
+
+def affine(params, x):
+    return x @ params["kernel"] + params["bias"]
+
+
+def film_resnet(params, x, condition, *, resolutions, num_blocks):
+    """condition: vectors [batch, k]."""
+    size = np.prod(x.shape[1:])
+    features = swish(affine(params["condition"], condition))
+    x = conv(x, params["conv_in"]["kernel"]) + params["conv_in"]["bias"]
+    for i in range(resolutions):
+        for j in range(num_blocks):
+            p = params[f"resolution_{i}_block_{j}"]
+            scale, shift = np.split(affine(p["film"], features)[:, None, None, :], 2, axis=-1)
+            h = conv(swish(x), p["conv1"]["kernel"]) + p["conv1"]["bias"]
+            h = swish((1 + scale) * h + shift)
+            h = conv(h, p["conv2"]["kernel"]) + p["conv2"]["bias"]
+            shortcut = p.get("conv_shortcut")
+            if shortcut is not None:
+                x = conv(x, shortcut["kernel"]) + shortcut["bias"]
+            x = x + h
+        x = pool(x) if i + 1 < resolutions else x
+    summed = swish(x).sum((1, 2)) / x.shape[1]
+    energies = (summed * affine(params["head"], features)).sum(-1)
+    return energies + np.sqrt(size) * affine(params["constant"], features)[:, 0]

@@ -10,6 +10,7 @@ from jax.ad_checkpoint import print_saved_residuals
 from reference_files import jit_once
 
 from ebm_jax import networks
+from ebm_jax.networks.film_resnet import FilmResNet
 from ebm_jax.networks.igebm import IgebmResNet
 from ebm_jax.networks.mdsm import MdsmResNet
 from ebm_jax.networks.recovery_resnet import RecoveryResNet
@@ -19,11 +20,14 @@ NETWORKS = [
     (RecoveryResNet(image_size=4, width=4, multipliers=(1,), num_blocks=4), 1),
     (IgebmResNet(image_size=8, width=4, multipliers=(1,), num_blocks=(4,), num_classes=2), 1),
     (MdsmResNet(image_size=8, width=4, multipliers=(1,), num_blocks=4), None),
+    (FilmResNet(image_size=4, width=4, multipliers=(1,), num_blocks=4), 1.5),
 ]
 
 
 @pytest.mark.parametrize(
-    ("module", "condition"), NETWORKS, ids=["recovery_resnet", "igebm_resnet", "mdsm_resnet"]
+    ("module", "condition"),
+    NETWORKS,
+    ids=["recovery_resnet", "igebm_resnet", "mdsm_resnet", "film_resnet"],
 )
 def test_same_gradients_of_fewer_arrays(module, condition, capsys):
     """One array per block is kept, the sum that it begins with, instead of three or more.

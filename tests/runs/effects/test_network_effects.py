@@ -13,6 +13,7 @@ from configs import default
 from ebm_jax import parallel, tasks
 from ebm_jax.data import Dataset
 from ebm_jax.data.sources.trajectories import cut
+from ebm_jax.networks.film_resnet import FilmResNet
 from ebm_jax.networks.recovery_resnet import RecoveryResNet
 from ebm_jax.runs import build, preview
 from ebm_jax.runs.settings import ConfigError
@@ -26,11 +27,16 @@ SMALL = {
     "igebm_conv": {"width": 4, "first_width": 4, "multipliers": (1,), "gain_layer": 0},
     "igebm_mlp": {"width": 4, "depth": 2},
     "mdsm_resnet": {"width": 4, "multipliers": (1,), "num_blocks": 1},
+    "film_resnet": {"width": 4, "multipliers": (1,), "num_blocks": 1},
     "mlp": {"width": 4, "depth": 1},
     "conditional_mlp": {"label_size": 4, "width": 4, "depth": 1},
 }
 DATA = {"mlp": "rings", "conditional_mlp": "pendulum"}
-METHOD = {"recovery_resnet": "recovery_likelihood", "mlp": "energy_discrepancy"}
+METHOD = {
+    "recovery_resnet": "recovery_likelihood",
+    "film_resnet": "dual_score_matching",
+    "mlp": "energy_discrepancy",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +82,7 @@ def primitives(config):
     """Names of the primitives of the network, one for each call."""
     network, found = build.build(config).method.network, []
     x = jnp.zeros((1, *network.input_shape))
-    condition = [jnp.array(0)] if isinstance(network, RecoveryResNet) else []
+    condition = [jnp.array(0)] if isinstance(network, RecoveryResNet | FilmResNet) else []
     params = jax.eval_shape(network.init, jax.random.key(0), x, *condition)
 
     def collect(jaxpr):
@@ -199,8 +205,11 @@ def test_labels_of_values(network):
         build.build(config_of(network, "num_classes"), run.dataset)
 
 
-@pytest.mark.parametrize("network", ["recovery_resnet", "igebm_resnet", "mdsm_resnet"])
-@shows(*(f"network:{name}_resnet.patch_size" for name in ("recovery", "igebm", "mdsm")))
+RESNETS = ["recovery_resnet", "igebm_resnet", "mdsm_resnet", "film_resnet"]
+
+
+@pytest.mark.parametrize("network", RESNETS)
+@shows(*(f"network:{name}.patch_size" for name in RESNETS))
 def test_patch_size(network):
     assert shapes(config_of(network))["conv_in/kernel"] == (3, 3, 1, 4)
     assert shapes(config_of(network, "patch_size"))["conv_in/kernel"] == (3, 3, 4, 4)
@@ -236,6 +245,23 @@ def test_mdsm_resnet():
     }
     wider = shapes(config_of("mdsm_resnet", "multipliers"))
     assert wider["stage_0_block_0/conv2/kernel"] == (3, 3, 4, 12)
+
+
+@shows(*(f"network:film_resnet.{name}" for name in SMALL["film_resnet"]))
+def test_film_resnet():
+    usual = shapes(config_of("film_resnet"))
+    assert usual["conv_in/kernel"] == (3, 3, 1, 4)
+    blocks = {path.partition("/")[0] for path in usual if path.startswith("resolution")}
+    assert blocks == {"resolution_0_block_0"}
+    wider = shapes(config_of("film_resnet", "width"))
+    assert wider["conv_in/kernel"] == (3, 3, 1, 6)
+    assert wider["condition/kernel"] == (6, 24)
+    more = shapes(config_of("film_resnet", "num_blocks"))
+    assert "resolution_0_block_1/conv1/kernel" in more
+    assert "resolution_0_block_2/conv1/kernel" not in more
+    deeper = shapes(config_of("film_resnet", "multipliers"))
+    assert deeper["resolution_1_block_0/conv1/kernel"] == (3, 3, 4, 12)
+    assert deeper["head/kernel"] == (16, 12)
 
 
 @shows(*(f"network:mlp.{name}" for name in ("width", "depth", "num_frequencies", "frequency")))
@@ -300,7 +326,7 @@ def test_arithmetic():
     assert 1e-4 < rounded < 0.1
 
 
-@pytest.mark.parametrize("network", ["recovery_resnet", "igebm_resnet", "mdsm_resnet"])
+@pytest.mark.parametrize("network", RESNETS)
 @shows("compute.remat")
 def test_blocks_that_are_computed_again(network):
     config = config_of(network)
