@@ -1,16 +1,22 @@
 """What --mode=likelihood says of numbers that are given."""
 
+import re
+
+import numpy as np
 import pytest
 
-from ebm_jax.evaluation.density.baselines import Baseline, Likelihood
+from ebm_jax.evaluation.density.baselines import Baseline
 from ebm_jax.evaluation.density.log_likelihood import Bracket, Estimate, SplitEnergy, Units
 from ebm_jax.tasks.likelihood import reporting
 
 ENERGIES = {"training": SplitEnergy(4.0, 0.1, 50), "held out": SplitEnergy(5.0, 0.1, 50)}
+# Of 50 images, alternating: the model and the Gaussians find the same ones hard.
+HARD = np.tile([-1.0, 1.0], 25)
+OF_IMAGES = {"held out": 5.0 + 30 * HARD + 0.7 * np.roll(HARD, 1)}
 GAUSSIANS = [
-    Baseline(1, {"held out": Likelihood(-9.0, 0.1)}),
-    Baseline(3, {"held out": Likelihood(-6.0, 0.1)}),
+    Baseline(number, {"held out": mean - 30 * HARD}) for number, mean in ((1, -9.0), (3, -6.0))
 ]
+SPREAD = 0.7 / 7  # standard error of the difference: 49 degrees of freedom
 
 
 def bracket(forward, reverse):
@@ -27,10 +33,26 @@ def bracket(forward, reverse):
         ((50.0, 2.0), "cannot be compared with", "cannot be compared with"),  # inverted
     ],
 )
-def test_the_verdict_asks_for_two_standard_errors(sides, of_gaussian, of_mixture):
-    found = reporting.verdict(bracket(*sides), ENERGIES, GAUSSIANS, "held out")
-    expected = f"{of_gaussian} one Gaussian, and {of_mixture} a mixture of 3 Gaussians"
-    assert found == f"held out, this model {expected}"
+def test_the_verdict_asks_for_two_standard_errors_of_the_difference(sides, of_gaussian, of_mixture):
+    """Each likelihood alone has an error of 4 nats, their difference one of .1."""
+    margins = reporting.margins(bracket(*sides), OF_IMAGES, GAUSSIANS, "held out")
+    for found, mean in zip(margins, (4.0, 1.0), strict=True):
+        assert found["upper"] == pytest.approx(mean - sides[0])
+        assert found["lower"] == pytest.approx(mean - sides[1])
+        assert found["standard_error_lower"] == pytest.approx(np.hypot(SPREAD, 0.1))
+    found = reporting.verdict(bracket(*sides), margins, GAUSSIANS, "held out")
+    pattern = rf"held out, this model {of_gaussian} one Gaussian(.*), and {of_mixture} a mixture"
+    assert re.match(pattern, found)
+    nats = reporting.baseline_metrics(GAUSSIANS, margins, Units(4, 0.5))
+    assert [b["model_has_more_nats_held_out"] for b in nats] == margins
+
+
+def test_the_verdict_gives_the_difference():
+    margins = reporting.margins(bracket(0.0, 0.25), OF_IMAGES, GAUSSIANS[:1], "held out")
+    found = reporting.verdict(bracket(0.0, 0.25), margins, GAUSSIANS[:1], "held out")
+    assert found == (
+        "held out, this model beats one Gaussian (+3.75 +- 0.14 to +4.00 +- 0.14 nats)"
+    )
 
 
 @pytest.mark.filterwarnings("error")

@@ -10,7 +10,7 @@ from ebm_jax.data.simulators import pendulum
 from ebm_jax.evaluation.classification.calibration import reliability
 from ebm_jax.evaluation.classification.continual import scores
 from ebm_jax.evaluation.density import long_run
-from ebm_jax.evaluation.density.baselines import Baseline, Likelihood
+from ebm_jax.evaluation.density.baselines import Baseline
 from ebm_jax.evaluation.density.log_likelihood import Bracket, Estimate, SplitEnergy, Units
 from ebm_jax.evaluation.fidelity.classifier import ClassifierSummary
 from ebm_jax.evaluation.images.quality import ImageQuality
@@ -57,9 +57,7 @@ def test_likelihoods():
         for n, k in ((10, 1), (100, 2))
     ]
     energies = {"training": SplitEnergy(0.0, 0.1, 5), "held out": SplitEnergy(BITS, 0.1, 5)}
-    gaussian = Baseline(
-        1, {"training": Likelihood(0.0, 0.1), "held out": Likelihood(-4 * BITS, 0.1)}
-    )
+    gaussian = Baseline(1, {"training": np.zeros(2), "held out": np.full(2, -4 * BITS)})
     log_z, bits = reporting.figure(brackets, energies, [gaussian], Units(4, 0.5))
     assert described(log_z) == (
         "log Z of the lowest level", [10, 100], "number of temperatures", "nats", True,

@@ -590,16 +590,18 @@ def test_bounds_through_the_conditionals():
 
 
 def test_fitted_densities():
-    fitted = [Baseline(2, {"held out": Likelihood(-BITS, 0.25)})]
+    fitted = [Baseline(2, {"held out": -BITS + np.array([-0.25, 0.25])})]
+    margins = [{"lower": 0.5}]
     assert reporting.baseline_lines(fitted, UNITS) == [
         "a mixture of 2 Gaussians, exact: held out -2.77 +- 0.25 nats, 2.000 bits/dim"
     ]
     points = UNITS._replace(bin_width=0.0)
     assert reporting.baseline_lines(fitted, points)[0].endswith(" nats")
-    (found,) = reporting.baseline_metrics(fitted, UNITS)
+    (found,) = reporting.baseline_metrics(fitted, margins, UNITS)
     assert found["num_components"] == 2
+    assert found["model_has_more_nats_held_out"] == {"lower": 0.5}
     assert found["splits"]["held out"] == approx(
         {"log_likelihood_nats": -BITS, "standard_error": 0.25, "bits_per_dim": 2.0}
     )
-    (found,) = reporting.baseline_metrics(fitted, points)
+    (found,) = reporting.baseline_metrics(fitted, margins, points)
     assert "bits_per_dim" not in found["splits"]["held out"]

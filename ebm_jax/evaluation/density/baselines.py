@@ -52,10 +52,10 @@ class Likelihood(NamedTuple):
 
 
 class Baseline(NamedTuple):
-    """A fitted density: how many Gaussians, and the likelihood of each split by its name."""
+    """A fitted density: how many Gaussians, and log p [n] of each split's images by its name."""
 
     num_components: int
-    likelihood: dict[str, Likelihood]
+    log_densities: dict[str, np.ndarray]
 
     @property
     def name(self) -> str:
@@ -63,6 +63,19 @@ class Baseline(NamedTuple):
         if self.num_components == 1:
             return "one Gaussian"
         return f"a mixture of {self.num_components} Gaussians"
+
+    @property
+    def likelihood(self) -> dict[str, Likelihood]:
+        """Of each split."""
+        return {name: Likelihood.of(values) for name, values in self.log_densities.items()}
+
+    def margin(self, split: str, energies: np.ndarray) -> Likelihood:
+        """What a model has more, -E - log p, from its energies [n] of the very same images.
+
+        Images that are hard for one are hard for the other, so that the error of the difference is
+        smaller than those of both. The model's log Z is to be subtracted.
+        """
+        return Likelihood.of(-np.asarray(energies, np.float64) - self.log_densities[split])
 
 
 def fit_gaussian(x: np.ndarray, noise_std: float) -> Mixture:
@@ -111,8 +124,8 @@ def fit_mixture(
 
 
 def baseline(mixture: Mixture, splits: dict[str, np.ndarray]) -> Baseline:
-    """The likelihoods of splits' noisy images [n, ...] under a fitted density."""
-    found = {name: Likelihood.of(mixture.log_density(x)) for name, x in splits.items()}
+    """The log densities of splits' noisy images [n, ...] under a fitted density."""
+    found = {name: mixture.log_density(x) for name, x in splits.items()}
     return Baseline(mixture.num_components, found)
 
 

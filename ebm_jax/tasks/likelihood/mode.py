@@ -77,9 +77,10 @@ def _run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result
             "sampling goes down, whose conditionals' log Z are annealed in reverse and forward; "
             "with the forward ones it is too high by their error."
         )
+    margins = reporting.margins(brackets[-1], of_examples, fitted, "held out")
     if fitted:
         lines += reporting.baseline_lines(fitted, units)
-        meaning.append(reporting.verdict(brackets[-1], energies, fitted, "held out"))
+        meaning.append(reporting.verdict(brackets[-1], margins, fitted, "held out"))
     else:
         meaning.append(
             "No Gaussian stands beside the model: these images have neither noise nor "
@@ -103,7 +104,7 @@ def _run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result
             "log_z_on_grid": on_grid,
             "claimed": claimed,
             "through_conditionals": reporting.conditional_metrics(bounds, units),
-            "baselines": reporting.baseline_metrics(fitted, units),
+            "baselines": reporting.baseline_metrics(fitted, margins, units),
             "tuned": [point._asdict() for point in tuned],
             **_movement.metrics(roughness, "starts of reverse annealing", stuck),
         },

@@ -128,10 +128,12 @@ def claimed_lines(claimed: Mapping[str, Any] | None) -> list[str]:
     return [f"the model claims a log Z of {claimed['log_z']:.2f}: {'; '.join(values)}"]
 
 
-def baseline_metrics(baselines: Sequence[Baseline], units: Units) -> list[dict[str, Any]]:
-    """For the JSON: the exact likelihoods of the fitted densities."""
+def baseline_metrics(
+    baselines: Sequence[Baseline], held_out_margins: Sequence[Mapping[str, float]], units: Units
+) -> list[dict[str, Any]]:
+    """For the JSON: the exact likelihoods of the fitted densities, and the model's `margins`."""
     found = []
-    for baseline in baselines:
+    for baseline, nats in zip(baselines, held_out_margins, strict=True):
         splits = {
             name: {
                 "log_likelihood_nats": value.mean,
@@ -140,7 +142,13 @@ def baseline_metrics(baselines: Sequence[Baseline], units: Units) -> list[dict[s
             }
             for name, value in baseline.likelihood.items()
         }
-        found.append({"num_components": baseline.num_components, "splits": splits})
+        found.append(
+            {
+                "num_components": baseline.num_components,
+                "splits": splits,
+                "model_has_more_nats_held_out": nats,
+            }
+        )
     return found
 
 
@@ -211,30 +219,53 @@ def conditional_lines(bounds: Mapping[str, ThroughConditionals], units: Units) -
     return lines
 
 
+def margins(
+    bracket: Bracket,
+    energies: Mapping[str, np.ndarray],
+    baselines: Sequence[Baseline],
+    split: str,
+) -> list[dict[str, float]]:
+    """Nats that a model has more than each fitted density on a split, as `log_likelihoods`.
+
+    energies: [n] of the images that the baselines were evaluated on, by split.
+    """
+    found = []
+    for baseline in baselines:
+        more = baseline.margin(split, energies[split])
+        as_energy = SplitEnergy(-more.mean, more.standard_error, len(energies[split]))
+        found.append(log_likelihoods(as_energy, bracket))
+    return found
+
+
 def verdict(
-    bracket: Bracket, energies: Mapping[str, SplitEnergy], baselines: Sequence[Baseline], split: str
+    bracket: Bracket,
+    found: Sequence[Mapping[str, float]],
+    baselines: Sequence[Baseline],
+    split: str,
 ) -> str:
     """Whether a model beats the fitted densities on a split, in one line.
 
-    It does, or does not, where its bracket lies to one side by two standard errors.
+    It does, or does not, where both ends of its `margins` lie on one side of 0 by two standard
+    errors.
     """
-    nats, found = log_likelihoods(energies[split], bracket), []
-    for baseline in baselines:
-        exact = baseline.likelihood[split]
-        below, above = (
-            2 * np.hypot(nats[f"standard_error_{side}"], exact.standard_error)
-            for side in ("lower", "upper")
-        )
+    parts = []
+    for nats, baseline in zip(found, baselines, strict=True):
+        ends = [
+            (nats[side], 2 * nats[f"standard_error_{side}"])
+            for side in sorted(("lower", "upper"), key=lambda side: nats[side])
+        ]
         if crossing(bracket):
-            words = "cannot be compared with"
-        elif min(nats["lower"], nats["upper"]) - below > exact.mean:
+            parts.append(f"cannot be compared with {baseline.name}")
+            continue
+        if all(value - error > 0 for value, error in ends):
             words = "beats"
-        elif max(nats["lower"], nats["upper"]) + above < exact.mean:
+        elif all(value + error < 0 for value, error in ends):
             words = "does not beat"
         else:
             words = "cannot, by this bracket and its errors, be told from"
-        found.append(f"{words} {baseline.name}")
-    return f"{split}, this model {', and '.join(found)}"
+        low, high = (f"{value:+.2f} +- {error / 2:.2f}" for value, error in ends)
+        parts.append(f"{words} {baseline.name} ({low} to {high} nats)")
+    return f"{split}, this model {', and '.join(parts)}"
 
 
 def figure(
