@@ -16,6 +16,13 @@ second ties them to the largest t, where the law is Gaussian and known. Here tha
 
 U_gauss the energy of N(mean, covariance + t I) with the data's moments, f the network, and g a fade
 from 1 to 0 at the largest t, by which noise has drowned all else (`check_reaches_base`).
+
+Both conditional means are at noised data. Where these never come the energy is free, and a region
+there can hold more mass than all of the data, which short chains do not find. With `chain_weight`
+
+    chain_weight (E_data[U(y, t_min)] - E_chains[U(y, t_min)]) / d
+
+is added, maximum likelihood at the lowest noise by chains that persist (`persistent_chains`).
 """
 
 import dataclasses
@@ -30,7 +37,7 @@ from flax import linen as nn
 from ebm_jax import networks, samplers
 from ebm_jax.data.moments import Moments
 from ebm_jax.energy import EnergyFn
-from ebm_jax.methods import base
+from ebm_jax.methods import base, persistent_chains
 from ebm_jax.methods.base import Index, MethodState, Params
 from ebm_jax.methods.densities import BaseDistribution, Densities
 from ebm_jax.samplers import random
@@ -147,7 +154,8 @@ class DualScoreMatching:
     """Dual score matching about a Gaussian base; see the module.
 
     Metrics: 'score_loss' and 'time_loss', the two terms, each by up to 8 groups of noises, the
-    lowest first; 'energy_noisy', U(y, t).
+    lowest first; 'energy_noisy', U(y, t); of chains 'energy_pos', 'energy_neg', U at the lowest
+    noise of data and chains, and 'acceptance', 1 before they move.
 
     network: f, called as network(y', log t) -> [batch], log t float, y' = y drawn in to the data's
     size where t is large. data_moments: of the data in model units.
@@ -166,6 +174,19 @@ class DualScoreMatching:
     num_levels: int = setting(
         20, "noise levels at equal ratios, of the densities and of sampling", at_least=2
     )
+    chain_weight: float = setting(
+        0.0,
+        "of maximum likelihood at the lowest noise, against chains that persist from step to step, "
+        "one for each example of a batch; 0: none, as published",
+        at_least=0,
+    )
+    chain_moves: int = setting(
+        10, "of HMC that the chains make in a step, five gradients each", at_least=1
+    )
+    chain_after: int = setting(
+        0, "training steps before the chains move and count: first there is little to hold them",
+        at_least=0,
+    )  # fmt: skip
     sampler: DualScoreSampler = DualScoreSampler()
     gaussian: GaussianBase = dataclasses.field(init=False, repr=False)
 
@@ -203,10 +224,18 @@ class DualScoreMatching:
     def init(
         self, rng_key: jax.Array, example_batch: Mapping[str, jax.Array]
     ) -> tuple[Params, MethodState]:
-        """Parameters of the network, and the vectors of its spectral norm if it has one."""
+        """Parameters of the network, vectors of its spectral norm, and chains, if it has any.
+
+        Chains start as draws of the Gaussian at the lowest noise.
+        """
         params_key, state_key = jax.random.split(rng_key)
-        params = self.network.init(params_key, example_batch["image"][:1], jnp.zeros(1))["params"]
-        return params, MethodState(networks.init_power_state(state_key, self.network, params))
+        x = example_batch["image"]
+        params = self.network.init(params_key, x[:1], jnp.zeros(1))["params"]
+        power_state = networks.init_power_state(state_key, self.network, params)
+        if not self.chain_weight:
+            return params, MethodState(power_state)
+        noise = random.normal(jax.random.fold_in(state_key, 1), jnp.arange(len(x)), x)
+        return params, MethodState(power_state, self.gaussian.sample(noise, self.min_noise**2))
 
     def loss(
         self,
@@ -239,8 +268,43 @@ class DualScoreMatching:
             "time_loss": base.mean_per_level(of_t, group, groups),
             "energy_noisy": base.mean_over_batch(energies),
         }
-        new_state = method_state._replace(shared=power_state)
-        return jnp.mean(of_y + of_t), (new_state, jax.lax.stop_gradient(metrics))
+        loss, chains = jnp.mean(of_y + of_t), method_state.sharded
+        if self.chain_weight:
+            likelihood, chains, of_chains = self._likelihood_loss(
+                normalized, chains, batch, jax.random.fold_in(rng_key, 1)
+            )
+            loss += self.chain_weight * likelihood
+            metrics |= of_chains
+        return loss, (MethodState(power_state, chains), jax.lax.stop_gradient(metrics))
+
+    def _likelihood_loss(
+        self, params: Params, chains: jax.Array, batch: Mapping[str, jax.Array], rng_key: jax.Array
+    ) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
+        """(the loss per value, the chains after their moves, metrics); params: normalized."""
+        noise_key, chain_key = jax.random.split(rng_key)
+        x, index = batch["image"], base.example_index(batch)
+        x_pos = x + self.min_noise * random.normal(noise_key, index, x)
+        log_t = jnp.asarray(2 * np.log(self.min_noise))
+        constant = self.energy(jax.lax.stop_gradient(params), log_t)
+        has_begun = batch["step"] >= self.chain_after
+        x_neg, acceptance = jax.lax.cond(
+            has_begun,
+            lambda x: persistent_chains.moved(
+                chain_key, constant, x, num_moves=self.chain_moves, least_std=self.min_noise,
+                first_chain=index[0],
+            ),
+            lambda x: persistent_chains.MovedChains(x, jnp.ones(x.shape[0])),
+            chains,
+        )  # fmt: skip
+        x_neg = jax.lax.stop_gradient(x_neg)
+        energy_fn = self.energy(params, log_t)
+        energy_pos, energy_neg = energy_fn(x_pos), energy_fn(x_neg)
+        contrast = jnp.mean(energy_pos - energy_neg) / float(np.prod(x.shape[1:]))
+        metrics = {
+            "energy_pos": energy_pos, "energy_neg": energy_neg, "acceptance": acceptance,
+        }  # fmt: skip
+        means = {name: base.mean_over_batch(values) for name, values in metrics.items()}
+        return jnp.where(has_begun, contrast, 0.0), x_neg, means
 
     def sample(self, params: Params, rng_key: jax.Array, index: Index) -> jax.Array:
         """Samples of the lowest level by the sampler's kind; see `base.Method.sample`."""

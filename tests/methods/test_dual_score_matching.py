@@ -8,7 +8,7 @@ import pytest
 from reference_files import jit_once
 
 from ebm_jax.data import Moments
-from ebm_jax.methods import DualScoreMatching, MethodState
+from ebm_jax.methods import DualScoreMatching, MethodState, persistent_chains
 from ebm_jax.methods.dual_score_matching import (
     DualScoreSampler,
     GaussianBase,
@@ -142,6 +142,62 @@ def test_the_loss_of_the_method_is_that_of_its_energy():
     assert loss == pytest.approx(np.mean(of_y) + np.mean(of_t), rel=1e-4)
     assert metrics["score_loss"].total.sum() == pytest.approx(np.sum(of_y), rel=1e-4)
     assert metrics["time_loss"].total.sum() == pytest.approx(np.sum(of_t), rel=1e-4)
+
+
+def with_chains(**settings):
+    return DualScoreMatching(
+        NOTHING, MOMENTS, min_noise=0.1, max_noise=5.0, chain_weight=6.0, chain_moves=2, **settings
+    )
+
+
+def test_chains_start_as_draws_of_the_gaussian_at_the_lowest_noise():
+    x = jnp.zeros((20_000, 3))
+    chains = with_chains().init(KEY, {"image": x})[1].sharded
+    np.testing.assert_allclose(np.cov(chains.T), COVARIANCE + 0.01 * np.eye(3), atol=0.03)
+    np.testing.assert_allclose(chains.mean(0), MOMENTS.mean, atol=0.03)
+    assert gaussian_method().init(KEY, {"image": x})[1].sharded == ()
+
+
+def test_chains_add_maximum_likelihood_at_the_lowest_noise():
+    """The term, of which the rest is free, at data and at where chains end, by hand.
+
+    Its gradient raises the energy where chains are and lowers it at the data.
+    """
+    method, plain, index = with_chains(chain_after=3), gaussian_method(), jnp.arange(8)
+    x = MOMENTS.mean + 0.3 * jax.random.normal(KEY, (8, 3))
+    theta, chains = 0.2 + params_of(plain)["energy"], x[::-1] + 0.5
+    params, state = {"energy": theta}, MethodState((), chains)
+    batch = {"image": x, "index": index}
+    usual = jit_once(plain.loss)(params, MethodState(), batch, KEY)[0]
+    loss = jit_once(jax.value_and_grad(method.loss, has_aux=True))
+
+    (before, (kept, metrics)), _ = loss(params, state, {**batch, "step": jnp.asarray(2)}, KEY)
+    assert before == pytest.approx(float(usual), rel=1e-5)
+    np.testing.assert_array_equal(kept.sharded, chains)
+    assert metrics["acceptance"].value() == 1
+
+    (after, (ends, metrics)), slope = loss(params, state, {**batch, "step": jnp.asarray(3)}, KEY)
+    key = jax.random.fold_in(KEY, 1)
+    noise_key, chain_key = jax.random.split(key)
+    energy_fn = plain.densities(params).energy(0)
+    moved = persistent_chains.moved(
+        chain_key, energy_fn, chains, num_moves=2, least_std=0.1, first_chain=jnp.asarray(0)
+    )
+    np.testing.assert_allclose(ends.sharded, moved.x, rtol=1e-4, atol=1e-5)
+    x_pos = x + 0.1 * random.normal(noise_key, index, x)
+    contrast = float(jnp.mean(energy_fn(x_pos) - energy_fn(moved.x)))
+    assert after - usual == pytest.approx(6.0 * contrast / 3, rel=1e-3)
+    assert metrics["energy_neg"].value() == pytest.approx(
+        float(energy_fn(moved.x).mean()), rel=1e-4
+    )
+    assert metrics["acceptance"].value() == pytest.approx(float(moved.acceptance.mean()), rel=1e-4)
+    without = jax.grad(plain.loss, has_aux=True)(params, MethodState(), batch, KEY)[0]
+    # g f, f = theta sum(y') and y' drawn in
+    size, largest = MOMENTS.covariance.trace() / 3, np.linalg.eigvalsh(COVARIANCE).max()
+    factor = np.sqrt(size / (size + 0.01)) * float(fade(jnp.asarray(0.01), largest, 25.0))
+    expected = 2 * factor * (x_pos - moved.x).sum(1).mean()
+    found = slope["energy"] - without["energy"]
+    assert found == pytest.approx(float(expected), rel=1e-3)
 
 
 # -------------------------------------------------------------------------------- samples

@@ -31,6 +31,7 @@ from ebm_jax.methods.contrastive_divergence import method as method_module
 from ebm_jax.methods.denoising_score_matching.sampling import annealed_sample
 from ebm_jax.methods.dual_score_matching import probability_flow
 from ebm_jax.methods.energy_discrepancy import perturbed_points
+from ebm_jax.methods.persistent_chains import moved
 from ebm_jax.methods.recovery_likelihood import level_classifier, sampling
 from ebm_jax.methods.recovery_likelihood.loss import sample_pairs
 from ebm_jax.runs import build
@@ -729,6 +730,39 @@ def test_dual_score_matching_in_closed_form(name):
     found = densities.energy(jnp.asarray(1))(x)
     expected = dual_energy(method)(EXAMPLES, np.full(len(x), 2 * np.log(levels[1])))
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+@shows(*(f"{DUAL}.{name}" for name in ("chain_weight", "chain_moves", "chain_after")))
+def test_chains_of_dual_score_matching():
+    """The weight times the energies' difference per value, from a step on, and moves of HMC."""
+
+    def found(*fields, step=0, **values):
+        method, params, state = built(dual(*(f"{DUAL}.{name}" for name in fields), **values))
+        batch = {"image": jnp.asarray(EXAMPLES), "index": INDEX, "step": jnp.asarray(step)}
+        loss, (new_state, metrics) = jax.jit(method.loss)(params, state, batch, KEY)
+        ends = jax.tree.leaves(new_state.sharded)
+        means = {name: metrics[name].value() for name in metrics}
+        return float(loss), means, [state.sharded, *ends], method, params
+
+    usual, _, (_, *chains), _, _ = found()
+    assert not chains
+    weighted, means, (start, ends), method, params = found("chain_weight", chain_moves=1)
+    gap = float(means["energy_pos"] - means["energy_neg"]) / 4
+    assert weighted - usual == pytest.approx(2.0 * gap, rel=1e-3)
+    energy_fn = method.densities(params).energy(jnp.asarray(0))
+    key = jax.random.split(jax.random.fold_in(KEY, 1))[1]
+    for fields, number, ended in (
+        ((), 1, ends),
+        (("chain_moves",), 3, found("chain_weight", "chain_moves")[2][1]),
+    ):
+        by_hand = moved(
+            key, energy_fn, start, num_moves=number, least_std=0.1, first_chain=jnp.asarray(0)
+        )
+        np.testing.assert_allclose(ended, by_hand.x, rtol=1e-3, atol=1e-4, err_msg=str(fields))
+    for step, waits in ((6, True), (7, False)):
+        loss, _, (start, ends), _, _ = found("chain_weight", "chain_after", step=step)
+        assert (loss == pytest.approx(usual, rel=1e-5)) is waits
+        assert np.array_equal(start, ends) is waits
 
 
 @shows(*(f"sampler:dual_score_matching.{name}" for name in ("kind", "num_steps", "step_scale")))

@@ -257,8 +257,8 @@ def test_film_resnet():
     assert wider["conv_in/kernel"] == (3, 3, 1, 6)
     assert wider["condition/kernel"] == (6, 24)
     more = shapes(config_of("film_resnet", "num_blocks"))
-    assert "resolution_0_block_1/conv1/kernel" in more
-    assert "resolution_0_block_2/conv1/kernel" not in more
+    assert "resolution_0_block_2/conv1/kernel" in more
+    assert "resolution_0_block_3/conv1/kernel" not in more
     deeper = shapes(config_of("film_resnet", "multipliers"))
     assert deeper["resolution_1_block_0/conv1/kernel"] == (3, 3, 4, 12)
     assert deeper["head/kernel"] == (16, 12)
