@@ -97,21 +97,35 @@ def primitives(config):
     return found
 
 
-@shows(*(f"network:recovery_resnet.{name}" for name in SMALL["recovery_resnet"]))
-def test_recovery_resnet():
-    usual = shapes(config_of("recovery_resnet"))
+OF_LEVELS = [
+    f"network:{network}.{name}"
+    for network in ("recovery_resnet", "film_resnet")
+    for name in SMALL[network]
+]
+
+
+@shows(*OF_LEVELS)
+@pytest.mark.parametrize(
+    ("network", "first_dense", "last_dense", "num_blocks"),
+    [
+        ("recovery_resnet", "temb_dense_0", "temb_dense_2", 2),
+        ("film_resnet", "condition", "head", 3),
+    ],
+)
+def test_resnets_of_levels(network, first_dense, last_dense, num_blocks):
+    usual = shapes(config_of(network))
     assert usual["conv_in/kernel"] == (3, 3, 1, 4)
     blocks = {path.partition("/")[0] for path in usual if path.startswith("resolution")}
     assert blocks == {"resolution_0_block_0"}
-    wider = shapes(config_of("recovery_resnet", "width"))
+    wider = shapes(config_of(network, "width"))
     assert wider["conv_in/kernel"] == (3, 3, 1, 6)
-    assert wider["temb_dense_0/kernel"] == (6, 24)
-    more = shapes(config_of("recovery_resnet", "num_blocks"))
-    assert "resolution_0_block_1/conv1/kernel" in more
-    assert "resolution_0_block_2/conv1/kernel" not in more
-    deeper = shapes(config_of("recovery_resnet", "multipliers"))
+    assert wider[f"{first_dense}/kernel"] == (6, 24)
+    more = shapes(config_of(network, "num_blocks"))
+    assert f"resolution_0_block_{num_blocks - 1}/conv1/kernel" in more
+    assert f"resolution_0_block_{num_blocks}/conv1/kernel" not in more
+    deeper = shapes(config_of(network, "multipliers"))
     assert deeper["resolution_1_block_0/conv1/kernel"] == (3, 3, 4, 12)
-    assert deeper["temb_dense_2/kernel"] == (16, 12)
+    assert deeper[f"{last_dense}/kernel"] == (16, 12)
 
 
 OF_RESNET = [
@@ -245,23 +259,6 @@ def test_mdsm_resnet():
     }
     wider = shapes(config_of("mdsm_resnet", "multipliers"))
     assert wider["stage_0_block_0/conv2/kernel"] == (3, 3, 4, 12)
-
-
-@shows(*(f"network:film_resnet.{name}" for name in SMALL["film_resnet"]))
-def test_film_resnet():
-    usual = shapes(config_of("film_resnet"))
-    assert usual["conv_in/kernel"] == (3, 3, 1, 4)
-    blocks = {path.partition("/")[0] for path in usual if path.startswith("resolution")}
-    assert blocks == {"resolution_0_block_0"}
-    wider = shapes(config_of("film_resnet", "width"))
-    assert wider["conv_in/kernel"] == (3, 3, 1, 6)
-    assert wider["condition/kernel"] == (6, 24)
-    more = shapes(config_of("film_resnet", "num_blocks"))
-    assert "resolution_0_block_2/conv1/kernel" in more
-    assert "resolution_0_block_3/conv1/kernel" not in more
-    deeper = shapes(config_of("film_resnet", "multipliers"))
-    assert deeper["resolution_1_block_0/conv1/kernel"] == (3, 3, 4, 12)
-    assert deeper["head/kernel"] == (16, 12)
 
 
 @shows(*(f"network:mlp.{name}" for name in ("width", "depth", "num_frequencies", "frequency")))
