@@ -21,7 +21,10 @@ class Settings:
     max_levels: int = setting(6, "noise levels passed, at equal ratios of their noise", at_least=1)
     num_images: int = setting(500, "of each split, chosen by sampling.seed", at_least=1)
     reverse_steps: int = setting(
-        300, "of HMC from training images, before reverse annealing; or 0", at_least=0
+        300,
+        "of HMC from training images, before reverse annealing; or 0. Mass that the chains have "
+        "not reached by then is not in its log Z",
+        at_least=0,
     )
     num_components: tuple[int, ...] = setting(
         (2, 5, 10, 20), "of the mixture of Gaussians beside the model, the best of these on images "
