@@ -133,7 +133,8 @@ BAD_FLAGS = {
     "unknown network": (
         [DIGITS, "--config.network.name=recovery_resent"],
         "network.name: expected one of recovery_resnet, igebm_resnet, igebm_conv, igebm_mlp, "
-        "mdsm_resnet, mlp, conditional_mlp, got 'recovery_resent'; did you mean 'recovery_resnet'?",
+        "mdsm_resnet, mlp, conditional_mlp, film_resnet, got 'recovery_resent'; did you mean "
+        "'recovery_resnet'?",
     ),
     "unknown method": (
         [DIGITS, "--config.method.name=contrastive"],
