@@ -40,7 +40,8 @@ PACKAGES = {path.stem for path in (ROOT / "ebm_jax").iterdir()}
 
 
 @pytest.mark.parametrize("block", PYTHON, ids=lambda b: f"{b.page.name}:{b.line}")
-def test_python_runs(block):
+def test_python_runs(block, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # what a block writes does not land in the tree
     if block.is_run:
         documents.run_in_order([block])
     else:
