@@ -161,8 +161,8 @@ class DualScoreMatching:
     size where t is large. data_moments: of the data in model units.
 
     Raises:
-      ValueError: for a value that a setting cannot have, noises in the wrong order, or a range that
-        does not reach the base.
+      ValueError: for a value that a setting cannot have, noises in the wrong order, settings of
+        chains without any, or a range that does not reach the base.
     """
 
     network: nn.Module
@@ -197,6 +197,13 @@ class DualScoreMatching:
                 f"method.min_noise: expected less than method.max_noise, {self.max_noise:g}, got "
                 f"{self.min_noise:g}"
             )
+        usual_values = {field.name: field.default for field in dataclasses.fields(self)}
+        for name in () if self.chain_weight else ("chain_moves", "chain_after"):
+            if (value := getattr(self, name)) != (usual := usual_values[name]):
+                raise ValueError(
+                    f"method.{name} is read with method.chain_weight > 0 alone: expected {usual} "
+                    f"with 0, got {value}"
+                )
         check_reaches_base(self.max_noise, self.data_moments)
         object.__setattr__(self, "gaussian", GaussianBase.of(self.data_moments))
 

@@ -29,8 +29,8 @@ def level_embedding(level: jax.Array | None, size: int) -> jax.Array:
     """
     if level is None:
         raise ValueError(
-            "network.name: expected a network without a noise level, such as mdsm_resnet, as the "
-            "method has none, got one that is of noise levels"
+            "condition: expected a noise level, got none: a method without levels wants a network "
+            "without them, such as mdsm_resnet"
         )
     half = size // 2
     frequency = jnp.exp(-math.log(10_000) / (half - 1) * jnp.arange(half, dtype=jnp.float32))

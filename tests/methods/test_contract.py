@@ -63,12 +63,12 @@ discrepancy = functools.partial(
 )
 
 
-def dual(network, *, chain_weight=0.0, **sampler):
+def dual(network, *, chains=None, **sampler):
     """Dual score matching of data of a given size."""
     size = int(np.prod(network.input_shape))
     return DualScoreMatching(
         network, Moments(np.full(size, 0.5), np.eye(size) / 12), min_noise=0.1, max_noise=100.0,
-        num_levels=3, chain_weight=chain_weight, chain_moves=1,
+        num_levels=3, **(chains or {}),
         sampler=DualScoreSampler(num_steps=2, **sampler),
     )  # fmt: skip
 
@@ -97,7 +97,7 @@ CASES: dict[str, Method] = {
     "energy_discrepancy/vectors": discrepancy(MLP),
     "dual_score_matching/images": dual(FlatImages(EnergyMLP(64, width=8, depth=1), (8, 8, 1))),
     "dual_score_matching/vectors": dual(MLP, kind="langevin"),
-    "dual_score_matching/chains": dual(MLP, chain_weight=1.0),
+    "dual_score_matching/chains": dual(MLP, chains={"chain_weight": 1.0, "chain_moves": 1}),
 }
 
 # Additive constants: energies differ by them, losses of differences and of gradients do not.

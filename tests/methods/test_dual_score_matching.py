@@ -158,6 +158,12 @@ def test_chains_start_as_draws_of_the_gaussian_at_the_lowest_noise():
     assert gaussian_method().init(KEY, {"image": x})[1].sharded == ()
 
 
+@pytest.mark.parametrize("name", ["chain_moves", "chain_after"])
+def test_settings_of_chains_without_any_are_refused(name):
+    with pytest.raises(ValueError, match=f"{name} is read with method.chain_weight > 0 alone"):
+        DualScoreMatching(NOTHING, MOMENTS, max_noise=5.0, **{name: 3})
+
+
 def test_chains_add_maximum_likelihood_at_the_lowest_noise():
     """The term, of which the rest is free, at data and at where chains end, by hand.
 

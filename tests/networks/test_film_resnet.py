@@ -57,5 +57,7 @@ def test_a_size_that_cannot_be_halved_is_refused():
 
 @pytest.mark.parametrize("module", [MODULE, RecoveryResNet(4, 2, width=4, multipliers=(1,))])
 def test_no_level_is_refused_in_words(module):
-    with pytest.raises(ValueError, match="expected a network without a noise level, such as mdsm"):
+    with pytest.raises(
+        ValueError, match="expected a noise level, got none: a method without levels wants"
+    ):
         module.init(jax.random.key(0), jnp.asarray(X), None)
