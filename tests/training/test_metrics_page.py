@@ -42,7 +42,11 @@ RUNS = {
     "contrastive_divergence": TINY_IGEBM,
     "denoising_score_matching": _MDSM,
     "energy_discrepancy": ("--config=configs/toy2d.py:two_moons_energy_discrepancy", *_POINTS),
-    "dual_score_matching": ("--config=configs/toy2d.py:two_moons_dual_score_matching", *_POINTS),
+    "dual_score_matching": (
+        "--config=configs/toy2d.py:two_moons_dual_score_matching",
+        "--config.method.chain_weight=1.0",
+        *_POINTS,
+    ),
 }
 
 
