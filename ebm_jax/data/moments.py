@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ebm_jax.data.dataset import Dataset
-from ebm_jax.data.preprocess import intensity_scale, scale_points
+from ebm_jax.data.preprocess import scale_stored
 
 _BLOCK = 10_000  # examples in float64 at once
 
@@ -27,11 +27,7 @@ def moments(dataset: Dataset, low: float, high: float, *, dequantized: bool = Fa
     total, squares = np.zeros(num_values), np.zeros((num_values, num_values))
     for first in range(0, dataset.num_examples, _BLOCK):
         x = np.asarray(dataset.images[first : first + _BLOCK])
-        if x.dtype == np.uint8:
-            scale, offset = intensity_scale(low, high, dequantized=dequantized)
-            x = scale * x + offset
-        else:
-            x = scale_points(x.astype(np.float64), dataset.value_range, low, high)
+        x = scale_stored(x, dataset.value_range, low, high, dequantized=dequantized)
         flat = x.reshape(len(x), -1)
         total += flat.sum(0)
         squares += flat.T @ flat

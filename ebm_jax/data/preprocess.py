@@ -75,6 +75,25 @@ def unscale_points(points, value_range: tuple[float, float], low: float, high: f
     return scale_points(points, (low, high), *value_range)
 
 
+def scale_stored(
+    x: np.ndarray,
+    value_range: tuple[float, float],
+    low: float,
+    high: float,
+    *,
+    dequantized: bool = False,
+) -> np.ndarray:
+    """Stored examples, uint8 or points, in float64 model units on the host, not mirrored.
+
+    Args:
+        value_range: of the data set's points. dequantized: as in `scale_images`.
+    """
+    if x.dtype == np.uint8:
+        scale, offset = intensity_scale(low, high, dequantized=dequantized)
+        return scale * x + offset
+    return np.asarray(scale_points(x.astype(np.float64), value_range, low, high))
+
+
 def dequantize(keys: jax.Array, images: jax.Array, low: float, high: float) -> jax.Array:
     """Uniform dequantization: `low + (high - low) (x + u) / 256`, u uniform on [0, 1).
 

@@ -18,6 +18,11 @@ def to_bytes(groups: Mapping[str, Any]) -> bytes:
     return safetensors.numpy.save({k: np.ascontiguousarray(v) for k, v in flat.items()})
 
 
+def from_bytes(content: bytes) -> dict[str, Any]:
+    """The trees that `to_bytes` was given."""
+    return traverse_util.unflatten_dict(safetensors.numpy.load(content), sep="/")
+
+
 def read(path: str | os.PathLike) -> dict[str, Any]:
     """The trees that `to_bytes` was given, on the host.
 
@@ -26,7 +31,6 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     """
     content = pathlib.Path(path).read_bytes()
     try:
-        flat = safetensors.numpy.load(content)
+        return from_bytes(content)
     except (safetensors.SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is no safetensors file that can be read: {error}") from error
-    return traverse_util.unflatten_dict(flat, sep="/")

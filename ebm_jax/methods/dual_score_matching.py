@@ -12,10 +12,12 @@ Both are regressed on, over all noises,
 log t uniform. The first alone, score matching, leaves a constant free for every t and region. The
 second ties them to the largest t, where the law is Gaussian and known. Here that is exact:
 
-    U(y, t) = U_gauss(y, t) + g(t) f(y, t),
+    U(y, t) = U_base(y, t) + g(t) f(y, t),
 
-U_gauss the energy of N(mean, covariance + t I) with the data's moments, f the network, and g a fade
-from 1 to 0 at the largest t, by which noise has drowned all else (`check_reaches_base`).
+U_base the energy of N(mean, covariance + t I) with the data's moments, f the network, and g a fade
+from 1 to 0 at the largest t, by which noise has drowned all else (`check_reaches_base`). With
+`num_components` more than 1 the base is a mixture of so many Gaussians, fitted to the data by EM:
+a density whose constant is known too, and closer to the data's, so that f has less to learn.
 
 Both conditional means are at noised data. Where these never come the energy is free, and a region
 there can hold more mass than all of the data, which short chains do not find. With `chain_weight`
@@ -26,8 +28,9 @@ is added, maximum likelihood at the lowest noise by chains that persist (`persis
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,43 +38,18 @@ import numpy as np
 from flax import linen as nn
 
 from ebm_jax import networks, samplers
+from ebm_jax.data.mixture import Mixture
 from ebm_jax.data.moments import Moments
 from ebm_jax.energy import EnergyFn
 from ebm_jax.methods import base, persistent_chains
 from ebm_jax.methods.base import Index, MethodState, Params
 from ebm_jax.methods.densities import BaseDistribution, Densities
+from ebm_jax.methods.mixture_base import MixtureBase
 from ebm_jax.samplers import random
 from ebm_jax.settings import check, setting
 
 _NATS = 0.1  # of the noisiest law's divergence from a Gaussian, at most
 _MAX_GROUPS = 8  # of noises in the metrics
-_LOG_2PI = float(np.log(2 * np.pi))
-
-
-class GaussianBase(NamedTuple):
-    """N(mean, V diag(variances) V' + t I) at every t: mean, variances [d], V [d, d], float32."""
-
-    mean: np.ndarray
-    variances: np.ndarray
-    basis: np.ndarray
-
-    @classmethod
-    def of(cls, moments: Moments) -> "GaussianBase":
-        """With the moments of data."""
-        variances, basis = np.linalg.eigh(moments.covariance)
-        arrays = (moments.mean, np.maximum(variances, 0), basis)
-        return cls(*(np.asarray(array, np.float32) for array in arrays))
-
-    def energy(self, y: jax.Array, t: jax.Array) -> jax.Array:
-        """-log N(y) [batch] of y [batch, ...], t [] or [batch]."""
-        along = (y.reshape(y.shape[0], -1) - self.mean) @ self.basis
-        variances = self.variances + jnp.asarray(t)[..., None]
-        return 0.5 * jnp.sum(along**2 / variances + jnp.log(variances) + _LOG_2PI, axis=-1)
-
-    def sample(self, noise: jax.Array, t: float) -> jax.Array:
-        """A draw for each standard normal noise [batch, ...]."""
-        flat = noise.reshape(noise.shape[0], -1) * jnp.sqrt(self.variances + t)
-        return jnp.reshape(self.mean + flat @ self.basis.T, noise.shape)
 
 
 def dual_losses(
@@ -151,18 +129,19 @@ class DualScoreSampler:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DualScoreMatching:
-    """Dual score matching about a Gaussian base; see the module.
+    """Dual score matching about a base of one Gaussian or several; see the module.
 
     Metrics: 'score_loss' and 'time_loss', the two terms, each by up to 8 groups of noises, the
     lowest first; 'energy_noisy', U(y, t); of chains 'energy_pos', 'energy_neg', U at the lowest
     noise of data and chains, and 'acceptance', 1 before they move.
 
     network: f, called as network(y', log t) -> [batch], log t float, y' = y drawn in to the data's
-    size where t is large. data_moments: of the data in model units.
+    size where t is large. data_moments: of the data in model units. data_mixture: fitted to
+    x + min_noise eps, where num_components is more than 1.
 
     Raises:
       ValueError: for a value that a setting cannot have, noises in the wrong order, settings of
-        chains without any, or a range that does not reach the base.
+        chains without any, a range that does not reach the base, or another mixture than is set.
     """
 
     network: nn.Module
@@ -174,6 +153,10 @@ class DualScoreMatching:
     num_levels: int = setting(
         20, "noise levels at equal ratios, of the densities and of sampling", at_least=2
     )
+    num_components: int = setting(
+        1, "Gaussians of the base, the mixture that EM fits to the data; 1: as published",
+        at_least=1,
+    )  # fmt: skip
     chain_weight: float = setting(
         0.0,
         "of maximum likelihood at the lowest noise, against chains that persist from step to step, "
@@ -188,7 +171,8 @@ class DualScoreMatching:
         at_least=0,
     )  # fmt: skip
     sampler: DualScoreSampler = DualScoreSampler()
-    gaussian: GaussianBase = dataclasses.field(init=False, repr=False)
+    data_mixture: Mixture | None = None
+    base_law: MixtureBase = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         check(self, "method.")
@@ -205,26 +189,45 @@ class DualScoreMatching:
                     f"with 0, got {value}"
                 )
         check_reaches_base(self.max_noise, self.data_moments)
-        object.__setattr__(self, "gaussian", GaussianBase.of(self.data_moments))
+        object.__setattr__(self, "base_law", self._base_law())
+
+    def _base_law(self) -> MixtureBase:
+        if self.num_components == 1:
+            return MixtureBase.of_moments(self.data_moments)
+        found = self.data_mixture.num_components if self.data_mixture else "none"
+        if self.data_mixture is None or found != self.num_components:
+            raise ValueError(
+                f"data_mixture: expected one of method.num_components = {self.num_components}, "
+                f"got {found}"
+            )
+        return MixtureBase.of_mixture(self.data_mixture, noise_std=self.min_noise)
 
     @property
     def sigma(self) -> np.ndarray:
         """sqrt(t) of the levels, the lowest first, float32 [num_levels]."""
         return np.geomspace(self.min_noise, self.max_noise, self.num_levels).astype(np.float32)
 
+    @functools.cached_property
+    def _size(self) -> float:
+        """Mean variance of a value of the data."""
+        return float(np.trace(self.data_moments.covariance)) / len(self.data_moments.mean)
+
+    @functools.cached_property
+    def _largest_variance(self) -> float:
+        """Along any direction."""
+        return float(max(np.linalg.eigvalsh(self.data_moments.covariance)[-1], 0))
+
     def energy(self, params: Params, log_t: jax.Array) -> EnergyFn:
         """U(., t) = -log p_t, for log t [] or [batch]; params: normalized already."""
-        t = jnp.exp(log_t)
-        variances = self.gaussian.variances
-        size = float(variances.mean()) or 1.0
-        faded = fade(t, float(variances.max()) or 1.0, self.max_noise**2)
+        t, size = jnp.exp(log_t), self._size or 1.0
+        faded = fade(t, self._largest_variance or 1.0, self.max_noise**2)
         learned = networks.bind(self.network, params, log_t, scale=faded)
-        mean = jnp.asarray(self.gaussian.mean).reshape(self.network.input_shape)
+        mean = jnp.asarray(self.data_moments.mean, jnp.float32).reshape(self.network.input_shape)
         factor = jnp.sqrt(size / (size + t))
 
         def energy_fn(y: jax.Array) -> jax.Array:
             drawn_in = mean + base.per_example(factor, y) * (y - mean)
-            return self.gaussian.energy(y, t) + learned(drawn_in)
+            return self.base_law.energy(y, t) + learned(drawn_in)
 
         return energy_fn
 
@@ -233,7 +236,7 @@ class DualScoreMatching:
     ) -> tuple[Params, MethodState]:
         """Parameters of the network, vectors of its spectral norm, and chains, if it has any.
 
-        Chains start as draws of the Gaussian at the lowest noise.
+        Chains start as draws of the base at the lowest noise.
         """
         params_key, state_key = jax.random.split(rng_key)
         x = example_batch["image"]
@@ -241,8 +244,10 @@ class DualScoreMatching:
         power_state = networks.init_power_state(state_key, self.network, params)
         if not self.chain_weight:
             return params, MethodState(power_state)
-        noise = random.normal(jax.random.fold_in(state_key, 1), jnp.arange(len(x)), x)
-        return params, MethodState(power_state, self.gaussian.sample(noise, self.min_noise**2))
+        chains = self.base_law.sample(
+            jax.random.fold_in(state_key, 1), jnp.arange(len(x)), x, self.min_noise**2
+        )
+        return params, MethodState(power_state, chains)
 
     def loss(
         self,
@@ -318,7 +323,7 @@ class DualScoreMatching:
         start_key, chain_key = jax.random.split(rng_key)
         normalized, _ = networks.normalize_params(self.network, params)
         like = base.zeros_like_examples(self.network.input_shape, index)
-        y = self.gaussian.sample(random.normal(start_key, index, like), self.max_noise**2)
+        y = self.base_law.sample(start_key, index, like, self.max_noise**2)
         log_t = 2 * jnp.log(jnp.asarray(self.sigma[::-1]))
         if self.sampler.kind == "ode":
             steps = (self.num_levels - 1) * self.sampler.num_steps
@@ -340,14 +345,13 @@ class DualScoreMatching:
         """
         normalized, _ = networks.normalize_params(self.network, params)
         sigma = jnp.asarray(self.sigma)
-        size = float(self.gaussian.variances.mean())
         return Densities(
             lambda level: self.energy(normalized, 2 * jnp.log(sigma[level])),
             jnp.ones(self.num_levels),
             sigma,
             BaseDistribution(
-                center=float(self.gaussian.mean.mean()),
-                std=float(np.hypot(self.max_noise, np.sqrt(size))),
+                center=float(self.data_moments.mean.mean()),
+                std=float(np.hypot(self.max_noise, np.sqrt(self._size))),
             ),
             lambda energy_fn, level: self._kernel(energy_fn, sigma[level] ** 2),
             log_z=jnp.zeros(self.num_levels),

@@ -1,10 +1,11 @@
-"""From a config to a run: its data, method and optimizer. Touches no workdir."""
+"""From a config to a run: its data, method and optimizer. Writes nothing."""
 
 import dataclasses
 import functools
+import pathlib
 import zlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,8 @@ from ebm_jax.methods.base import BlockSampler, Method
 from ebm_jax.methods.registry import METHODS
 from ebm_jax.networks.ensemble import CYCLE, Ensemble
 from ebm_jax.networks.registry import NETWORKS, in_float32, make_network, with_formulation
-from ebm_jax.runs import settings
+from ebm_jax.runs import data_facts, settings
+from ebm_jax.runs.data_facts import DataFacts
 from ebm_jax.runs.settings import (
     ConfigError,
     groups,
@@ -31,18 +33,6 @@ from ebm_jax.settings import check_values
 from ebm_jax.training import optimizers
 from ebm_jax.training.state import TrainState, init_train_state
 from ebm_jax.training.train_step import Preprocess
-
-NUM_LABELS = 1_000  # of the training set, which samples given vectors have in turn
-
-
-class DataFacts(NamedTuple):
-    """What a method takes from the training data, beside their shape; None: it takes none.
-
-    moments: of the data in model units. labels: float [m, k], which samples are given in turn.
-    """
-
-    moments: data.Moments | None = None
-    labels: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,11 +172,17 @@ def named_key(seed: int | jax.Array, name: str) -> jax.Array:
     return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
 
 
-def build(config: ml_collections.ConfigDict, dataset: data.Dataset | None = None) -> Run:
+def build(
+    config: ml_collections.ConfigDict,
+    dataset: data.Dataset | None = None,
+    *,
+    workdir: pathlib.Path | None = None,
+) -> Run:
     """Loads the data and makes a run; checks every section that a run reads.
 
     Args:
       dataset: to train on, in place of the one that the config names.
+      workdir: whose run it is, if any: what it keeps of the data is read there.
     Raises:
       ConfigError: with one line for whatever the config asks that cannot be had.
     """
@@ -196,7 +192,7 @@ def build(config: ml_collections.ConfigDict, dataset: data.Dataset | None = None
         parallel.check_divides("training.batch_size", training.batch_size, jax.device_count())
         dataset = dataset or load_split(config, described.split)
         _check_data_settings(described, dataset)
-        method = make_method(config, dataset, _facts(config, dataset))
+        method = make_method(config, dataset, data_facts.of_data(config, dataset, workdir))
         run = Run(config, dataset, method, general, described, sections["sampling"])
         make_optimizer(config)
         jax.eval_shape(_init(run), jax.random.key(0))  # what does not fit says so
@@ -316,21 +312,6 @@ def make_ensemble(run: Run, num_members: int) -> Run:
     return dataclasses.replace(run, method=method)
 
 
-def _facts(config: ml_collections.ConfigDict, dataset: data.Dataset) -> DataFacts:
-    """Of a data set; what the config's method does not take is not computed."""
-    cls, _ = read_named(config, "method", METHODS)
-    known = {field.name for field in dataclasses.fields(cls)}
-    moments = labels = None
-    if "data_moments" in known:
-        described = config.data
-        moments = data.moments(
-            dataset, described.low, described.high, dequantized=described.dequantize
-        )
-    if "labels" in known and dataset.label_size:
-        labels = np.asarray(dataset.labels[:NUM_LABELS])
-    return DataFacts(moments, labels)
-
-
 def make_method(
     config: ml_collections.ConfigDict, dataset: data.Dataset, facts: DataFacts
 ) -> Method:
@@ -349,6 +330,8 @@ def make_method(
             values[name] = config.data[name]
     if "data_moments" in known:
         values["data_moments"] = facts.moments
+    if "data_mixture" in known:
+        values["data_mixture"] = facts.mixture
     if "labels" in known and facts.labels is not None:
         values["labels"] = facts.labels
     values["sampler"] = read_section(config, "sampler", settings.sampler_settings(cls))

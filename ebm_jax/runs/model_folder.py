@@ -1,7 +1,7 @@
 """A trained model as a folder that goes anywhere: weights, what they are of, and a card.
 
-    weights.safetensors   'params/..': the EMA parameters; 'moments/..' or 'labels/..' where the
-                          method takes these from the data
+    weights.safetensors   'params/..': the EMA parameters; 'moments/..', 'labels/..' or
+                          'mixture/..' where the method takes these from the data
     model.json            the config, the shapes of the data, the step, the SHA-256 of the weights
     card.md               for people
 
@@ -24,7 +24,8 @@ from ebm_jax import data
 from ebm_jax.io import files, weights
 from ebm_jax.methods.base import Params
 from ebm_jax.runs import build
-from ebm_jax.runs.build import DataFacts, Run
+from ebm_jax.runs.build import Run
+from ebm_jax.runs.data_facts import DataFacts
 from ebm_jax.runs.settings import ConfigError, one_line
 from ebm_jax.runs.trained import TrainedRun
 from ebm_jax.runs.workdir import config_from_json, resolve
@@ -66,12 +67,8 @@ def find(name: str | os.PathLike) -> pathlib.Path:
 def contents(trained: TrainedRun) -> dict[str, bytes]:
     """Weights and description of a model by file name."""
     run, dataset = trained.run, trained.run.dataset
-    groups: dict[str, Any] = {"params": trained.params}
-    if (moments := getattr(run.method, "data_moments", None)) is not None:
-        groups["moments"] = moments._asdict()
-    if (labels := getattr(run.method, "labels", None)) is not None:
-        groups["labels"] = {"values": np.asarray(labels)}
-    stored = weights.to_bytes(groups)
+    facts = DataFacts.of_method(run.method)
+    stored = weights.to_bytes({"params": trained.params, **facts.groups()})
     config = run.config.to_dict() | {"data_dir": ""}  # where they were is no part of a model
     description = {
         "layout": _LAYOUT,
@@ -112,12 +109,8 @@ def read(folder: pathlib.Path) -> TrainedRun:
         groups = _weights(folder, description)
         config = config_from_json(description["config"])
         general, sections = build.check_sections(config)
-        moments, labels = groups.get("moments"), groups.get("labels")
-        facts = DataFacts(
-            data.Moments(**moments) if moments else None, labels["values"] if labels else None
-        )
         dataset = _without_examples(description["data"])
-        method = build.make_method(config, dataset, facts)
+        method = build.make_method(config, dataset, DataFacts.of_groups(groups))
         run = Run(config, dataset, method, general, sections["data"], sections["sampling"])
         params = _fitting(folder, groups["params"], build.params_template(run))
         return TrainedRun(run, description["step"], params, description["ema_decay"], folder)

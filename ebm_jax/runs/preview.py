@@ -10,7 +10,7 @@ from ebm_jax.evaluation.density import grid2d
 from ebm_jax.evaluation.density.plane import PlaneModel
 from ebm_jax.io import plotting
 from ebm_jax.methods.base import Params
-from ebm_jax.runs import build
+from ebm_jax.runs import data_facts
 from ebm_jax.runs.build import Run
 
 _COLUMNS = 6  # of states that are shown
@@ -40,8 +40,8 @@ def figure(run: Run, params: Params, samples: np.ndarray) -> np.ndarray:
 def _histograms(run: Run, samples: np.ndarray) -> np.ndarray:
     """Of the first values of states, beside those that followed on the contexts in truth."""
     assert run.dataset.trajectories is not None
-    # Samples have the contexts of the first examples in turn, see `build`.
-    real = run.dataset.images[: min(len(samples), build.NUM_LABELS)]
+    # Samples have the contexts of the first examples in turn, see `data_facts`.
+    real = run.dataset.images[: min(len(samples), data_facts.NUM_LABELS)]
     both = {"generated": samples, f"real: {run.dataset.name}": real}
     return plotting.histograms_picture(
         {

@@ -246,7 +246,7 @@ def load_trained(config: ml_collections.ConfigDict, workdir: str | os.PathLike) 
     path = check_trained(config, workdir)
     saved = (saved_config(path) if jax.process_index() == 0 else None) or {}  # for provenance
     ema_decay = saved.get("training", {}).get("ema_decay", config.training.ema_decay)
-    run = build.build(config)
+    run = build.build(config, workdir=path)
     template = build.params_template(run)
     with open_checkpoints(config, path) as checkpoints:
         if steps := tuple(config.ensemble.checkpoints):

@@ -14,8 +14,9 @@ from ebm_jax import data, parallel
 from ebm_jax.io import plotting
 from ebm_jax.io.interruption import Interruption
 from ebm_jax.io.progress import Progress
-from ebm_jax.runs import build, init_from, preview
+from ebm_jax.runs import build, data_facts, init_from, preview
 from ebm_jax.runs.build import Run
+from ebm_jax.runs.data_facts import DataFacts
 from ebm_jax.runs.lock import Lock
 from ebm_jax.runs.settings import Compute, ConfigError, Training, one_line, read_section
 from ebm_jax.runs.workdir import (
@@ -75,7 +76,7 @@ def main(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> int:
     with one_line():
         parallel.first_does(lambda: _check_init_from(training, path))
         parallel.first_does(lambda: trackers.check(settings.writers))
-    run = build.build(config)
+    run = build.build(config, workdir=path)
     with contextlib.ExitStack() as stack:
         lock = stack.enter_context(Lock(path))
         check_config(path, config, "resume")  # again: another command may have ended just now
@@ -100,6 +101,7 @@ def main(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> int:
         with one_line():
             device_state.check_shards(state, parts)
         describe_run(path, config, **provenance)
+        data_facts.keep(path, DataFacts.of_method(run.method))
         others = stack.enter_context(Trackers())
         session = _Session(run, settings, training, parts, path, checkpoints, stop, lock, others)
         if not training.num_steps:

@@ -7,15 +7,15 @@ import optax
 import pytest
 from reference_files import jit_once
 
-from ebm_jax.data import Moments
+from ebm_jax.data import Mixture, Moments
 from ebm_jax.methods import DualScoreMatching, MethodState, persistent_chains
 from ebm_jax.methods.dual_score_matching import (
     DualScoreSampler,
-    GaussianBase,
     dual_losses,
     fade,
     probability_flow,
 )
+from ebm_jax.methods.mixture_base import MixtureBase
 from ebm_jax.networks import FunctionNetwork
 from ebm_jax.samplers import random
 
@@ -49,7 +49,7 @@ def params_of(method):
 
 def test_the_base_is_the_log_density_of_the_gaussian_with_noise():
     y = 3 * jax.random.normal(KEY, (5, 3))
-    gaussian = GaussianBase.of(MOMENTS)
+    gaussian = MixtureBase.of_moments(MOMENTS)
     t = jnp.array([1e-4, 0.3, 1.0, 50.0, 0.3])
     found = gaussian.energy(y, t)
     for i in range(5):
@@ -57,9 +57,68 @@ def test_the_base_is_the_log_density_of_the_gaussian_with_noise():
         assert -found[i] == pytest.approx(
             log_normal(y[i : i + 1], MOMENTS.mean, covariance)[0], 1e-4
         )
-    draws = gaussian.sample(jax.random.normal(KEY, (40_000, 3)), 0.5)
+    draws = gaussian.sample(KEY, jnp.arange(40_000), jnp.zeros((40_000, 3)), 0.5)
     np.testing.assert_allclose(np.cov(draws.T), COVARIANCE + 0.5 * np.eye(3), atol=0.03)
     np.testing.assert_allclose(draws.mean(0), MOMENTS.mean, atol=0.03)
+
+
+WEIGHTS = np.array([0.3, 0.7])
+MEANS = np.array([[1.0, 0.0, -1.0], [-0.5, 0.5, 0.0]])
+COVARIANCES = np.stack([COVARIANCE, 0.2 * np.eye(3)])  # of data; a fit to noised data has more
+FITTED = Mixture(WEIGHTS, MEANS, COVARIANCES + 0.01 * np.eye(3))
+
+
+def log_mixture(y, t):
+    each = [
+        np.log(weight) + log_normal(y, mean, covariance + t * np.eye(3))
+        for weight, mean, covariance in zip(WEIGHTS, MEANS, COVARIANCES, strict=True)
+    ]
+    return np.logaddexp(*each)
+
+
+def test_a_base_of_two_gaussians_is_their_log_density_with_noise_and_its_draws():
+    mixture = MixtureBase.of_mixture(FITTED, noise_std=0.1)
+    y, t = 2 * jax.random.normal(KEY, (5, 3)), jnp.array([0.01, 0.3, 1.0, 50.0, 0.3])
+    expected = [log_mixture(y[i : i + 1], float(t[i]))[0] for i in range(5)]
+    np.testing.assert_allclose(-mixture.energy(y, t), expected, rtol=1e-4)
+    np.testing.assert_allclose(-mixture.energy(y, jnp.asarray(0.3)), log_mixture(y, 0.3), rtol=1e-4)
+    number = 40_000
+    x = np.asarray(mixture.sample(KEY, jnp.arange(number), jnp.zeros((number, 3, 1)), 0.04))
+    mean = WEIGHTS @ MEANS
+    centered = MEANS - mean
+    within = np.einsum("k,kij->ij", WEIGHTS, COVARIANCES) + 0.04 * np.eye(3)
+    between = np.einsum("k,ki,kj->ij", WEIGHTS, centered, centered)
+    np.testing.assert_allclose(x.reshape(number, 3).mean(0), mean, atol=0.03)
+    np.testing.assert_allclose(np.cov(x.reshape(number, 3).T), within + between, atol=0.03)
+    energies = mixture.energy(jnp.asarray(x), jnp.asarray(0.04))  # entropy: of draws, by their law
+    by_hand = -log_mixture(x.reshape(number, 3), 0.04)
+    np.testing.assert_allclose(energies, by_hand, rtol=1e-3, atol=1e-3)
+
+
+def test_a_mixture_is_the_density_where_the_network_is_nothing():
+    """At every level, chains start there, samples are its draws, and another number is refused."""
+    method = DualScoreMatching(
+        NOTHING, MOMENTS, min_noise=0.1, max_noise=5.0, num_components=2, data_mixture=FITTED,
+        chain_weight=1.0,
+    )  # fmt: skip
+    params, densities = params_of(method), method.densities(params_of(method))
+    y = jax.random.normal(KEY, (4, 3))
+    for level in (0, 8, 19):
+        variance = float(densities.sigma_bar[level]) ** 2
+        found = densities.energy(level)(y)
+        np.testing.assert_allclose(found, -log_mixture(y, variance), rtol=1e-4)
+    first = np.sqrt(WEIGHTS @ (COVARIANCES[:, 0, 0] + MEANS[:, 0] ** 2) + 0.01 - 0.05**2)
+    for x in (
+        method.init(KEY, {"image": jnp.zeros((20_000, 3))})[1].sharded,
+        jit_once(method.sample)(params, KEY, jnp.arange(8_000)),
+    ):
+        np.testing.assert_allclose(x.mean(0), WEIGHTS @ MEANS, atol=0.04)
+        assert np.std(x[:, 0]) == pytest.approx(first, rel=0.03)
+    for mixture, got in ((None, "none"), (Mixture(*(v[:1] for v in FITTED)), "1")):
+        with pytest.raises(ValueError, match=f"num_components = 2, got {got}"):
+            DualScoreMatching(
+                NOTHING, MOMENTS, max_noise=5.0, num_components=2, data_mixture=mixture
+            )
 
 
 def test_densities_claim_what_they_are():
@@ -96,14 +155,14 @@ def test_the_network_fades_in_from_the_largest_noise():
 
 def test_both_terms_are_least_at_the_exact_energy():
     """Their slopes in a scale of the energy and in a shift of its mean vanish there alone."""
-    number, gaussian = 20_000, GaussianBase.of(MOMENTS)
+    number, gaussian = 20_000, MixtureBase.of_moments(MOMENTS)
     x = MOMENTS.mean + jax.random.normal(KEY, (number, 3)) @ np.linalg.cholesky(COVARIANCE).T
     t = jnp.exp(jnp.linspace(-4, 3, number))
     noise = random.normal(jax.random.key(1), jnp.arange(number), x)
     y = x + jnp.sqrt(t)[:, None] * noise
 
     def losses(scale, shift):
-        moved = gaussian._replace(mean=gaussian.mean + shift)
+        moved = gaussian._replace(means=gaussian.means + shift)
         energy = lambda y, log_t: scale * jnp.sum(moved.energy(y, jnp.exp(log_t)))  # noqa: E731
         return dual_losses(*jax.grad(energy, argnums=(0, 1))(y, jnp.log(t)), noise, t)
 
@@ -211,7 +270,7 @@ def test_chains_add_maximum_likelihood_at_the_lowest_noise():
 
 def annealed_variances(method):
     """Of annealed Langevin along each direction of the base: v <- (1 - h / (v_0 + t))^2 v + 2 h."""
-    exact = method.gaussian.variances.astype(np.float64)
+    exact = method.base_law.variances[0].astype(np.float64)
     found = exact + method.max_noise**2
     for t in method.sigma[::-1].astype(np.float64) ** 2:
         h = method.sampler.step_scale * t
@@ -223,9 +282,9 @@ def annealed_variances(method):
 @pytest.mark.parametrize("kind", ["langevin", "ode"])
 def test_samples_of_a_gaussian_have_its_moments(kind):
     method = gaussian_method(kind=kind, num_steps=20 if kind == "langevin" else 5)
-    number, at_lowest = 8_000, method.gaussian.variances + 0.01
+    number, at_lowest = 8_000, method.base_law.variances[0] + 0.01
     x = np.asarray(jit_once(method.sample)(params_of(method), KEY, jnp.arange(number)))
-    along = (x - MOMENTS.mean) @ method.gaussian.basis
+    along = (x - MOMENTS.mean) @ method.base_law.bases[0]
     expected = annealed_variances(method) if kind == "langevin" else at_lowest
     np.testing.assert_array_less(np.abs(along.mean(0)), 4 * np.sqrt(expected / number))
     deviation = along.T @ along / number - np.diag(expected)

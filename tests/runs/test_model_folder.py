@@ -90,9 +90,11 @@ def test_a_run_starts_from_it(folder, tmp_path):
     assert named == {"model": "model", "step": 2}
 
 
-@pytest.mark.parametrize("config", [digits_dual.get_config(), shapes_igebm.get_config("size")])
+@pytest.mark.parametrize(
+    "config", [digits_dual.get_config("mixture"), shapes_igebm.get_config("size")]
+)
 def test_what_methods_take_of_the_data_goes_with_it(config, tmp_path):
-    """Moments and labels: the same densities and samples where there are no data."""
+    """Moments, a mixture, labels: the same densities and samples where there are no data."""
     config.training.batch_size = 64
     config.network.width = 4
     run = build.build(config)
@@ -101,7 +103,7 @@ def test_what_methods_take_of_the_data_goes_with_it(config, tmp_path):
         (tmp_path / name).write_bytes(content)
     model = models.load(tmp_path)
     assert model.trained.run.dataset.num_examples == 0
-    for name in ("data_moments", "labels"):
+    for name in ("data_moments", "data_mixture", "labels"):
         if hasattr(run.method, name):
             jax.tree.map(
                 np.testing.assert_array_equal,

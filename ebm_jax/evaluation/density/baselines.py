@@ -6,36 +6,15 @@ not vary.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import solve_triangular
-from scipy.special import logsumexp
+
+from ebm_jax.data import mixture
+from ebm_jax.data.mixture import Mixture
 
 _VALIDATION_SHARE = 0.2  # of the images, for the number of components
 _LEAST_VARIANCE = 1e-6  # added to each covariance where there is no noise, of the mean variance
-
-
-class Mixture(NamedTuple):
-    """sum_k weights_k N(means_k, covariances_k): [k], [k, d], [k, d, d], float64."""
-
-    weights: np.ndarray
-    means: np.ndarray
-    covariances: np.ndarray
-
-    @property
-    def num_components(self) -> int:
-        """k; 1 is a Gaussian."""
-        return len(self.weights)
-
-    def log_density(self, x: np.ndarray) -> np.ndarray:
-        """log p(x) [n] of x [n, ...], in nats."""
-        flat = np.asarray(x, np.float64).reshape(len(x), -1)
-        each = [
-            np.log(weight) + _log_normal(flat - mean, np.linalg.cholesky(covariance))
-            for weight, mean, covariance in zip(*self, strict=True)
-        ]
-        return np.asarray(logsumexp(each, axis=0))
 
 
 class Likelihood(NamedTuple):
@@ -100,8 +79,6 @@ def fit_mixture(
     Raises:
       ValueError: for more components than images that they are fitted to.
     """
-    from sklearn.mixture import GaussianMixture
-
     flat = np.asarray(x, np.float64).reshape(len(x), -1)
     num_fitted = len(flat) - max(1, round(_VALIDATION_SHARE * len(flat)))
     if max(num_components) > num_fitted:
@@ -112,8 +89,7 @@ def fit_mixture(
     added = _added_variance(flat, noise_std)
 
     def fit(data: np.ndarray, number: int) -> Mixture:
-        found: Any = GaussianMixture(number, reg_covar=added, random_state=seed).fit(data)
-        return Mixture(found.weights_, found.means_, found.covariances_)
+        return mixture.fit_mixture(data, number, added, seed)
 
     left_out = flat[num_fitted:]
     left_out = left_out + noise_std * np.random.default_rng(seed).normal(size=left_out.shape)
@@ -123,17 +99,10 @@ def fit_mixture(
     return fit(flat, num_components[int(np.argmax(scores))])
 
 
-def baseline(mixture: Mixture, splits: dict[str, np.ndarray]) -> Baseline:
+def baseline(fitted: Mixture, splits: dict[str, np.ndarray]) -> Baseline:
     """The log densities of splits' noisy images [n, ...] under a fitted density."""
-    found = {name: mixture.log_density(x) for name, x in splits.items()}
-    return Baseline(mixture.num_components, found)
-
-
-def _log_normal(x: np.ndarray, factor: np.ndarray) -> np.ndarray:
-    """log N(x; 0, L L') [n] of x [n, d], L the lower triangle [d, d]."""
-    whitened = solve_triangular(factor, x.T, lower=True)
-    log_determinant = 2 * np.sum(np.log(np.diag(factor)))
-    return -0.5 * (np.sum(whitened**2, axis=0) + log_determinant + len(factor) * np.log(2 * np.pi))
+    found = {name: fitted.log_density(x) for name, x in splits.items()}
+    return Baseline(fitted.num_components, found)
 
 
 def _added_variance(flat: np.ndarray, noise_std: float) -> float:

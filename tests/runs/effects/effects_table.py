@@ -187,6 +187,7 @@ TABLE: dict[str, tuple[Any, str]] = {
     f"{DUAL}.min_noise": (0.2, "the loss in closed form, and the lowest level"),
     f"{DUAL}.max_noise": (40.0, "the loss in closed form, and the highest level"),
     f"{DUAL}.num_levels": (5, "levels at equal ratios"),
+    f"{DUAL}.num_components": (3, "Gaussians of the base, by scikit-learn's EM"),
     f"{DUAL}.chain_weight": (2.0, "of energies of data and of chains, in the loss"),
     f"{DUAL}.chain_moves": (3, "moves of the chains"),
     f"{DUAL}.chain_after": (7, "the step from which on chains move and count"),

@@ -765,6 +765,22 @@ def test_chains_of_dual_score_matching():
         assert np.array_equal(start, ends) is waits
 
 
+@shows(f"{DUAL}.num_components")
+def test_components_of_the_base():
+    """Where the network is nothing, the density is the mixture's, at the lowest noise and above."""
+    config = dual(f"{DUAL}.num_components")
+    method, params, _ = built(config)
+    energies = method.densities(jax.tree.map(jnp.zeros_like, params)).energy
+    sigma = method.sigma.astype(np.float64)
+    x = np.asarray(method.data_mixture.means, np.float32).reshape(-1, 2, 2, 1)
+    for level in (0, 1):
+        extra = (sigma[level] ** 2 - config.method.min_noise**2) * np.eye(4)
+        wider = method.data_mixture._replace(covariances=method.data_mixture.covariances + extra)
+        found = energies(jnp.asarray(level))(jnp.asarray(x))
+        np.testing.assert_allclose(found, -wider.log_density(x), rtol=1e-3, atol=1e-3)
+    assert method.data_mixture.num_components == 3
+
+
 @shows(*(f"sampler:dual_score_matching.{name}" for name in ("kind", "num_steps", "step_scale")))
 @pytest.mark.parametrize(
     "names", [(), ("num_steps",), ("kind",), ("kind", "num_steps", "step_scale")]
@@ -773,9 +789,7 @@ def test_dual_samples_by_hand(names):
     config = dual(*(f"sampler:dual_score_matching.{name}" for name in names))
     s, (method, params, _) = config.sampler, built(config)
     keys, sigma = jax.random.split(KEY), jnp.asarray(method.sigma[::-1])
-    start = method.gaussian.sample(
-        random.normal(keys[0], INDEX, jnp.asarray(EXAMPLES)), method.max_noise**2
-    )
+    start = method.base_law.sample(keys[0], INDEX, jnp.asarray(EXAMPLES), method.max_noise**2)
     energy_at = lambda log_t: method.energy(params, log_t)  # noqa: E731
     if s.kind == "ode":
         times = jnp.linspace(2 * jnp.log(sigma[0]), 2 * jnp.log(sigma[-1]), 3 * s.num_steps + 1)

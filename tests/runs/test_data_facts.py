@@ -1,0 +1,79 @@
+"""What a method takes from the data: found once, kept in the workdir, the same ever after."""
+
+import numpy as np
+import pytest
+
+from configs import digits_dual
+from ebm_jax import data
+from ebm_jax.io import weights
+from ebm_jax.runs import build, data_facts
+from ebm_jax.runs.data_facts import DataFacts
+from ebm_jax.runs.settings import ConfigError
+
+
+def config_of(num_components):
+    config = digits_dual.get_config("mixture")
+    config.network.width = 4
+    config.training.batch_size = 8
+    config.method.num_components = num_components
+    return config
+
+
+def mixture_of(config, workdir=None):
+    return build.build(config, workdir=workdir).method.data_mixture
+
+
+def test_a_mixture_is_that_of_the_training_images_in_model_units():
+    """The weights' sum, and mean and covariance of all, which EM leaves as the data's."""
+    found, facts = mixture_of(config_of(2)), build.build(config_of(1)).method.data_moments
+    assert found.num_components == 2
+    assert found.weights.sum() == pytest.approx(1)
+    mean = found.weights @ found.means
+    np.testing.assert_allclose(mean, facts.mean, atol=1e-6)
+    away = found.means - mean
+    both = np.einsum("k,kij->ij", found.weights, found.covariances)
+    both += np.einsum("k,ki,kj->ij", found.weights, away, away)
+    np.testing.assert_allclose(both, facts.covariance + 0.05**2 * np.eye(64), atol=1e-6)
+    assert mixture_of(config_of(1)) is None
+
+
+def test_dequantized_intensities_are_the_middles_of_their_cells():
+    images = np.arange(40, dtype=np.uint8).reshape(20, 2, 1, 1)
+    dataset = data.Dataset("numbers", "train", images, np.zeros(20, np.int32), 1, (0, 255))
+    options = {"num_components": 1, "noise_std": 0.1, "seed": 0}
+    plain = data.noised_mixture(dataset, 0.0, 255.0, **options)
+    cells = data.noised_mixture(dataset, 0.0, 256.0, dequantized=True, **options)
+    np.testing.assert_allclose(plain.means, [[19, 20]])
+    np.testing.assert_allclose(cells.means, plain.means + 0.5)
+    variance = np.var(np.arange(0, 40, 2))
+    np.testing.assert_allclose(plain.covariances[0], variance + 0.01 * np.eye(2), rtol=1e-9)
+
+
+def test_it_is_kept_and_read_once_something_is_trained(tmp_path):
+    config = config_of(2)
+    found = mixture_of(config, tmp_path)  # nothing is there
+    other = found._replace(means=found.means + 1)
+    data_facts.keep(tmp_path, DataFacts(mixture=other))
+    np.testing.assert_array_equal(mixture_of(config, tmp_path).means, found.means)
+    (tmp_path / "checkpoints" / "3").mkdir(parents=True)
+    for name, value in mixture_of(config, tmp_path)._asdict().items():
+        np.testing.assert_array_equal(value, getattr(other, name))
+    np.testing.assert_array_equal(
+        weights.read(tmp_path / "mixture.safetensors")["mixture"]["means"], other.means
+    )
+
+
+def test_what_is_not_there_or_cannot_be_is_said_in_one_line(tmp_path):
+    (tmp_path / "checkpoints" / "3").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"mixture.safetensors is missing: this run's energies"):
+        mixture_of(config_of(2), tmp_path)
+    (tmp_path / "mixture.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ConfigError, match=r"mixture.safetensors is no safetensors file"):
+        mixture_of(config_of(2), tmp_path)
+    with pytest.raises(ConfigError, match=r"^method.num_components: expected at most 901, .* 902$"):
+        mixture_of(config_of(902))
+
+
+def test_runs_of_other_methods_keep_nothing(tmp_path):
+    data_facts.keep(tmp_path, DataFacts(moments=data.Moments(np.zeros(2), np.eye(2))))
+    assert not list(tmp_path.iterdir())
