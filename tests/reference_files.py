@@ -9,9 +9,6 @@ import pytest
 
 FOLDER = Path(__file__).resolve().parents[2] / "shared" / "reference"
 
-# For functions that run once: XLA's backend without optimisation compiles in a quarter of the time.
-jit_once = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
 
 @functools.cache
 def load_reference(name: str) -> dict[str, np.ndarray]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import recovery_in_numpy as plain
-from reference_files import assert_close, below, jit_once, load_reference
+from reference_files import assert_close, below, load_reference
 
 from ebm_jax.convert import from_reference
 from ebm_jax.networks.recovery_resnet import RecoveryResNet
@@ -53,12 +53,12 @@ def test_energies_at_any_image_size_are_the_equations(weights, image_size):
     level = np.array([4, 1])
     normalized = plain.normalize(weights, plain.singular_vectors(weights))
     wanted = plain.network(normalized, x, level, multipliers=(1, 3), num_blocks=2)
-    assert_close(jit_once(energy_fn)(x, level), wanted, 2e-5)
+    assert_close(jax.jit(energy_fn)(x, level), wanted, 2e-5)
 
 
 def test_grey_images_may_leave_out_their_channel():
     module = MODULE.clone(channels=1, image_size=2, multipliers=(1,), num_blocks=1)
-    energy_fn = jit_once(from_reference("drl", published(plain.random_weights(module))).energy_fn)
+    energy_fn = jax.jit(from_reference("drl", published(plain.random_weights(module))).energy_fn)
     x = np.random.default_rng(0).normal(size=(2, 2, 2)).astype(np.float32)
     np.testing.assert_array_equal(energy_fn(x, 0), energy_fn(x[..., None], 0))
 

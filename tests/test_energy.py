@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import recovery_in_numpy as plain
-from reference_files import jit_once
 
 from ebm_jax import energy, networks, samplers
 from ebm_jax.networks.mlp import EnergyMLP
@@ -126,7 +125,7 @@ def test_prepared_energy_of_a_network_without_norm_is_the_module_applied(mlp):
         direct = MLP.apply({"params": params}, x, level)
         return networks.make_energy_fn(MLP, params, level)(x), direct
 
-    each, one = jit_once(both)(LEVEL), jit_once(both)(1)
+    each, one = jax.jit(both)(LEVEL), jax.jit(both)(1)
     np.testing.assert_allclose(*each, rtol=1e-5)
     np.testing.assert_allclose(*one, rtol=1e-5)
     assert np.argmin(np.abs(each[0] - one[0])) == 1  # the only example at that level
@@ -155,7 +154,7 @@ def test_gradients_are_finite_differences(mlp):
 
 def test_unconditional_network_is_one_density(mlp):
     _, x = mlp
-    params = jit_once(MLP.init)(jax.random.key(0), x)["params"]
+    params = jax.jit(MLP.init)(jax.random.key(0), x)["params"]
     assert "level_0" not in params
     energy_fn = networks.make_energy_fn(MLP, params)
     hidden = x.astype(np.float64)

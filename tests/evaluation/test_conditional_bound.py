@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reference_files import jit_once
 from scipy.stats import norm
 
 from ebm_jax.diffusion import make_schedule
@@ -64,7 +63,7 @@ def test_the_noising_path_has_the_levels_variances():
 def test_exact_conditionals_give_every_images_log_density():
     """With log Z known the bound is log p(x_0) for every path: no variance is left."""
     x = images(200)
-    found = jit_once(lambda x: bounds(densities(), x, 40))(x)
+    found = jax.jit(lambda x: bounds(densities(), x, 40))(x)
     exact = exact_log_density(x)
     for side, sign in (("lower", 1), ("upper", -1)):
         error = np.asarray(getattr(found, side)) - exact
@@ -78,7 +77,7 @@ def test_wrong_conditionals_lie_below_the_truth_and_more_temperatures_close_the_
     """The bound is log p(x_0) of the model itself, below that of the data on average."""
     x = images(200)
     exact = exact_log_density(x)
-    wide, narrow = jit_once(lambda x: [bounds(densities(error=6.0), x, n) for n in (3, 40)])(x)
+    wide, narrow = jax.jit(lambda x: [bounds(densities(error=6.0), x, n) for n in (3, 40)])(x)
     assert narrow.widths.sum(1).mean() < 0.3 * wide.widths.sum(1).mean()
     for side in (narrow.lower, narrow.upper):
         error = np.asarray(side) - exact

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
-from reference_files import jit_once
 
 from ebm_jax.data.simulators import linear_gaussian
 from ebm_jax.evaluation.trajectories import errors
@@ -104,7 +103,7 @@ def test_spectral_norm_of_the_predictor():
     network = ConditionalMLP(input_size=3, label_size=3, width=6, depth=1)
     predictor = next_state_predictor(network, has_norm=True)
     batch = {"image": jnp.ones((2, 3)), "label": jnp.ones((2, 3))}
-    params, state = jit_once(predictor.init)(jax.random.key(0), batch)
+    params, state = jax.jit(predictor.init)(jax.random.key(0), batch)
     assert sorted(state.shared) == ["hidden_0/kernel", "next_state/kernel"]
     large = jax.tree.map(lambda leaf: 50 * leaf, params)
     kernels = [
@@ -114,10 +113,10 @@ def test_spectral_norm_of_the_predictor():
     x = np.random.default_rng(0).normal(size=(40, 3))
     hidden = x @ first
     by_hand = np.where(hidden > 0, hidden, 0.2 * hidden) @ second
-    predict = jit_once(predictor.predict)
+    predict = jax.jit(predictor.predict)
     np.testing.assert_allclose(predict(large, jnp.asarray(x, jnp.float32)), by_hand, atol=1e-5)
     # In training by one power iteration from the state, which is iterated.
-    loss, (after, _) = jit_once(predictor.loss)(large, state, batch, jax.random.key(1))
+    loss, (after, _) = jax.jit(predictor.loss)(large, state, batch, jax.random.key(1))
     assert np.isfinite(loss)
     assert all(np.any(after.shared[name] != u) for name, u in state.shared.items())
     assert jax.tree.all(jax.tree.map(lambda a, b: a.shape == b.shape, params, large))
@@ -147,12 +146,12 @@ def test_predictor_is_of_the_energys_layers_and_is_fitted_to_the_mean():
         "image": jnp.asarray(rng.normal(size=(6, 2)), jnp.float32),
         "label": jnp.asarray(rng.normal(size=(6, 4)), jnp.float32),
     }
-    params, state = jit_once(predictor.init)(jax.random.key(0), batch)
+    params, state = jax.jit(predictor.init)(jax.random.key(0), batch)
     shapes = jax.tree.map(lambda leaf: leaf.shape, params)
     assert shapes["hidden_0"]["kernel"] == (4, 5)
     assert shapes["hidden_1"]["kernel"] == (5, 5)
     assert shapes["next_state"]["kernel"] == (5, 2)
-    loss, (_, metrics) = jit_once(predictor.loss)(params, state, batch, jax.random.key(1))
+    loss, (_, metrics) = jax.jit(predictor.loss)(params, state, batch, jax.random.key(1))
     params = jax.tree.map(np.asarray, params)
     hidden = np.asarray(batch["label"], np.float64)
     for name in ("hidden_0", "hidden_1"):

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from reference_files import jit_once
 
 from ebm_jax.data import Mixture, Moments
 from ebm_jax.methods import DualScoreMatching, MethodState, persistent_chains
@@ -110,7 +109,7 @@ def test_a_mixture_is_the_density_where_the_network_is_nothing():
     first = np.sqrt(WEIGHTS @ (COVARIANCES[:, 0, 0] + MEANS[:, 0] ** 2) + 0.01 - 0.05**2)
     for x in (
         method.init(KEY, {"image": jnp.zeros((20_000, 3))})[1].sharded,
-        jit_once(method.sample)(params, KEY, jnp.arange(8_000)),
+        jax.jit(method.sample)(params, KEY, jnp.arange(8_000)),
     ):
         np.testing.assert_allclose(x.mean(0), WEIGHTS @ MEANS, atol=0.04)
         assert np.std(x[:, 0]) == pytest.approx(first, rel=0.03)
@@ -166,7 +165,7 @@ def test_both_terms_are_least_at_the_exact_energy():
         energy = lambda y, log_t: scale * jnp.sum(moved.energy(y, jnp.exp(log_t)))  # noqa: E731
         return dual_losses(*jax.grad(energy, argnums=(0, 1))(y, jnp.log(t)), noise, t)
 
-    slopes = jit_once(jax.jacfwd(losses, argnums=(0, 1)))
+    slopes = jax.jit(jax.jacfwd(losses, argnums=(0, 1)))
 
     def significance(scale, shift):
         """Of each term's slope [term, parameter], in standard errors."""
@@ -183,7 +182,7 @@ def test_the_loss_of_the_method_is_that_of_its_energy():
     """At f = 0, from the closed form of the Gaussian's derivatives."""
     method, index = gaussian_method(), jnp.arange(8)
     x = jax.random.normal(KEY, (8, 3))
-    loss, (_, metrics) = jit_once(method.loss)(
+    loss, (_, metrics) = jax.jit(method.loss)(
         params_of(method), MethodState(), {"image": x, "index": index}, KEY
     )
     time_key, noise_key = jax.random.split(KEY)
@@ -233,8 +232,8 @@ def test_chains_add_maximum_likelihood_at_the_lowest_noise():
     theta, chains = 0.2 + params_of(plain)["energy"], x[::-1] + 0.5
     params, state = {"energy": theta}, MethodState((), chains)
     batch = {"image": x, "index": index}
-    usual = jit_once(plain.loss)(params, MethodState(), batch, KEY)[0]
-    loss = jit_once(jax.value_and_grad(method.loss, has_aux=True))
+    usual = jax.jit(plain.loss)(params, MethodState(), batch, KEY)[0]
+    loss = jax.jit(jax.value_and_grad(method.loss, has_aux=True))
 
     (before, (kept, metrics)), _ = loss(params, state, {**batch, "step": jnp.asarray(2)}, KEY)
     assert before == pytest.approx(float(usual), rel=1e-5)
@@ -283,7 +282,7 @@ def annealed_variances(method):
 def test_samples_of_a_gaussian_have_its_moments(kind):
     method = gaussian_method(kind=kind, num_steps=20 if kind == "langevin" else 5)
     number, at_lowest = 8_000, method.base_law.variances[0] + 0.01
-    x = np.asarray(jit_once(method.sample)(params_of(method), KEY, jnp.arange(number)))
+    x = np.asarray(jax.jit(method.sample)(params_of(method), KEY, jnp.arange(number)))
     along = (x - MOMENTS.mean) @ method.base_law.bases[0]
     expected = annealed_variances(method) if kind == "langevin" else at_lowest
     np.testing.assert_array_less(np.abs(along.mean(0)), 4 * np.sqrt(expected / number))
@@ -301,7 +300,7 @@ def test_the_flow_of_a_gaussian_is_a_scaling():
     def energy_at(log_t):
         return lambda y: jnp.sum(y**2, axis=1) / (2 * (v + jnp.exp(log_t)))
 
-    ends = jit_once(
+    ends = jax.jit(
         lambda y: [
             probability_flow(energy_at, y, jnp.linspace(np.log(25.0), np.log(0.01), steps + 1))
             for steps in (20, 40)

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reference_files import jit_once
 
 from ebm_jax.methods.persistent_chains import moved
 
@@ -15,7 +14,7 @@ def bowl(x):
     return 0.5 * jnp.sum((x / WIDTHS) ** 2, -1)
 
 
-@jit_once
+@jax.jit
 def moves(x, rng_key, first_chain):
     return moved(rng_key, bowl, x, num_moves=30, least_std=0.1, first_chain=first_chain)
 

@@ -3,7 +3,6 @@
 import jax
 import numpy as np
 import pytest
-from reference_files import jit_once
 from toy_networks import Bowl
 
 from ebm_jax.methods import ContrastiveDivergence, DenoisingScoreMatching, RecoveryLikelihood
@@ -20,7 +19,7 @@ ANNEALING = {"step_size": 0.1, "start_temperature": 4.0, "num_hot": 0}
 
 def restored(method):
     return np.asarray(
-        jit_once(lambda x: method.restore(PARAMS, KEY, x, np.arange(3), np.zeros(3, np.int32)))(X)
+        jax.jit(lambda x: method.restore(PARAMS, KEY, x, np.arange(3), np.zeros(3, np.int32)))(X)
     )
 
 

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from networks_in_numpy import random_params
-from reference_files import jit_once
 
 from ebm_jax import networks
 
@@ -39,7 +38,7 @@ def test_it_is_minus_the_log_of_the_mean_over_the_classes(scale):
 
     def everything(fn):
         total = lambda params, x: fn(params, x).sum()  # noqa: E731
-        return jit_once(lambda: (fn(params, x), jax.grad(total, (0, 1))(params, x)))()
+        return jax.jit(lambda: (fn(params, x), jax.grad(total, (0, 1))(params, x)))()
 
     found, wanted = everything(in_one), everything(one_by_one)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, wanted)

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reference_files import jit_once
 
 from ebm_jax import networks
 from ebm_jax.networks.conditional_mlp import ConditionalMLP, NextStateMLP
@@ -31,7 +30,7 @@ def test_energies_and_input_gradients():
     params = jax.tree.map(lambda leaf: rng.normal(0, 0.5, leaf.shape), tree)
     weights = {f"{a}/{b}": leaf for a, group in params.items() for b, leaf in group.items()}
 
-    @jit_once
+    @jax.jit
     def energies_and_grads(params, x, context):
         energy_fn = networks.make_energy_fn(MODULE, params, context)
         energy, back = jax.vjp(energy_fn, x)
@@ -60,7 +59,7 @@ def test_first_layer_starts_as_one_of_both_does():
     """Every entry of its matrix has the variance 1 / (values of x and of the context)."""
     network = ConditionalMLP(input_size=8, label_size=24, width=256)
     inputs = jnp.zeros((1, 8)), jnp.zeros((1, 24))
-    params = jit_once(network.init)(jax.random.key(0), *inputs)["params"]
+    params = jax.jit(network.init)(jax.random.key(0), *inputs)["params"]
     for name in ("hidden_0", "context"):
         assert np.std(params[name]["kernel"]) == pytest.approx(1 / np.sqrt(32), rel=0.1)
 
@@ -74,9 +73,9 @@ def test_what_a_condition_must_be():
 def test_prediction():
     network = NextStateMLP(output_size=2, width=4, depth=1)
     context = jnp.asarray(np.random.default_rng(0).normal(size=(5, 3)), jnp.float32)
-    params = jit_once(network.init)(jax.random.key(1), context)["params"]
+    params = jax.jit(network.init)(jax.random.key(1), context)["params"]
     params = jax.tree.map(np.asarray, params)
     hidden = np.asarray(context) @ params["hidden_0"]["kernel"]
     hidden = np.where(hidden > 0, hidden, 0.2 * hidden)
-    found = jit_once(network.apply)({"params": params}, context)
+    found = jax.jit(network.apply)({"params": params}, context)
     np.testing.assert_allclose(found, hidden @ params["next_state"]["kernel"], rtol=1e-4, atol=1e-6)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import recovery_in_numpy as plain
 from networks_in_numpy import random_params
-from reference_files import jit_once
 
 from ebm_jax import networks
 from ebm_jax.networks.igebm import IgebmConvNet, IgebmResNet
@@ -55,7 +54,7 @@ def test_prepared_energies_and_gradients_are_those_of_the_module(module, conditi
     params, x = params_of(module, condition), inputs(module)
     direction = np.random.default_rng(4).normal(size=x.shape).astype(np.float32)
 
-    @jit_once
+    @jax.jit
     def both(x):
         normalized, _ = networks.normalize_params(module, params)
         applied = module.apply({"params": normalized}, x, condition)
@@ -87,7 +86,7 @@ def test_each_example_has_its_own_condition(module, condition):
     x = np.broadcast_to(inputs(module, 1), (BATCH, *module.input_shape))
     order = [2, 0, 1]
 
-    @jit_once
+    @jax.jit
     def energies(condition):
         return networks.make_energy_fn(module, params, condition)(x)
 
@@ -140,7 +139,7 @@ def test_a_class_distribution_mixes_the_parameters_of_the_classes(module):
     changed = sum(leaf.ndim == 2 and leaf.shape[0] == CLASSES for leaf in jax.tree.leaves(params))
     assert changed >= 2
 
-    @jit_once
+    @jax.jit
     def both(x):
         normalized, _ = networks.normalize_params(module, params)
         energy_fn = networks.bind(module, normalized, SHARES)

@@ -7,7 +7,6 @@ import pytest
 from flax.traverse_util import flatten_dict
 from networks_in_numpy import as_float64, igebm_resnet, power_state, random_params
 from networks_in_numpy import leaky_relu as plain_leaky_relu
-from reference_files import jit_once
 
 from ebm_jax.convert import from_reference
 from ebm_jax.networks import igebm, mdsm
@@ -77,7 +76,7 @@ def test_conditional_large_network_is_recognised_and_whole():
         final_act=plain_leaky_relu,
         label=label,
     )
-    energies = jit_once(lambda x: converted.energy_fn(x, label))(x)
+    energies = jax.jit(lambda x: converted.energy_fn(x, label))(x)
     np.testing.assert_allclose(energies, wanted, rtol=1e-4)
 
 

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reference_files import jit_once
 
 from ebm_jax.networks import convolution, prepared
 
@@ -70,7 +69,7 @@ def derivatives(way, stride):
 def test_values_are_those_of_the_definition(case):
     x, kernel, stride = arrays(case)
     wanted = by_definition(x, kernel, stride)
-    actual = jit_once(lambda x, k: {way: conv(way, x, k, stride) for way in WAYS})(x, kernel)
+    actual = jax.jit(lambda x, k: {way: conv(way, x, k, stride) for way in WAYS})(x, kernel)
     for way in WAYS:
         np.testing.assert_allclose(actual[way], wanted, atol=2e-5, err_msg=way)
 
@@ -78,7 +77,7 @@ def test_values_are_those_of_the_definition(case):
 @pytest.mark.parametrize("case", CASES)
 def test_first_and_second_derivatives_agree(case):
     x, kernel, stride = arrays(case)
-    both = jit_once(lambda x, k: {way: derivatives(way, stride)(x, k) for way in WAYS})(x, kernel)
+    both = jax.jit(lambda x, k: {way: derivatives(way, stride)(x, k) for way in WAYS})(x, kernel)
     for way in ("flipped", "dense"):
         pairs = zip(jax.tree.leaves(both[way]), jax.tree.leaves(both["native"]), strict=True)
         for actual, wanted in pairs:
@@ -101,9 +100,9 @@ def test_same_numbers_inside_scan_and_vmap(way):
             y = y - 0.1 * step(y)
         return y
 
-    looped = jit_once(jax.vmap(lambda k: descend(way, k, loop=True)))(kernels)
+    looped = jax.jit(jax.vmap(lambda k: descend(way, k, loop=True)))(kernels)
     for actual, k in zip(looped, kernels, strict=True):
-        wanted = jit_once(lambda k: descend("native", k, loop=False))(k)
+        wanted = jax.jit(lambda k: descend("native", k, loop=False))(k)
         np.testing.assert_allclose(actual, wanted, atol=1e-5)
 
 
@@ -126,7 +125,7 @@ def test_gradients_through_a_loop_reach_the_kernel(way):
         return jnp.sum(y)
 
     np.testing.assert_allclose(
-        jit_once(jax.grad(end))(kernel), jit_once(jax.grad(plainly))(kernel), atol=1e-5
+        jax.jit(jax.grad(end))(kernel), jax.jit(jax.grad(plainly))(kernel), atol=1e-5
     )
 
 

@@ -4,7 +4,6 @@ import networks_in_numpy as plain
 import numpy as np
 import pytest
 from networks_in_numpy import as_float64, power_state, random_params
-from reference_files import jit_once
 
 from ebm_jax import networks
 from ebm_jax.networks import igebm
@@ -24,7 +23,7 @@ def evaluate(module, params, label, x, **inputs):
 
 def energies(module, params, label, x, **inputs):
     """`evaluate` compiled for one use; the label is a constant there, so it is checked."""
-    return jit_once(lambda x: evaluate(module, params, label, x, **inputs))(x)
+    return jax.jit(lambda x: evaluate(module, params, label, x, **inputs))(x)
 
 
 def images(module, batch=3, seed=1):
@@ -83,7 +82,7 @@ def test_gradient_at_exact_zeros_takes_the_slope_below():
         "head": {"kernel": jnp.ones((1, 1)), "bias": jnp.zeros(1)},
     }
     module = module.clone(final_activation="leaky_relu")
-    gradient = jit_once(jax.grad(lambda x: evaluate(module, params, None, x).sum()))(
+    gradient = jax.jit(jax.grad(lambda x: evaluate(module, params, None, x).sum()))(
         jnp.zeros((1, 4, 4, 1))
     )
     np.testing.assert_allclose(gradient, np.full((1, 4, 4, 1), 0.2 * 0.2), rtol=1e-6)
@@ -138,7 +137,7 @@ def test_initialisation_starts_blocks_as_their_shortcuts():
     module = igebm.IgebmResNet(**{**SMALL, "multipliers": (1,), "num_blocks": (1,)}, num_classes=2)
     label = jnp.array([0])
     x = jnp.zeros((1, *module.input_shape))
-    params = jit_once(module.init)(jax.random.key(0), x, label)["params"]
+    params = jax.jit(module.init)(jax.random.key(0), x, label)["params"]
     block = params["stage_0_block_0"]
     assert 0 < np.abs(block["conv2"]["kernel"]).max() < 1e-9
     assert np.std(params["conv_in"]["kernel"]) == pytest.approx(1.0, abs=0.3)
@@ -176,7 +175,7 @@ def test_labels_that_do_not_fit_are_refused():
 def test_a_traced_class_out_of_range_gives_nan_not_another_class():
     module = igebm.IgebmResNet(**SMALL, num_classes=4)
     params, x = random_params(module, jnp.zeros(1, int)), images(module)
-    actual = jit_once(lambda label: evaluate(module, params, label, x))(jnp.array([0, 7, 3]))
+    actual = jax.jit(lambda label: evaluate(module, params, label, x))(jnp.array([0, 7, 3]))
     np.testing.assert_array_equal(np.isnan(actual), [False, True, False])
 
 

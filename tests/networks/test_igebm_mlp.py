@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import recovery_in_numpy as plain
-from reference_files import jit_once
 
 from ebm_jax import networks
 from ebm_jax.evaluation.classification.softmax import softmax_classifier
@@ -40,7 +39,7 @@ def test_energies_and_input_gradients():
     params = random_params(MODULE, jnp.array(0))
     weights = plain.as_flat(params)
 
-    @jit_once
+    @jax.jit
     def values_and_slopes(x):
         energy_fn = networks.make_energy_fn(MODULE, params, LABELS)
         return energy_fn(x), jax.grad(lambda x: jnp.sum(energy_fn(x)))(x)

@@ -3,7 +3,6 @@ import jax.numpy as jnp
 import networks_in_numpy as plain
 import numpy as np
 import pytest
-from reference_files import jit_once
 
 from ebm_jax import networks
 from ebm_jax.networks import mdsm
@@ -14,7 +13,7 @@ def test_network_is_its_equations():
     x = np.random.default_rng(0).normal(size=(3, 8, 8, 2)).astype(np.float32)
     params = plain.random_params(module)
     wanted = plain.mdsm_resnet(plain.as_float64(params), x, stages=(2, 2))
-    actual = jit_once(lambda x: networks.make_energy_fn(module, params)(x))(x)
+    actual = jax.jit(lambda x: networks.make_energy_fn(module, params)(x))(x)
     np.testing.assert_allclose(actual, wanted, rtol=1e-4)
 
 
@@ -28,7 +27,7 @@ def test_published_sizes(module, millions):
 
 def test_initialisation_is_uniform_within_the_root_of_the_fan_in():
     module = mdsm.MdsmResNet(image_size=4, channels=1, width=16, multipliers=(2,), num_blocks=1)
-    params = jit_once(module.init)(jax.random.key(0), jnp.zeros((1, 4, 4, 1)))["params"]
+    params = jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 4, 4, 1)))["params"]
     block = params["stage_0_block_0"]
     for leaf, fan_in in [
         (block["conv1"]["kernel"], 9 * 16),

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import recovery_in_numpy as plain
-from reference_files import jit_once
 
 from ebm_jax import networks
 from ebm_jax.networks.mlp import EnergyMLP
@@ -37,7 +36,7 @@ def test_energies_and_input_gradients():
     levels = np.array([0, 1, 3, 5])
     params = plain.as_tree(weights)
 
-    @jit_once
+    @jax.jit
     def values_and_slopes(x):
         energy_fn = networks.make_energy_fn(MODULE, params, levels)
         return energy_fn(x), jax.grad(lambda x: jnp.sum(energy_fn(x)))(x)

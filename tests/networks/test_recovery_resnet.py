@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import recovery_in_numpy as plain
-from reference_files import assert_close, below, jit_once, load_reference
+from reference_files import assert_close, below, load_reference
 
 from ebm_jax import convert, networks
 from ebm_jax.networks.recovery_resnet import (
@@ -45,7 +45,7 @@ def prepared_and_direct(weights, x):
             "one level": with_gradient(networks.make_energy_fn(SMALL, params, level[1])),
         }
 
-    return jit_once(everything)(params, LEVEL)
+    return jax.jit(everything)(params, LEVEL)
 
 
 def numpy_energy(weights):
@@ -75,7 +75,7 @@ def test_parameter_gradients_go_through_the_norm_as_the_equations_do(weights, x)
         normalized = plain.normalize(weights, vectors)
         return plain.network(normalized, x, LEVEL, multipliers=(1, 2), num_blocks=1).sum()
 
-    grads = plain.as_flat(jit_once(jax.grad(total))(plain.as_tree(weights)))
+    grads = plain.as_flat(jax.jit(jax.grad(total))(plain.as_tree(weights)))
     plain.assert_same_slopes(grads, wanted, weights, 1e-4)
 
 
@@ -113,7 +113,7 @@ def test_prepared_energy_does_nothing_that_x_does_not_need(weights, x):
 
 def test_an_energy_does_not_depend_on_its_neighbours(weights, x, prepared_and_direct):
     params = plain.as_tree(weights)
-    alone = jit_once(lambda x, level: networks.make_energy_fn(SMALL, params, level)(x))
+    alone = jax.jit(lambda x, level: networks.make_energy_fn(SMALL, params, level)(x))
     energies = [alone(x[i : i + 1], LEVEL[i : i + 1])[0] for i in range(3)]
     np.testing.assert_allclose(energies, prepared_and_direct["prepared"][0], rtol=2e-6)
 
@@ -126,7 +126,7 @@ def test_reference_energy_and_gradient():
         value, vjp = jax.vjp(lambda x: energy_fn(x, level), x)
         return value, vjp(jnp.ones_like(value))[0]
 
-    value, gradient = jit_once(energy_and_gradient)(reference["x"], reference["t"])
+    value, gradient = jax.jit(energy_and_gradient)(reference["x"], reference["t"])
     assert_close(value, -reference["f"], 1e-4, "E")
     assert_close(gradient, -reference["df_dx"], 1e-4, "dE/dx")
 
@@ -135,7 +135,7 @@ def test_reference_energy_after_one_power_iteration():
     """One call of the published code: one iteration first, then the new vectors are used."""
     reference = load_reference("drl")
     energy_fn = convert.from_reference("drl", below(reference, "w0")).energy_fn
-    value = jit_once(energy_fn)(reference["x"], reference["t"])
+    value = jax.jit(energy_fn)(reference["x"], reference["t"])
     assert_close(value, -reference["f_raw"], 1e-4)
 
 
@@ -161,7 +161,7 @@ def test_parameter_counts_of_the_published_networks(image_size, multipliers, num
 
 def test_initialisation_is_uniform_with_the_mean_of_the_fans():
     module = RecoveryResNet(image_size=2, channels=3, width=16, multipliers=(1, 2), num_blocks=1)
-    init = jit_once(module.init)
+    init = jax.jit(module.init)
     params = plain.as_flat(
         init(jax.random.key(0), jnp.zeros((1, 2, 2, 3)), jnp.zeros((1,), int))["params"]
     )
@@ -198,6 +198,6 @@ def test_an_image_that_cannot_be_halved_is_refused(image_size, wanted):
 def test_half_precision_stays_close_and_returns_float32(weights, x, prepared_and_direct):
     half = SMALL.clone(dtype=jnp.bfloat16)
     params = plain.as_tree(weights)
-    value = jit_once(lambda x: networks.make_energy_fn(half, params, LEVEL)(x))(x)
+    value = jax.jit(lambda x: networks.make_energy_fn(half, params, LEVEL)(x))(x)
     assert value.dtype == jnp.float32
     assert_close(value, prepared_and_direct["prepared"][0], 0.15)

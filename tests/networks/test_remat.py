@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.ad_checkpoint import print_saved_residuals
-from reference_files import jit_once
 
 from ebm_jax import networks
 from ebm_jax.networks.film_resnet import FilmResNet
@@ -44,7 +43,7 @@ def test_same_gradients_of_fewer_arrays(module, condition, capsys):
         def total(params, x, network=network):
             return jnp.sum(networks.bind(network, params, condition)(x) ** 2)
 
-        gradients.append(jit_once(jax.grad(total, argnums=(0, 1)))(params, x))
+        gradients.append(jax.jit(jax.grad(total, argnums=(0, 1)))(params, x))
         print_saved_residuals(total, params, x)
         shapes = re.findall(rf"\[{BATCH},([\d,]+)\] output", capsys.readouterr().out)
         kept.append(sum(np.prod([int(n) for n in shape.split(",")]) for shape in shapes))

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reference_files import jit_once
 
 from ebm_jax.networks.igebm import IgebmResNet
 from ebm_jax.networks.mdsm import MdsmResNet
@@ -43,7 +42,7 @@ def test_a_network_of_patches_is_that_of_more_channels(module):
     params = module.init(jax.random.key(1), x, condition)
     assert module.input_shape == (8, 8, 1)
 
-    @jit_once
+    @jax.jit
     def both(x):
         return (
             module.apply(params, x, condition),

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reference_files import jit_once
 
 from ebm_jax import samplers
 from ebm_jax.samplers import ais, geometric_path, hmc, langevin, mala, random
@@ -60,10 +59,10 @@ def quick(rng_key, path, x, betas, make_kernel, **options):
     def run(rng_key, x, betas):
         return ais(rng_key, path, x, betas, make_kernel, **options)
 
-    return jax.device_get(jit_once(run)(rng_key, x, betas))
+    return jax.device_get(jax.jit(run)(rng_key, x, betas))
 
 
-@functools.partial(jit_once, static_argnums=(1, 3))
+@functools.partial(jax.jit, static_argnums=(1, 3))
 def start(seed, chains, beta, dims=DIMS):
     noise = random.normal(jax.random.key(seed), jnp.arange(chains), jnp.zeros((chains, dims)))
     return noise / jnp.sqrt(precision(beta))

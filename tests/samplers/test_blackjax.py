@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reference_files import jit_once
 
 from ebm_jax import samplers
 from ebm_jax.samplers import from_blackjax, run_chain, to_blackjax
@@ -29,10 +28,10 @@ def energy_fn(x):
 def test_nuts_over_many_chains_has_the_targets_moments():
     nuts = blackjax.nuts(logdensity_fn, step_size=0.5, inverse_mass_matrix=jnp.ones(2))
     kernel = from_blackjax(nuts)
-    run = jit_once(lambda key, x: run_chain(key, kernel, x, 120, keep_every=1))
+    run = jax.jit(lambda key, x: run_chain(key, kernel, x, 120, keep_every=1))
     state, info = run(jax.random.key(0), jnp.zeros((64, 2)))
     draws = info.kept
-    summary = jit_once(samplers.summarize)(draws[20:])
+    summary = jax.jit(samplers.summarize)(draws[20:])
     assert (summary.r_hat < 1.05).all()
     assert (jnp.abs(summary.mean - MEAN) < 4 * summary.mcse_mean).all()
     assert (jnp.abs(summary.sd - SD) < 4 * summary.mcse_sd).all()
@@ -68,7 +67,7 @@ def test_algorithms_without_gradient_or_with_a_drawn_start():
         return -0.5 * (jnp.sum(x["a"] ** 2) + x["b"] ** 2)
 
     walk = blackjax.additive_step_random_walk.normal_random_walk(log_density, jnp.full(3, 0.5))
-    run = jit_once(lambda key: run_chain(key, from_blackjax(walk), x, 10))
+    run = jax.jit(lambda key: run_chain(key, from_blackjax(walk), x, 10))
     state, info = run(jax.random.key(0))
     assert state.grad is None
     assert jnp.isnan(info.grad_norm).all()
@@ -110,8 +109,8 @@ def test_kernel_under_blackjaxs_own_runner():
         )
         return draws
 
-    draws, acceptance = jit_once(jax.vmap(one_chain))(jax.random.split(jax.random.key(6), 32))
-    summary = jit_once(samplers.summarize)(draws.swapaxes(0, 1))
+    draws, acceptance = jax.jit(jax.vmap(one_chain))(jax.random.split(jax.random.key(6), 32))
+    summary = jax.jit(samplers.summarize)(draws.swapaxes(0, 1))
     assert (jnp.abs(summary.mean - MEAN) < 4 * summary.mcse_mean).all()
     assert (jnp.abs(summary.sd - SD) < 4 * summary.mcse_sd).all()
     assert 0.3 < acceptance.mean() < 1.0

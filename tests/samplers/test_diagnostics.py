@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reference_files import jit_once
 
 from ebm_jax.samplers import (
     acceptance_rate,
@@ -68,7 +67,7 @@ OURS = {
 }
 
 
-@functools.partial(jit_once, static_argnums=1)
+@functools.partial(jax.jit, static_argnums=1)
 def our_figures(samples, names=tuple(OURS)):
     return {name: OURS[name](samples) for name in names}
 
@@ -143,7 +142,7 @@ def test_summary_of_a_pytree_of_components_constants_and_nans():
         "constant": np.full((50, 4, 1), 0.1, np.float32),
     }
     tree["broken"] = np.where(np.arange(200).reshape(50, 4) == 77, np.nan, tree["constant"][..., 0])
-    summary = jit_once(summarize)(tree)
+    summary = jax.jit(summarize)(tree)
     for figure in summary:
         assert figure["real"].shape == (2, 3)
         assert figure["count"].shape == ()
@@ -180,7 +179,7 @@ def test_bad_input_is_refused_in_one_line():
 def test_figures_do_not_depend_on_unit_and_origin(offset, scale):
     """In float32, against ArviZ's float64 on the very same draws."""
     x = (offset + scale * autoregression(4, 100, 0.5)).astype(np.float32)
-    summary = jit_once(summarize)(x.T)
+    summary = jax.jit(summarize)(x.T)
     expected = figures_of_arviz(x.astype(np.float64) / scale)
     for name, figure, power in (
         ("r_hat", summary.r_hat, 0),

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reference_files import jit_once
 
 from ebm_jax import samplers
 
@@ -83,7 +82,7 @@ def test_state_and_info_of_a_step(make):
     np.testing.assert_allclose(state.energy, energy_fn(x), rtol=1e-6)
     np.testing.assert_allclose(state.grad, grad(x), rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(state.chain, np.arange(CHAINS))
-    new, info = jit_once(kernel.step)(KEY, state)
+    new, info = jax.jit(kernel.step)(KEY, state)
     assert jax.tree.structure(new) == jax.tree.structure(state)
     assert jax.tree.map(jnp.shape, new) == jax.tree.map(jnp.shape, state)
     assert jax.tree.map(jnp.result_type, new) == jax.tree.map(jnp.result_type, state)
@@ -104,7 +103,7 @@ def test_state_and_info_of_a_step(make):
 def test_low_energy_is_likely(name):
     """The sign, in the runner: exp(-E); chains end where the energy is low."""
     kernel = from_registry(name, lambda x: 2.0 * jnp.sum((x - 2.0) ** 2, axis=1), step_size=0.05)
-    run = jit_once(lambda key: samplers.run_chain(key, kernel, start(), 200, keep_every=100))
+    run = jax.jit(lambda key: samplers.run_chain(key, kernel, start(), 200, keep_every=100))
     state, info = run(KEY)
     assert info.kept.shape == (2, CHAINS, 3)
     np.testing.assert_array_equal(info.kept[-1], state.x)
@@ -124,7 +123,7 @@ def test_registry():
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_half_precision_keeps_types_and_sums_in_float32(make, dtype):
     kernel, x = make(energy_fn), start().astype(dtype)
-    state, info = jit_once(lambda x: samplers.run_chain(KEY, kernel, x, 3))(x)
+    state, info = jax.jit(lambda x: samplers.run_chain(KEY, kernel, x, 3))(x)
     assert state.x.dtype == dtype
     assert jax.tree.map(jnp.result_type, state) == jax.tree.map(jnp.result_type, kernel.init(x))
     for name in ("acceptance", "grad_norm", "displacement"):

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import recovery_in_numpy as plain
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from reference_files import jit_once
 from small_runs import (
     EMA_DECAY,
     KEY,
@@ -114,7 +113,7 @@ def test_no_retrace_and_the_states_memory_is_reused(caplog):
 
 
 def run_jit(step, state: TrainState):
-    step, metrics = jit_once(step), None
+    step, metrics = jax.jit(step), None
     for batch in batches():
         state, metrics = step(state, batch)
     assert step._cache_size() == 1  # the state has the same types and places after a step
@@ -253,6 +252,6 @@ def test_a_chain_of_k_steps_costs_k_gradients(num_steps):
     params = plain.as_tree(plain.random_weights(module))
     batch = {"image": jax.ShapeDtypeStruct((2, 4, 4, 1), jnp.float32)}
     _, state = jax.eval_shape(method.init, KEY, batch)
-    step = jit_once(jax.value_and_grad(method.loss, has_aux=True))
+    step = jax.jit(jax.value_and_grad(method.loss, has_aux=True))
     hlo = step.lower(params, state, batch, KEY).compile().as_text()
     assert count_executed(hlo, "convolution") == 6 * num_steps + 8

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from reference_files import jit_once
 from small_runs import batches, toy
 
 WORKER = Path(__file__).with_name("two_processes_worker.py")
@@ -42,7 +41,7 @@ def test_two_processes_give_the_numbers_of_one(tmp_path):
     assert [worker.returncode for worker in workers] == [0, 0], "\n".join(outputs)
 
     step, state = toy()
-    step, metrics = jit_once(step), None
+    step, metrics = jax.jit(step), None
     for batch in batches():
         state, metrics = step(state, batch)
     wanted = jax.tree.leaves((state, metrics))

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reference_files import jit_once
 from toy_networks import PerClass, Quadratic
 
 from ebm_jax import samplers
@@ -55,7 +54,7 @@ def test_chains_start_from_the_buffer_and_metrics_are_named_so():
     """A chain that hardly moves ends where it started: what is drawn is what was stored."""
     method = quadratic(buffer_size=2048)
     batch = {"image": jnp.full((512, 1), 0.5)}
-    loss = jit_once(method.loss)
+    loss = jax.jit(method.loss)
     state, shares, stored = first_memory(method, batch), [], np.zeros(0)
     for step in range(4):
         _, (state, metrics) = loss(PARAMS, state, batch, jax.random.fold_in(KEY, step))
@@ -79,7 +78,7 @@ def test_a_buffer_smaller_than_two_batches_replays_once_full(buffer_size):
     method = quadratic(buffer_size=buffer_size, buffer_shards=4, replay_probability=1.0)
     batch = {"image": jnp.full((16, 1), 0.5)}
     state, replayed = first_memory(method, batch), []
-    loss = jit_once(method.loss)
+    loss = jax.jit(method.loss)
     for step in range(4):
         _, (state, metrics) = loss(PARAMS, state, batch, jax.random.fold_in(KEY, step))
         replayed.append(float(metrics["energy_neg_from_buffer"].count))
@@ -113,7 +112,7 @@ def labeled(**settings):
 def test_chains_go_on_under_the_labels_of_the_buffer():
     """Examples of class 2 follow on those of class 1: replayed chains are of class 1 still."""
     method, params = labeled(buffer_size=512, replay_probability=0.75), {"offset": jnp.zeros(())}
-    loss = jit_once(method.loss)
+    loss = jax.jit(method.loss)
     state = first_memory(method, {"image": jnp.full((256, 1), 0.5), "label": jnp.ones(256, int)})
     for step, y in enumerate((1, 1, 2)):
         batch = {"image": jnp.full((256, 1), 0.5), "label": jnp.full(256, y)}
@@ -135,7 +134,7 @@ def test_chains_run_and_train_under_the_labels_that_they_have():
     method = labeled(make_kernel=kernel, buffer_size=32, replay_probability=1.0, high=4.0)
     params, ones = {"offset": jnp.zeros(())}, jnp.ones((16, 1))
     loss, state = (
-        jit_once(method.loss),
+        jax.jit(method.loss),
         first_memory(method, {"image": ones, "label": jnp.ones(16, int)}),
     )
     for step, y in enumerate((1, 1, 2)):
@@ -181,7 +180,7 @@ def test_losses_are_the_same_however_the_shards_are_held(chain_init):
         "index": jnp.arange(16),
         "label": jnp.arange(16) % 3,
     }
-    loss_and_grad = jit_once(jax.value_and_grad(method.loss, has_aux=True))
+    loss_and_grad = jax.jit(jax.value_and_grad(method.loss, has_aux=True))
     state = first_memory(method, batch)
 
     def run(num_holders):
@@ -250,7 +249,7 @@ def test_persistent_chains_go_on_where_they_ended():
     )
     batch = {"image": jnp.full((4, 1), 0.5)}
     params = {"theta": jnp.float32(0.2)}  # each step multiplies x by .9
-    loss = jit_once(method.loss)
+    loss = jax.jit(method.loss)
     _, (first, metrics) = loss(params, first_memory(method, batch), batch, KEY)
     assert metrics["energy_neg_from_noise"].count == 4
     _, (second, metrics) = loss(params, first, batch, KEY)
@@ -272,7 +271,7 @@ def test_starts_in_a_box_keep_their_distribution_on_a_path(kind):
             return (low + high) / 2 + (high - low) / 2 * z
         return low + (high - low) * jax.scipy.special.ndtr(z)
 
-    found = jit_once(lambda: blended_noise(noise, kind, paths, low, high))()
+    found = jax.jit(lambda: blended_noise(noise, kind, paths, low, high))()
     found = np.asarray(found).reshape(5_000, 3, 2)
     plain = np.asarray(noise(jnp.arange(10_000)))
     np.testing.assert_allclose(found[:, 0], plain[::2], rtol=1e-5, atol=2e-6)

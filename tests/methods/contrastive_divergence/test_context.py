@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from reference_files import jit_once
 
 from ebm_jax import samplers
 from ebm_jax.methods import ContrastiveDivergence, ContrastiveDivergenceSampler
@@ -48,7 +47,7 @@ def batch_of(number=32):
 
 def test_starts_are_uniform_about_the_last_frame():
     label = jnp.arange(4_000.0).reshape(1_000, 4)
-    near = jit_once(lambda index, label: near_last_frame(KEY, index, label, (2,), 0.5))
+    near = jax.jit(lambda index, label: near_last_frame(KEY, index, label, (2,), 0.5))
     x = near(jnp.arange(1_000), label)
     noise = np.asarray(x - label[:, 2:])
     assert np.abs(noise).max() == pytest.approx(0.5, abs=0.01)
@@ -63,7 +62,7 @@ def test_loss_and_metrics_in_closed_form():
     batch, a = batch_of(), 0.3
     one = method()
     params, state = one.init(KEY, batch)
-    loss, (_, metrics) = jit_once(one.loss)(params, state, batch, KEY)
+    loss, (_, metrics) = jax.jit(one.loss)(params, state, batch, KEY)
     last = np.asarray(batch["label"][:, 2:], np.float64)
     end = a * last + (1 - STEP) ** NUM_STEPS * (1 - a) * last
     pos, neg = (np.sum((x - a * last) ** 2, 1) / 2 for x in (0.8 * last, end))
@@ -83,7 +82,7 @@ def test_training_ends_where_chain_ends_have_the_datas_mean():
         grads = jax.grad(lambda p: one.loss(p, state, batch, KEY)[0])(params)
         return {"a": params["a"] - 0.5 * grads["a"]}, None
 
-    trained, _ = jit_once(lambda p: jax.lax.scan(update, p, length=100))(params)
+    trained, _ = jax.jit(lambda p: jax.lax.scan(update, p, length=100))(params)
     rest = (1 - STEP) ** NUM_STEPS
     assert trained["a"] == pytest.approx((0.8 - rest) / (1 - rest), abs=1e-3)
 
@@ -91,7 +90,7 @@ def test_training_ends_where_chain_ends_have_the_datas_mean():
 def test_samples_start_there_too():
     one = method()
     params, label = {"a": jnp.float32(0.5)}, batch_of()["label"]
-    found = jit_once(one.sample)(params, KEY, jnp.arange(32), label=label)
+    found = jax.jit(one.sample)(params, KEY, jnp.arange(32), label=label)
     last = label[:, 2:]
     share = (1 - STEP) ** NUM_STEPS
     np.testing.assert_allclose(found, 0.5 * last + share * 0.5 * last, rtol=1e-4, atol=1e-6)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reference_files import assert_close, below, jit_once, load_reference, replay_noise
+from reference_files import assert_close, below, load_reference, replay_noise
 
 from ebm_jax import energy, networks, samplers
 from ebm_jax.convert import from_reference
@@ -58,7 +58,7 @@ def energy_and_grad(converted):
         )
         return energies, grad, iterated
 
-    return jit_once(all_three)
+    return jax.jit(all_three)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -110,7 +110,7 @@ def test_dropout_masks():
         energies = networks.bind(converted.module, normalized, keep_masks=keep)(x)
         return energies.sum(), energies
 
-    (_, energies), grad = jit_once(jax.value_and_grad(total, has_aux=True))(x)
+    (_, energies), grad = jax.jit(jax.value_and_grad(total, has_aux=True))(x)
     assert_close(energies, entries["dropout/energy"][:, 0], STATES)
     assert_close(grad, entries["dropout/dE_dx"], STATES)
 
@@ -152,7 +152,7 @@ def test_chains_with_recorded_noise(name, monkeypatch):
         return energy_fn(x), ends, energy_fn(ends["langevin"][-1])
 
     x_init = chain["x_init"].reshape(-1, *converted.module.input_shape)
-    energy_init, states, energy_final = jit_once(run)(x_init)
+    energy_init, states, energy_final = jax.jit(run)(x_init)
     for variant, wanted in variants.items():
         shape = wanted["x"].shape
         assert_close(states[variant][-1].reshape(shape), wanted["x"], STATES, variant)
@@ -202,7 +202,7 @@ def test_losses_and_parameter_gradients(name):
         }
         return total, (energy_pos, energy_neg, likelihood, penalty, total)
 
-    grads, (energy_pos, energy_neg, likelihood, penalty, total) = jit_once(
+    grads, (energy_pos, energy_neg, likelihood, penalty, total) = jax.jit(
         jax.jacrev(totals, has_aux=True)
     )(converted.params)
     assert_close(energy_pos, given["energy_pos"][:, 0], STATES)
@@ -230,7 +230,7 @@ def test_gradient_through_the_chain(monkeypatch):
         end, _ = samplers.run_chain(jax.random.key(0), kernel, x, steps)
         return jnp.mean(fixed(end.x))
 
-    value, grads = jit_once(jax.value_and_grad(kl_term))(converted.params)
+    value, grads = jax.jit(jax.value_and_grad(kl_term))(converted.params)
     assert_close(value, entries["loss/cd_with_kl/kl_term"], STATES)
     total = jax.tree.map(jnp.add, grads, reference_gradients(entries, "cd"))
     assert_gradients_close(total, reference_gradients(entries, "cd_with_kl"))
@@ -271,7 +271,7 @@ def assert_one_call_is_as_published(monkeypatch, entries, converted):
     memory = PersistentChains(x_init, jnp.ones(len(x_init), bool))
     state = MethodState(power_state, memory)
     batch = {"image": jnp.asarray(given["x_pos"].reshape(-1, *shape), jnp.float64)}
-    (loss, (new_state, metrics)), grads = jit_once(jax.value_and_grad(method.loss, has_aux=True))(
+    (loss, (new_state, metrics)), grads = jax.jit(jax.value_and_grad(method.loss, has_aux=True))(
         params, state, batch, jax.random.key(0)
     )
     assert_close(new_state.sharded.x, chain["x"].reshape(-1, *shape), STATES)
@@ -299,7 +299,7 @@ def test_spectral_norm(case):
         params, state = spectral_norm.normalize({"k": kernel}, {"k": u}, lambda path: mode)
         return jnp.sum(params["k"] * entries["cotangent"]), (params["k"], state["k"])
 
-    (_, (kernel, u)), grad = jit_once(jax.value_and_grad(normed, has_aux=True))(entries["kernel"])
+    (_, (kernel, u)), grad = jax.jit(jax.value_and_grad(normed, has_aux=True))(entries["kernel"])
     assert_close(kernel, entries["kernel_normed"], STATES)
     assert_close(u, entries["u_after"][0], STATES)
     assert_close(grad, entries["grad_kernel"], GRADIENTS)

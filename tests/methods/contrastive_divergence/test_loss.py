@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reference_files import jit_once
 from toy_networks import Quadratic
 
 from ebm_jax import samplers
@@ -49,7 +48,7 @@ def test_every_term_of_the_loss_on_a_deterministic_chain(form):
             value += np.mean(0.5 * 2.0 * (1 - h * t * theta) ** (2 * k) * x[:, 0] ** 2)
         return value
 
-    loss_and_grad = jit_once(jax.value_and_grad(method.loss, has_aux=True))
+    loss_and_grad = jax.jit(jax.value_and_grad(method.loss, has_aux=True))
     batch = {"image": jnp.asarray(x, jnp.float32)}
     (loss, _), grads = loss_and_grad({"theta": jnp.float32(theta)}, MethodState(), batch, KEY)
     assert loss == pytest.approx(total(theta), rel=1e-5)

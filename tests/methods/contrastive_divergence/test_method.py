@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import two_modes
-from reference_files import jit_once
 from scipy.optimize import brentq
 from toy_networks import PerClass, Quadratic
 
@@ -113,7 +112,7 @@ def conditional(num_steps=100, temperature=1e-8, **settings):
 
 def test_samples_are_fresh_chains_and_every_class_has_its_turn():
     params = {"offset": jnp.float32(0.0)}
-    sample = jit_once(conditional().sample)
+    sample = jax.jit(conditional().sample)
     x = sample(params, KEY, jnp.arange(7))
     np.testing.assert_allclose(x[:, 0], np.arange(7) % 3, atol=1e-2)
     part = sample(params, KEY, jnp.arange(4, 7), label=jnp.array([1, 2, 0]))
@@ -125,7 +124,7 @@ def test_a_path_between_classes_has_labels_mixed_by_squared_weights():
     params, num_points = {"offset": jnp.float32(0.0)}, 5
     paths = jax.tree.map(jnp.asarray, sample_paths(3, num_points))  # of classes 0 1, 2 0, 1 2
     method = conditional()
-    samples, found = jit_once(
+    samples, found = jax.jit(
         lambda: (method.sample(params, KEY, jnp.arange(6)), method.sample(params, KEY, paths))
     )()
     found = np.asarray(found).reshape(3, num_points)
@@ -139,7 +138,7 @@ def test_a_path_between_classes_has_labels_mixed_by_squared_weights():
 def test_labels_given_to_a_path_are_those_of_all_of_it():
     params = {"offset": jnp.float32(0.0)}
     paths = jax.tree.map(jnp.asarray, sample_paths(1, 3))
-    sample = jit_once(conditional().sample)
+    sample = jax.jit(conditional().sample)
     found = sample(params, KEY, paths, label=jnp.array([2, 2, 2]))
     np.testing.assert_allclose(found[:, 0], 2.0, atol=1e-2)
 
@@ -151,7 +150,7 @@ def test_chain_of_a_conditional_network_has_the_label_beside_it():
     )
     batch = {"image": jnp.full((3, 1), 0.5), "label": jnp.array([2, 0, 1])}
     params, memory = method.init(KEY, batch)
-    _, (state, _) = jit_once(method.loss)(params, memory, batch, KEY)
+    _, (state, _) = jax.jit(method.loss)(params, memory, batch, KEY)
     np.testing.assert_allclose(state.sharded.x[:, 0], [2, 0, 1], atol=1e-5)
 
 
@@ -165,9 +164,9 @@ def test_dropout_has_fresh_masks_for_data_chain_and_ends():
             network, make_kernel=kernel, num_steps=2, chain_init="data", energy_l2=0.0,
             dropout=dropout,
         )  # fmt: skip
-        params, state = jit_once(method.init)(KEY, {"image": x})
+        params, state = jax.jit(method.init)(KEY, {"image": x})
         params["stage_0_block_0"]["conv2"]["kernel"] = jax.random.normal(KEY, (3, 3, 8, 8))
-        losses[dropout], _ = jit_once(method.loss)(params, state, {"image": x}, KEY)
+        losses[dropout], _ = jax.jit(method.loss)(params, state, {"image": x}, KEY)
     assert losses[False] == pytest.approx(0.0, abs=1e-4)  # the ends are the data
     assert abs(losses[True]) > 0.01  # but not under other masks
 

@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from reference_files import jit_once
 from toy_networks import Bowl
 
 from ebm_jax.methods import DenoisingScoreMatching
@@ -19,7 +18,7 @@ INDEX = jnp.arange(3)
 def test_energies_are_the_networks_of_data_with_noise_sigma_0():
     densities = DenoisingScoreMatching(Bowl(), target_sigma=0.2).densities(PARAMS)
     level = jnp.asarray(0)
-    found, energies = jit_once(
+    found, energies = jax.jit(
         lambda: (
             densities.energy_and_grad_norm(KEY, level, X, INDEX),
             densities.energy(level)(X),

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import two_modes
 from flax import linen as nn
-from reference_files import jit_once
 from toy_networks import Quadratic
 
 from ebm_jax import samplers
@@ -123,7 +122,7 @@ def test_noise_and_level_depend_on_the_index_in_the_global_batch_alone():
     )
     x, params = jax.random.normal(KEY, (8, 2)), {"theta": jnp.float32(1.5)}
     state = MethodState()
-    loss = jit_once(method.loss)
+    loss = jax.jit(method.loss)
     whole, (_, metrics) = loss(params, state, {"image": x, "index": jnp.arange(8)}, KEY)
     parts = [
         loss(params, state, {"image": x[i : i + 4], "index": jnp.arange(i, i + 4)}, KEY)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from reference_files import assert_close, below, jit_once, load_reference, replay_noise
+from reference_files import assert_close, below, load_reference, replay_noise
 
 from ebm_jax import networks, samplers
 from ebm_jax.convert import from_reference
@@ -40,7 +40,7 @@ def test_energies_and_input_gradients(name):
         energies = converted.energy_fn(x)
         return energies.sum(), energies
 
-    (_, energies), grad = jit_once(jax.value_and_grad(total, has_aux=True))(nhwc(entries["x"]))
+    (_, energies), grad = jax.jit(jax.value_and_grad(total, has_aux=True))(nhwc(entries["x"]))
     assert_close(energies, entries["energy"], STATES)
     assert_close(grad, nhwc(entries["dE_dx"]), STATES)
 
@@ -48,7 +48,7 @@ def test_energies_and_input_gradients(name):
 def test_images_may_come_as_the_published_code_has_them():
     entries, converted = network("res12_c1")
     x = entries["x"]
-    energies = jit_once(lambda x, y: (converted.energy_fn(x), converted.energy_fn(y)))(x, x[:, 0])
+    energies = jax.jit(lambda x, y: (converted.energy_fn(x), converted.energy_fn(y)))(x, x[:, 0])
     assert_close(energies[0], entries["energy"], STATES)
     assert_close(energies[1], entries["energy"], STATES)
     with pytest.raises(ValueError, match=r"images are \[1, 28, 28\]: give this network"):
@@ -87,7 +87,7 @@ def test_loss_gradients_and_first_update(name, monkeypatch):
         updates, _ = optimizer.update(grads, optimizer.init(params))
         return loss, metrics, grads, optax.apply_updates(params, updates)
 
-    loss, metrics, grads, updated = jit_once(first_step)(converted.params)
+    loss, metrics, grads, updated = jax.jit(first_step)(converted.params)
     assert_close(loss, given["loss"], STATES)
     assert_close(metrics["normalized_loss"].value(), given["loss"] * hp["sigma0"] ** 4, STATES)
 
@@ -141,7 +141,7 @@ def test_sampler_with_recorded_noise(name, monkeypatch):
         )
         return info.kept, info.energy, jumped
 
-    states, energies, jumped = jit_once(run)(nhwc(chain["x_init"]))
+    states, energies, jumped = jax.jit(run)(nhwc(chain["x_init"]))
     for step, key in ((1, "x_after_step_01"), (5, "x_after_step_05"), (int(hp["K"]), "x")):
         assert_close(states[step - 1], nhwc(chain[key]), STATES, key)
     assert_close(energies.T, chain["energy_before_step"], 10 * STATES)

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from gaussian_conditionals import COVARIANCE, KNOWN, MEAN, assert_gaussian, conditional
-from reference_files import jit_once
 from toy_networks import Quadratic
 
 from ebm_jax.methods import DenoisingScoreMatching
@@ -42,7 +41,7 @@ def test_samples_have_the_variance_of_the_linear_recursion():
         variance = a**2 * variance + step_size**2 * temperature
     num_samples = 20_000
     params = {"theta": jnp.float32(theta)}
-    sample = jit_once(method.sample)
+    sample = jax.jit(method.sample)
     x = sample(params, KEY, jnp.arange(num_samples))
     error = np.sqrt(2 / (2 * num_samples))  # relative, of a variance from 2 numbers per sample
     deviation = jump * np.sqrt(variance)

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import recovery_in_numpy as plain
 from flax import linen as nn
-from reference_files import jit_once
 from scipy.optimize import brentq
 
 from ebm_jax.diffusion import make_schedule, t1k_schedule
@@ -81,7 +80,7 @@ def test_a_level_is_the_density_of_its_noised_data(transition):
     assert densities.log_z is None
     x = jnp.array([[-1.0], [0.2], [1.5]])
     clean = MEAN + np.sqrt(VARIANCE) * jax.random.normal(KEY, (4_000, 1))
-    energies = jit_once(
+    energies = jax.jit(
         lambda level, key: (
             densities.energy(level)(x),
             densities.energy(level)(densities.noised(key, level, clean, jnp.arange(len(clean)))),
@@ -99,7 +98,7 @@ def test_a_level_is_the_density_of_its_noised_data(transition):
 def test_energies_and_gradient_norms_are_of_data_at_the_levels_noise():
     level, index = 40, jnp.array([3, 0, 8])
     densities, x = exact_densities("langevin"), jnp.array([[0.1], [-0.4], [2.0]])
-    found = jit_once(lambda: densities.energy_and_grad_norm(KEY, jnp.asarray(level), x, index))()
+    found = jax.jit(lambda: densities.energy_and_grad_norm(KEY, jnp.asarray(level), x, index))()
     noise = random.normal(jax.random.fold_in(KEY, level), index, x)
     residual = np.asarray(A_BAR[level] * x + SIGMA_BAR[level] * noise)[:, 0] - A_BAR[level] * MEAN
     variance = A_BAR[level] ** 2 * VARIANCE + SIGMA_BAR[level] ** 2

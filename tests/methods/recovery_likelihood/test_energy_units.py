@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from reference_files import jit_once
 
 from ebm_jax.diffusion import make_schedule
 from ebm_jax.methods import MethodState, RecoveryLikelihood
@@ -39,7 +38,7 @@ def both():
             Waves(factor), num_pairs=3, num_steps=4, energy_in_nats=in_nats, **STEP
         )
 
-        @jit_once
+        @jax.jit
         def evaluate(params, method=method):
             loss = lambda p: method.loss(p, MethodState(), {"image": x}, KEY)  # noqa: E731
             (_, (_, metrics)), grads = jax.value_and_grad(loss, has_aux=True)(params)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import recovery_in_numpy as plain
 from flax import linen as nn
-from reference_files import jit_once
 
 from ebm_jax import samplers
 from ebm_jax.diffusion import t1k_schedule
@@ -104,7 +103,7 @@ def test_t1k_samples_have_their_mean_and_variance(kind, wanted):
         return lambda y: (y[:, 0] - m) ** 2 / (2 * v)
 
     number, schedule = 2_000, t1k_schedule()
-    x = jit_once(
+    x = jax.jit(
         lambda key: progressive_sample(
             key,
             level_energy,
@@ -148,9 +147,7 @@ def gradients(exact, curvature, kind, data_variance, num_batches=64):
         loss = lambda p: method.loss(p, MethodState(), {"image": x}, loss_key)[0]  # noqa: E731
         return jax.grad(loss)({"curvature": jnp.asarray(curvature, jnp.float32)})["curvature"]
 
-    batches = jit_once(lambda keys: jax.lax.map(one_batch, keys))(
-        jax.random.split(KEY, num_batches)
-    )
+    batches = jax.jit(lambda keys: jax.lax.map(one_batch, keys))(jax.random.split(KEY, num_batches))
     return np.asarray(batches, np.float64)
 
 

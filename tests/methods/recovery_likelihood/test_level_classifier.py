@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import two_modes
 from flax import linen as nn
-from reference_files import jit_once
 
 from ebm_jax import networks
 from ebm_jax.methods import RecoveryLikelihood
@@ -81,7 +80,7 @@ def test_the_constants_that_are_best_are_those_of_the_gaussian_at_every_level():
     """Both terms have no slope there; off by .3 at one level, they have."""
     x, index = gaussian_data(20_000), jnp.arange(20_000)
 
-    @jit_once
+    @jax.jit
     def slopes(constants):
         return [
             jax.jacfwd(lambda c, term=term: term(KEY, gaussian_densities(c), x, index))(constants)
@@ -105,7 +104,7 @@ def test_the_constants_that_are_best_are_those_of_the_gaussian_at_every_level():
 def test_losses_are_functions_of_key_and_index():
     x, index = gaussian_data(6), jnp.array([4, 0, 9, 2, 2, 7])
     for term in TERMS:
-        run = jit_once(lambda x, i, term=term: term(KEY, gaussian_densities(LOG_Z), x, i))
+        run = jax.jit(lambda x, i, term=term: term(KEY, gaussian_densities(LOG_Z), x, i))
         whole = run(x, index)
         assert whole.shape == (6,)
         np.testing.assert_allclose(run(x[2:4], index[2:4]), whole[2:4], rtol=1e-4, atol=1e-5)
@@ -116,7 +115,7 @@ def test_a_constant_for_each_level_beside_any_network():
     network = LevelConstants(base, 3)
     x, level = jax.random.normal(KEY, (2, 4, 4, 1)), jnp.array([2, 0])
 
-    @jit_once
+    @jax.jit
     def both():
         params = network.init(KEY, x, level)["params"]
         params["per_value"] = jnp.array([1.0, 2.0, 3.0])

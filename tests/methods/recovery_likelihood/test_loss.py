@@ -14,7 +14,7 @@ import pytest
 import recovery_in_numpy as plain
 from flax import linen as nn
 from gaussian_levels import A_BAR, CURVATURE, MEAN, MULTIPLIER, SCHEDULE, SIGMA_BAR, VARIANCE
-from reference_files import assert_close, below, jit_once, load_reference, replay_noise
+from reference_files import assert_close, below, load_reference, replay_noise
 
 from ebm_jax import convert, samplers
 from ebm_jax.diffusion import t6_schedule
@@ -65,7 +65,7 @@ def evaluate(monkeypatch, method, params, power_state, x) -> Evaluation:
         value, (state, metrics) = method.loss(params, MethodState(power_state), batch, KEY)
         return value, (metrics, ends[-1], state.shared)
 
-    (value, others), grads = jit_once(jax.value_and_grad(loss, has_aux=True))(params, power_state)
+    (value, others), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params, power_state)
     return Evaluation(value, *others, plain.as_flat(grads))
 
 
@@ -207,7 +207,7 @@ def test_a_batch_in_parts_is_the_batch():
     params = plain.as_tree(plain.random_weights(network))
     x = np.random.default_rng(0).normal(size=(6, 2)).astype(np.float32)
 
-    @jit_once
+    @jax.jit
     def loss(x, index):
         batch = {"image": x, "index": index}
         value, (_, metrics) = method.loss(params, MethodState(), batch, KEY)

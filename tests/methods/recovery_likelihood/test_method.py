@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from reference_files import jit_once
 
 from ebm_jax import samplers
 from ebm_jax.methods import RecoveryLikelihood
@@ -81,7 +80,7 @@ def negatives(transition, curvature):
     method, params = method_of(transition, curvature)
     index = jnp.arange(4_000)
     step = float(method.schedule.langevin_scale(0.1, 0.0)[0]) / 2
-    y = jit_once(method.sample)(params, jax.random.key(1), index) * method.schedule.multiplier[0]
+    y = jax.jit(method.sample)(params, jax.random.key(1), index) * method.schedule.multiplier[0]
     return np.asarray(y, np.float64)[:, 0], step * curvature
 
 

@@ -20,7 +20,7 @@ from gaussian_levels import (
     gaussian_energy,
     mixture_energy,
 )
-from reference_files import assert_close, below, jit_once, load_reference, replay_noise
+from reference_files import assert_close, below, load_reference, replay_noise
 
 from ebm_jax import convert, networks, samplers
 from ebm_jax.diffusion import make_schedule, t6_schedule
@@ -135,7 +135,7 @@ def test_inpainting_by_levels_is_the_exact_conditional():
     x[:, 0] = 1.3
     x[:, 1:] = 100.0  # unknown: of no influence
 
-    @jit_once
+    @jax.jit
     def fill(key):
         return inpaint_levels(
             key, level_energy, schedule, Transition(make_kernel, 15), jnp.asarray(x), KNOWN,
@@ -179,7 +179,7 @@ def test_reference_progressive_chain(monkeypatch):
             KEY, level_energy, schedule, Transition(make_kernel, num_steps), x, jnp.arange(len(x))
         )
 
-    assert_close(jit_once(sample)(arrays["prog_x"]), arrays["prog_out"], 1e-3)
+    assert_close(jax.jit(sample)(arrays["prog_x"]), arrays["prog_out"], 1e-3)
 
 
 # ---- what must not matter ----
@@ -206,7 +206,7 @@ def test_samples_do_not_depend_on_how_they_are_batched(small):
 
 def test_trajectory_goes_from_noise_to_the_samples(small):
     method, params = small
-    last, trajectory = jit_once(
+    last, trajectory = jax.jit(
         lambda key: method.sample(params, key, jnp.arange(2_000), keep_trajectory=True)
     )(KEY)
     assert trajectory.shape == (4, 2_000, 2)

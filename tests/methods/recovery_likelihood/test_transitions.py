@@ -23,7 +23,6 @@ from gaussian_levels import (
     gaussian_energy,
     mixture_energy,
 )
-from reference_files import jit_once
 
 from ebm_jax import samplers
 from ebm_jax.diffusion import q_sample_pairs
@@ -51,7 +50,7 @@ def test_conditional_of_a_gaussian_in_closed_form(t):
         return 0.5 * jnp.einsum("ni,ij,nj->n", y - m, jnp.asarray(prior, jnp.float32), y - m)
 
     energy_fn = conditional_energy(marginal, SCHEDULE, jnp.asarray(noisy)[None], t)
-    gradient, hessian = jit_once(
+    gradient, hessian = jax.jit(
         lambda y: (jax.grad(lambda y: energy_fn(y[None])[0])(y),
                    jax.hessian(lambda y: energy_fn(y[None])[0])(y))
     )(jnp.asarray(y, jnp.float32))  # fmt: skip
