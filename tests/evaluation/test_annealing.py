@@ -232,3 +232,27 @@ def test_the_network_is_not_evaluated_where_the_path_leaves_the_base():
     assert seen == [5, 10]
     traced = jax.jit(lambda n, u: path.along(n)(u, 0.25))(0, u)
     np.testing.assert_allclose(traced, path.along(0)(u, 0.25), rtol=1e-6)
+
+
+def test_settling_is_one_chain_however_it_is_cut():
+    """And keeps the law, of variance .25, whose energies it gives at the ends."""
+    densities = Densities(
+        lambda level: lambda x: 2 * jnp.sum(x**2, 1) + 0 * level,
+        A_BAR[:1], SIGMA_BAR[:1], BaseDistribution(),
+    )  # fmt: skip
+    path = annealing.Path(densities, (0,))
+
+    @jax.jit
+    def settle(x, first_step, num_steps):
+        return annealing.settle(
+            KEY, path, x, jnp.asarray(0.3), first_step, num_steps, num_leapfrog_steps=3
+        )
+
+    x = 0.5 * jax.random.normal(jax.random.key(3), (4_000, 2))
+    once, energies = settle(x, 0, 12)
+    cut, _ = settle(settle(x, 0, 7)[0], 7, 5)
+    np.testing.assert_allclose(cut, once, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(energies, 2 * np.sum(np.square(once), 1), rtol=1e-5)
+    np.testing.assert_allclose(np.cov(once.T), 0.25 * np.eye(2), atol=0.02)
+    assert np.abs(once - x).mean() > 0.3
+    np.testing.assert_array_equal(settle(x, 0, 0)[0], x)

@@ -37,7 +37,7 @@ from ebm_jax.tasks import (
     rollout,
 )
 from ebm_jax.tasks.likelihood import ends as annealed_ends
-from ebm_jax.tasks.likelihood import reporting
+from ebm_jax.tasks.likelihood import reporting, reverse_starts
 
 
 def approx(values):
@@ -545,16 +545,33 @@ def test_likelihoods_for_the_json():
 
 
 def test_what_bounds_what():
-    said = reporting.statement(reverse_steps=0, measured="X", units=UNITS)
+    said = reporting.statement(starts="Its starts are Y.", measured="X", units=UNITS)
     assert said[0] == "Measured is X."
     assert said[1].endswith("upper bounds, and bits/dim lower bounds.")
     assert "then log-likelihoods by it are lower bounds, and bits/dim upper bounds." in said[2]
-    assert "Its starts are training examples:" in said[2]
-    points = reporting.statement(
-        reverse_steps=1_000, measured="X", units=UNITS._replace(bin_width=0.0)
-    )
+    assert said[2].endswith(". Its starts are Y.")
+    points = reporting.statement(starts="", measured="X", units=UNITS._replace(bin_width=0.0))
     assert points[1].endswith("upper bounds.")
-    assert "Its starts are samples of 1,000 steps of HMC from training examples:" in points[2]
+
+
+@pytest.mark.parametrize(
+    ("r_hat", "says"),
+    [
+        (None, "are training examples: as far as these are not the model's own, it bounds nothing"),
+        (
+            1.1,
+            "after 1,000 steps of HMC, by which the chains agree (split R-hat of the values 1.10",
+        ),
+        (1.11, "which have not forgotten where they began (split R-hat of the values 1.11 in the"),
+        (float("nan"), "which have not forgotten where they began"),
+    ],
+)
+def test_what_starts_reverse_annealing(r_hat, says):
+    found = None if r_hat is None else {"energy": 2.0, "median_of_values": r_hat, "largest": 3.0}
+    starts = reverse_starts.Starts(np.zeros((2, 1)), found)
+    assert says in reverse_starts.words(starts, 1_000)
+    in_json = reverse_starts.metrics(starts, 1_000)
+    assert in_json == {"num_steps": 1_000, "split_r_hat": found, "enough_at_most": 1.1}
 
 
 def test_directions_that_are_inverted():

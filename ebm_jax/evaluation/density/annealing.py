@@ -8,13 +8,14 @@ segment of it, either way.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ebm_jax import samplers
+from ebm_jax.evaluation.density.long_run import advance
 from ebm_jax.methods.densities import Densities
 
 Segment = int | jax.Array  # a number of the path's; 0 as an int spares a network, see `Path.ends`
@@ -254,11 +255,20 @@ def settle(
     path: Path,
     x: jax.Array,
     step_size: jax.Array,
-    num_steps: int,
+    first_step: Any,
+    num_steps: Any,
     *,
     num_leapfrog_steps: int,
-) -> jax.Array:
-    """So many steps of HMC at the lowest level, from images x [chains, ...]."""
+) -> tuple[jax.Array, jax.Array]:
+    """Steps of HMC at the lowest level, from x [chains, ...], in a loop of traced length.
+
+    Args:
+      rng_key: step n uses fold_in(rng_key, n), so that stretches of any length make the same chain.
+      first_step, num_steps: ints.
+    Returns:
+      (x, energies [chains]) after them.
+    """
     energy_fn, reflect = path.densities.energy(jnp.asarray(0)), path.densities.base.reflect
     kernel = samplers.hmc(lambda u: energy_fn(reflect(u)), step_size, num_leapfrog_steps)
-    return samplers.run_chain(rng_key, kernel, x, num_steps)[0].x
+    state, _ = advance(rng_key, kernel, kernel.init(x), jnp.zeros(()), first_step, num_steps)
+    return state.x, energy_fn(reflect(state.x))

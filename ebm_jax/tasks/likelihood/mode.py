@@ -13,7 +13,7 @@ from ebm_jax.runs.results import Result
 from ebm_jax.runs.trained import TrainedRun
 from ebm_jax.tasks import _movement
 from ebm_jax.tasks.likelihood import ends as annealed_ends
-from ebm_jax.tasks.likelihood import reporting
+from ebm_jax.tasks.likelihood import reporting, reverse_starts
 from ebm_jax.tasks.likelihood.gaussians import gaussian_baselines
 from ebm_jax.tasks.likelihood.settings import Settings
 from ebm_jax.tasks.likelihood.through_conditionals import through_conditionals
@@ -46,8 +46,8 @@ def _run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result
     }
     noise_key = jax.random.fold_in(run.key("likelihood"), 3)
     fitted = gaussian_baselines(trained, settings, work, images, noise_key)
-    annealed = TwoDirections(trained, settings, work, levels)
-    brackets, tuned, roughness, ends = annealed.brackets(images["training"])
+    annealed = TwoDirections(trained, settings, work, levels).anneal(images["training"])
+    brackets, tuned, starts, roughness, ends = annealed
     stuck = [f"{point.segment + point.beta:.4g}" for point in tuned if point.is_stuck]
     of_examples = {name: trained.energies(noise_key, 0, x) for name, x in images.items()}
     energies = {name: log_likelihood.split_energy(e) for name, e in of_examples.items()}
@@ -59,7 +59,8 @@ def _run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result
     units = _units(run)
     meaning = [
         *reporting.statement(
-            reverse_steps=settings.reverse_steps, measured=_measured(run, densities, units),
+            starts=reverse_starts.words(starts, settings.reverse_steps),
+            measured=_measured(run, densities, units),
             units=units,
         ),
         *reporting.crossing(brackets[-1]),
@@ -100,6 +101,7 @@ def _run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result
             "levels_passed": levels,
             "splits_are": {"training": run.data.split, "held out": run.general.held_out_split},
             **reporting.metrics(brackets, energies, units),
+            "reverse_starts": reverse_starts.metrics(starts, settings.reverse_steps),
             "annealed": annealed_ends.metrics(found),
             "log_z_on_grid": on_grid,
             "claimed": claimed,

@@ -72,11 +72,11 @@ def lines(
     return table
 
 
-def statement(*, reverse_steps: int, measured: str, units: Units) -> list[str]:
-    """What bounds what, in sentences. measured: of what the density is."""
-    starts = "training examples"
-    if reverse_steps:
-        starts = f"samples of {reverse_steps:,} steps of HMC from training examples"
+def statement(*, starts: str, measured: str, units: Units) -> list[str]:
+    """What bounds what, in sentences.
+
+    measured: of what the density is. starts: of reverse annealing, `reverse_starts.words`.
+    """
     lower, upper = (
         (f", and bits/dim {side} bounds" if units.bin_width else "") for side in ("lower", "upper")
     )
@@ -85,8 +85,7 @@ def statement(*, reverse_steps: int, measured: str, units: Units) -> list[str]:
         "Forward annealing: its log Z lies below the truth on average, so that log-likelihoods by "
         f"it are upper bounds{lower}.",
         "Reverse annealing: its log Z lies above the truth on average if its starts are samples of "
-        f"the model; then log-likelihoods by it are lower bounds{upper}. Its starts are {starts}: "
-        "as far as these are not the model's own, it bounds nothing.",
+        f"the model; then log-likelihoods by it are lower bounds{upper}. {starts}",
         "A bound holds on average over runs, each with the standard error given; where few chains "
         "carry the weight (ess), that error is too small: take more temperatures.",
     ]

@@ -21,9 +21,9 @@ class Settings:
     max_levels: int = setting(6, "noise levels passed, at equal ratios of their noise", at_least=1)
     num_images: int = setting(500, "of each split, chosen by sampling.seed", at_least=1)
     reverse_steps: int = setting(
-        300,
+        3_000,
         "of HMC from training images, before reverse annealing; or 0. Mass that the chains have "
-        "not reached by then is not in its log Z",
+        "not reached by then is not in its log Z; whether they agree is said",
         at_least=0,
     )
     num_components: tuple[int, ...] = setting(

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +15,27 @@ from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.methods.base import Params
 from ebm_jax.runs.trained import TrainedRun
 from ebm_jax.tasks.likelihood.ends import Ends
+from ebm_jax.tasks.likelihood.reverse_starts import Starts, settled
 from ebm_jax.tasks.likelihood.settings import Settings
 
 _CHUNK = 10  # temperatures between two states that are saved
-_TUNING_SHARE = 0.2  # of the bar
+_TUNING_SHARE = _SETTLING_SHARE = 0.2  # of the bar
 _MOST_TUNED = 5_000  # temperatures, before tuning gives up
+
+
+class Annealed(NamedTuple):
+    """What two directions found.
+
+    brackets: of log Z, for each number of temperatures. tuned: the schedule behind them. starts: of
+    reverse annealing; roughness: of the energy there, in nats. ends: of forward annealing with the
+    most temperatures.
+    """
+
+    brackets: list[log_likelihood.Bracket]
+    tuned: list[AdaptedTemperature]
+    starts: Starts
+    roughness: float
+    ends: Ends
 
 
 class TwoDirections:
@@ -60,25 +77,20 @@ class TwoDirections:
         """For use in jit."""
         return Path(self.run.method.densities(params), self.levels)
 
-    def brackets(
-        self, images: np.ndarray
-    ) -> tuple[list[log_likelihood.Bracket], list[AdaptedTemperature], float, Ends]:
-        """log Z from both sides for each number of temperatures, and the schedule behind them.
-
-        Then the roughness of the energy, in nats, at the starts of reverse annealing, and where
-        forward annealing with the most temperatures ends.
-        """
+    def anneal(self, images: np.ndarray) -> Annealed:
+        """Tunes, then both directions with each number of temperatures; images: to start from."""
         settings = self.settings
         total = 2 * sum(settings.num_temperatures)
         tuning = round(_TUNING_SHARE * total)
-        self.work.begin("annealing", total + tuning)
+        settling = round(_SETTLING_SHARE * total) if settings.reverse_steps else 0
+        self.work.begin("annealing", total + tuning + settling)
         tuned = self._tune(tuning)
-        starts = self._reverse_starts(images, tuned[-1].step_size)
+        starts = self._reverse_starts(images, tuned[-1].step_size, settling)
         log_z_base = self.base.log_z(int(np.prod(self.shape)))
         index = np.arange(settings.num_chains, dtype=np.int32)
 
         @functools.partial(jax.jit, static_argnames="is_first")
-        def anneal(params, key, chunk, u, *, is_first):
+        def along(params, key, chunk, u, *, is_first):
             if is_first:
                 chunk = chunk._replace(segment=0)
             return annealing.anneal(
@@ -90,9 +102,9 @@ class TwoDirections:
             ladder = annealing.allocate(tuned, number, _CHUNK)
             down = annealing.reversed_ladder(ladder)
             base = self.base.sample(self.key, index, self.shape)
-            forward, u = self._log_weights(anneal, ladder, base, number, reverse=False)
+            forward, u = self._log_weights(along, ladder, base, number, reverse=False)
             ends[number] = u, forward
-            reverse, _ = self._log_weights(anneal, down, starts, number, reverse=True)
+            reverse, _ = self._log_weights(along, down, starts.x, number, reverse=True)
             brackets.append(
                 log_likelihood.Bracket(
                     number,
@@ -101,7 +113,9 @@ class TwoDirections:
                 )
             )
         u, log_weights = ends[max(ends)]
-        return brackets, tuned, self._roughness(starts), self._ends(u, log_weights)
+        return Annealed(
+            brackets, tuned, starts, self._roughness(starts.x), self._ends(u, log_weights)
+        )
 
     def _ends(self, u: np.ndarray, log_weights: np.ndarray) -> Ends:
         @jax.jit
@@ -181,29 +195,31 @@ class TwoDirections:
     def _share(self, point: AdaptedTemperature, amount: int) -> int:
         return int(amount * (point.segment + point.beta) / self.num_segments)
 
-    def _reverse_starts(self, images: np.ndarray, step_size: float) -> np.ndarray:
+    def _reverse_starts(self, images: np.ndarray, step_size: float, amount: int) -> Starts:
         """Noised training images, moved by HMC at the lowest level."""
         settings, key = self.settings, jax.random.fold_in(self.key, 2)
-        if (saved := self.reverse.load("starts")) is not None:
-            return saved["x"]
 
         @jax.jit
-        def settle(params, x):
-            path = self.path(params)
+        def noised(params, x):
             index = jnp.arange(len(x), dtype=jnp.int32)
-            x = path.densities.noised(jax.random.fold_in(key, 0), 0, x, index)
-            if not settings.reverse_steps:
-                return x
+            return self.path(params).densities.noised(jax.random.fold_in(key, 0), 0, x, index)
+
+        @jax.jit
+        def settle(params, x, first_step, num_steps):
             return annealing.settle(
-                jax.random.fold_in(key, 1), path, x, step_size, settings.reverse_steps,
+                jax.random.fold_in(key, 1), self.path(params), x, step_size, first_step, num_steps,
                 num_leapfrog_steps=settings.num_leapfrog_steps,
             )  # fmt: skip
 
         # Where images are few, some start more than one chain.
         x = images[np.arange(settings.num_chains) % len(images)]
-        x = parallel.whole(settle(self.params, parallel.spread(x)))
-        self.reverse.save("starts", {"x": x})
-        return x
+        return settled(
+            self.reverse,
+            lambda: noised(self.params, parallel.spread(x)),
+            functools.partial(settle, self.params),
+            settings.reverse_steps,
+            amount,
+        )
 
     def _log_weights(
         self,

@@ -43,6 +43,7 @@ from ebm_jax.tasks import _features, fid
 from ebm_jax.tasks._features import num_kept
 from ebm_jax.tasks.likelihood import ends as annealed_ends
 from ebm_jax.tasks.likelihood import reporting, two_directions
+from ebm_jax.tasks.likelihood.reverse_starts import Starts
 
 __all__ = ["full_bars", "stubs"]
 
@@ -460,11 +461,11 @@ def test_what_stands_beside_the_likelihood(run, monkeypatch):
     bracket = log_likelihood.Bracket(20, estimate, estimate)
     ends = annealed_ends.Ends(np.zeros((16, *SHAPE), np.float32), np.zeros(16), np.zeros(16))
 
-    def brackets(self, images):
+    def anneal(self, images):
         self.work.begin("annealing", 0)  # which is not done here
-        return [bracket], [], 0.0, ends
+        return two_directions.Annealed([bracket], [], Starts(ends.x, None), 0.0, ends)
 
-    monkeypatch.setattr(two_directions.TwoDirections, "brackets", brackets)
+    monkeypatch.setattr(two_directions.TwoDirections, "anneal", anneal)
     asked, fitted, annealed = [], baselines.fit_mixture, conditional_bound.conditional_bounds
 
     def fit_mixture(x, noise_std, num_components, seed):
@@ -586,17 +587,11 @@ def test_likelihood(run, monkeypatch):
             other = {"upper": "lower", "lower": "upper"}[side]
             assert measured["bits_per_dim"][other] == pytest.approx(bits, rel=1e-4)
 
-    class Settled(Exception):
-        pass
-
-    def settle(*args, **options):
-        raise Settled(args[4], options)
-
-    monkeypatch.setattr(annealing, "settle", settle)
     config.likelihood.update(reverse_steps=11, num_images=8)
-    with pytest.raises(Settled) as asked_for:
-        run("likelihood", config)
-    assert asked_for.value.args == (11, {"num_leapfrog_steps": 2})
+    moved = run("likelihood", config)
+    assert moved["reverse_starts"]["num_steps"] == 11
+    assert asked["settle"][0][1] == {"num_leapfrog_steps": 2}
+    assert not np.array_equal(starts[-1], noised[:16])
 
 
 # ----------------------------------------------------------------------------- long chains
