@@ -133,7 +133,8 @@ class DualScoreMatching:
 
     Metrics: 'score_loss' and 'time_loss', the two terms, each by up to 8 groups of noises, the
     lowest first; 'energy_noisy', U(y, t); of chains 'energy_pos', 'energy_neg', U at the lowest
-    noise of data and chains, and 'acceptance', 1 before they move.
+    noise of data and chains, and 'acceptance', 1 before they move; about a mixture also
+    'jump_acceptance', of the draws that are tried for each.
 
     network: f, called as network(y', log t) -> [batch], log t float, y' = y drawn in to the data's
     size where t is large. data_moments: of the data in model units. data_mixture: fitted to
@@ -297,26 +298,51 @@ class DualScoreMatching:
         x, index = batch["image"], base.example_index(batch)
         x_pos = x + self.min_noise * random.normal(noise_key, index, x)
         log_t = jnp.asarray(2 * np.log(self.min_noise))
-        constant = self.energy(jax.lax.stop_gradient(params), log_t)
         has_begun = batch["step"] >= self.chain_after
-        x_neg, acceptance = jax.lax.cond(
+        x_neg, of_chains = jax.lax.cond(
             has_begun,
-            lambda x: persistent_chains.moved(
-                chain_key, constant, x, num_moves=self.chain_moves, least_std=self.min_noise,
-                first_chain=index[0],
-            ),
-            lambda x: persistent_chains.MovedChains(x, jnp.ones(x.shape[0])),
+            lambda x: self._moved_chains(jax.lax.stop_gradient(params), x, chain_key, index),
+            lambda x: (x, dict.fromkeys(self._chain_metrics, jnp.ones(x.shape[0]))),
             chains,
-        )  # fmt: skip
+        )
         x_neg = jax.lax.stop_gradient(x_neg)
         energy_fn = self.energy(params, log_t)
         energy_pos, energy_neg = energy_fn(x_pos), energy_fn(x_neg)
         contrast = jnp.mean(energy_pos - energy_neg) / float(np.prod(x.shape[1:]))
-        metrics = {
-            "energy_pos": energy_pos, "energy_neg": energy_neg, "acceptance": acceptance,
-        }  # fmt: skip
+        metrics = {"energy_pos": energy_pos, "energy_neg": energy_neg, **of_chains}
         means = {name: base.mean_over_batch(values) for name, values in metrics.items()}
         return jnp.where(has_begun, contrast, 0.0), x_neg, means
+
+    @property
+    def _chain_metrics(self) -> tuple[str, ...]:
+        return ("acceptance",) if self.num_components == 1 else ("acceptance", "jump_acceptance")
+
+    def _moved_chains(
+        self, params: Params, x: jax.Array, rng_key: jax.Array, index: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Chains at the lowest noise after a step's moves, and by name acceptances [chains].
+
+        About a mixture a draw of it is then tried for each.
+        """
+        t = jnp.asarray(self.min_noise**2)
+        energy_fn = self.energy(params, jnp.log(t))
+        moved = persistent_chains.moved(
+            rng_key, energy_fn, x, num_moves=self.chain_moves, least_std=self.min_noise,
+            first_chain=index[0],
+        )  # fmt: skip
+        found = {"acceptance": moved.acceptance}
+        if self.num_components == 1:
+            return moved.x, found
+        draw_key, test_key = jax.random.split(jax.random.fold_in(rng_key, self.chain_moves))
+        jumped = persistent_chains.jumped(
+            test_key,
+            energy_fn,
+            lambda x: self.base_law.energy(x, t),
+            moved.x,
+            self.base_law.sample(draw_key, index, x, t),
+            index,
+        )
+        return jumped.x, {**found, "jump_acceptance": jumped.acceptance}
 
     def sample(self, params: Params, rng_key: jax.Array, index: Index) -> jax.Array:
         """Samples of the lowest level by the sampler's kind; see `base.Method.sample`."""

@@ -47,7 +47,9 @@ class MixtureBase(NamedTuple):
         energies = 0.5 * jnp.sum(along**2 / variances + jnp.log(variances) + _LOG_2PI, axis=-1)
         return -jax.nn.logsumexp(self.log_weights - energies, axis=-1)
 
-    def sample(self, rng_key: jax.Array, index: Index, like: jax.Array, t: float) -> jax.Array:
+    def sample(
+        self, rng_key: jax.Array, index: Index, like: jax.Array, t: float | jax.Array
+    ) -> jax.Array:
         """A draw for each example of a batch like `like` [batch, ...], by its index [batch]."""
         noise = random.normal(rng_key, index, like).reshape(like.shape[0], -1)
         each = jnp.einsum("kbd,ked->kbe", noise * jnp.sqrt(self.variances + t)[:, None], self.bases)

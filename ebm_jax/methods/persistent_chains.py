@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from ebm_jax import samplers
 from ebm_jax.energy import EnergyFn
+from ebm_jax.samplers import random
 
 _STEP = 0.6  # of HMC, of the least standard deviation; stable below 2, jitter included
 _LEAPFROG_STEPS = 5
@@ -19,7 +20,7 @@ _JITTER = 0.5  # five steps are half a period of the narrowest directions: witho
 
 
 class MovedChains(NamedTuple):
-    """x [chains, ...]; acceptance: mean over the moves, [chains]."""
+    """x [chains, ...]; acceptance: mean over the moves, [chains], or of the one move."""
 
     x: jax.Array
     acceptance: jax.Array
@@ -43,3 +44,30 @@ def moved(
     kernel = samplers.hmc(energy_fn, _STEP * least_std, _LEAPFROG_STEPS, jitter=_JITTER)
     end, info = samplers.run_chain(rng_key, kernel, x, num_moves, first_chain=first_chain)
     return MovedChains(end.x, jnp.broadcast_to(info.acceptance, x.shape[:1]))
+
+
+def jumped(
+    rng_key: jax.Array,
+    energy_fn: EnergyFn,
+    base_energy_fn: EnergyFn,
+    x: jax.Array,
+    draws: jax.Array,
+    index: jax.Array,
+) -> MovedChains:
+    """Chains x [chains, ...] after a Metropolis test of one independent draw each.
+
+    From mode to mode HMC hardly goes; draws of a law that has the modes do, and where the energies
+    differ little most are taken: min(1, exp(g(x) - g(draw))), g = energy_fn - base_energy_fn.
+
+    Args:
+      base_energy_fn: minus the log density that `draws` are of. index: numbers of the chains.
+    """
+
+    def learned(x: jax.Array) -> jax.Array:
+        return energy_fn(x) - base_energy_fn(x)
+
+    log_ratio = learned(x) - learned(draws)
+    log_ratio = jnp.where(jnp.isnan(log_ratio), -jnp.inf, log_ratio)
+    is_taken = jnp.log(random.uniform(rng_key, index, ())) < log_ratio
+    is_taken_by_value = is_taken.reshape(-1, *[1] * (x.ndim - 1))
+    return MovedChains(jnp.where(is_taken_by_value, draws, x), jnp.exp(jnp.minimum(log_ratio, 0)))

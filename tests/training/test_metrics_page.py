@@ -45,6 +45,7 @@ RUNS = {
     "dual_score_matching": (
         "--config=configs/toy2d.py:two_moons_dual_score_matching",
         "--config.method.chain_weight=1.0",
+        "--config.method.num_components=2",
         *_POINTS,
     ),
 }
