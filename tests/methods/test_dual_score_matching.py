@@ -264,6 +264,35 @@ def test_chains_add_maximum_likelihood_at_the_lowest_noise():
     assert found == pytest.approx(float(expected), rel=1e-3)
 
 
+def test_about_a_mixture_chains_try_its_draws_too():
+    """After their moves, by hand; where the network is nothing all are taken."""
+    method = DualScoreMatching(
+        NOTHING, MOMENTS, min_noise=0.1, max_noise=5.0, num_components=2, data_mixture=FITTED,
+        chain_weight=6.0, chain_moves=2,
+    )  # fmt: skip
+    params, index = params_of(method), jnp.arange(8)
+    x = MOMENTS.mean + 0.3 * jax.random.normal(KEY, (8, 3))
+    batch = {"image": x, "index": index, "step": jnp.asarray(0)}
+    chain_key = jax.random.split(jax.random.fold_in(KEY, 1))[1]
+    draw_key, test_key = jax.random.split(jax.random.fold_in(chain_key, 2))
+    draws = method.base_law.sample(draw_key, index, x, 0.01)
+    for theta, chances in ((0.0, (1, 1)), (1.0, (0.05, 0.99))):
+        params = {"energy": jnp.asarray(theta)}
+        energy_fn = method.densities(params).energy(0)
+        _, (state, metrics) = jax.jit(method.loss)(params, MethodState((), x), batch, KEY)
+        moved = persistent_chains.moved(
+            chain_key, energy_fn, x, num_moves=2, least_std=0.1, first_chain=jnp.asarray(0)
+        )
+        base_energy_fn = lambda y: method.base_law.energy(y, jnp.asarray(0.01))  # noqa: E731
+        expected = persistent_chains.jumped(
+            test_key, energy_fn, base_energy_fn, moved.x, draws, index
+        )
+        np.testing.assert_allclose(state.sharded, expected.x, rtol=1e-3, atol=1e-4)
+        found = float(metrics["jump_acceptance"].value())
+        assert found == pytest.approx(float(expected.acceptance.mean()), abs=1e-3)
+        assert chances[0] <= found + 1e-3 <= chances[1] + 2e-3
+
+
 # -------------------------------------------------------------------------------- samples
 
 
