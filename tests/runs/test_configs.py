@@ -45,18 +45,19 @@ MILLIONS = {  # of the papers' networks
 }
 
 
+_NUM_EXAMPLES = 8
 SAMPLES = {}  # traced once for all configs of the same method, network and data's shape
 
 
 def stub(config, split):
-    """Two examples of the shape that the config's data set has."""
+    """Some examples of the shape that the config's data set has."""
     name, value_range = config.data.name, (0.0, 255.0)
-    labels = np.zeros(2, np.int32)
+    labels = np.zeros(_NUM_EXAMPLES, np.int32)
     if name in ("dsprites", "shapes"):
         shape = (64, 64, 1) if name == "dsprites" else (32, 32, 1)
         num_classes = 3 if config.data.label == "shape" else 1
         if size := VALUES.get(config.data.label):
-            labels = np.zeros((2, size), np.float32)
+            labels = np.zeros((_NUM_EXAMPLES, size), np.float32)
     elif name in SHAPES:
         shape, num_classes = SHAPES[name]
         if size := config.data.image_size:
@@ -75,7 +76,7 @@ def stub(config, split):
         density = data.toy_density(name)  # raises for any other
         shape, num_classes, value_range = (2,), 1, (-density.bound, density.bound)
     dtype = np.uint8 if len(shape) == 3 else np.float32
-    examples = np.zeros((2, *shape), dtype)
+    examples = np.random.default_rng(0).integers(0, 2, (_NUM_EXAMPLES, *shape)).astype(dtype)
     return Dataset(name, split, examples, labels, num_classes, value_range)
 
 
