@@ -57,10 +57,7 @@ def settled(
         draws = [*state["draws"], _some_values(here)][-long_run.NUM_KEPT :]
         energies = [*state["energies"], parallel.whole(energy)][-long_run.NUM_KEPT :]
         state = _state(n + 1, here, draws, energies)
-        if n + 1 < len(shares):
-            work.save_state("starts", state)
-        else:
-            work.save("starts", state)
+        (work.save_state if n + 1 < len(shares) else work.save)("starts", state)
         work.advance(int(shares[n]), {"energy": float(np.mean(energies[-1]))})
     found = long_run.r_hat(state["draws"], state["energies"]) if num_steps else None
     return Starts(state["x"], found)
