@@ -18,7 +18,8 @@ from ebm_jax.io.files import write_atomically
 _MIN_TILE = 48  # pixels; a digit of 8 x 8 is then legible
 _BACKGROUND = 255
 _MARGIN = 16  # pixels around labelled grids
-_MOST_INSIDE = 6  # names of curves in a panel
+_MOST_INSIDE = 5  # names of curves in a panel
+_MOST_TICKS = 6  # of a logarithmic axis that are written out
 
 
 def image_grid(
@@ -322,6 +323,9 @@ def curves_picture(panels: Sequence[Curves], *, columns: int = 2) -> np.ndarray:
             axis.errorbar(panel.x, values, error, marker="o", markersize=3, capsize=3, label=name)
         if panel.log_x:
             axis.set_xscale("log")
+            if len(panel.x) <= _MOST_TICKS:  # else powers of ten and what lies between
+                axis.set_xticks(panel.x, [f"{x:,g}" for x in panel.x])
+                axis.minorticks_off()
         axis.set_title(panel.title, fontsize=10)
         is_crowded = len(panel.lines) > _MOST_INSIDE
         _label(axis, panel.x_label, panel.y_label, legend=len(panel.lines) > 1 and not is_crowded)

@@ -188,14 +188,24 @@ def test_panels_of_curves():
     assert is_gridded(first)
 
 
+@pytest.mark.parametrize(("number", "is_written"), [(6, True), (7, False)])
+def test_few_places_of_a_logarithmic_axis_are_written_out(number, is_written):
+    x = [300 * 2**n for n in range(number)]
+    panel = plotting.Curves("", x, {"a": x}, log_x=True)
+    (axis,) = plotting.curves_picture([panel]).axes
+    labels = [label.get_text() for label in axis.get_xticklabels()]
+    assert (labels == ["300", "600", "1,200", "2,400", "4,800", "9,600"]) is is_written
+    assert bool(len(axis.get_xticks(minor=True))) is not is_written
+
+
 def test_few_panels_take_no_empty_columns():
     panel = plotting.Curves("", [0, 1], {"a": [0, 1]})
     same(plotting.curves_picture([panel]).get_size_inches(), (5.2, 3.8))
     same(plotting.curves_picture([panel] * 3, columns=3).get_size_inches(), (15.6, 3.8))
 
 
-def test_six_curves_have_their_names_inside():
-    lines = {f"c{i}": [i, i] for i in range(6)}
+def test_five_curves_have_their_names_inside():
+    lines = {f"c{i}": [i, i] for i in range(5)}
     (axis,) = plotting.curves_picture([plotting.Curves("", [0, 1], lines)]).axes
     inside, panel = axis.get_legend().get_window_extent(), axis.get_window_extent()
     assert inside.x1 < panel.x1
