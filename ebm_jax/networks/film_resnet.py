@@ -5,6 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from ebm_jax.networks.convolution import Conv
 from ebm_jax.networks.prepared import prepared
@@ -23,7 +24,7 @@ class FilmBlock(nn.Module):
 
     features: int
     formulation: str
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: jax.Array, condition_features: jax.Array) -> jax.Array:
@@ -72,7 +73,7 @@ class FilmResNet(nn.Module):
     num_blocks: int = setting(2, "residual blocks per resolution", at_least=1)
     patch_size: int = setting(1, "side of the squares of pixels that are channels", at_least=1)
     formulation: str = "auto"
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     remat: bool = False
 
     @property

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from ebm_jax.networks.activations import leaky_relu
 from ebm_jax.networks.convolution import Conv
@@ -74,7 +75,7 @@ class IgebmBlock(nn.Module):
     pool: bool
     activation: str
     formulation: str
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(
@@ -138,7 +139,7 @@ class IgebmResNet(nn.Module):
     )
     patch_size: int = setting(1, "side of the squares of pixels that are channels", at_least=1)
     formulation: str = "auto"
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     remat: bool = False
     num_outputs: int = 1
 
@@ -250,7 +251,7 @@ class IgebmConvNet(nn.Module):
     gain_layer: int = setting(2, "strided convolution with a gain per class, from 0", at_least=0)
     activation: str = setting("leaky_relu", "of slope .2, or others", one_of=tuple(ACTIVATIONS))
     formulation: str = "auto"
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     num_outputs: int = 1
 
     @property

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from ebm_jax.networks.convolution import Conv
 from ebm_jax.networks.resolution import average_pool, check_can_halve, patches
@@ -34,7 +35,7 @@ class MdsmBlock(nn.Module):
     features: int
     pool: bool
     formulation: str
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -80,7 +81,7 @@ class MdsmResNet(nn.Module):
     num_blocks: int = setting(3, "per stage: 3 is Res18, 2 is Res12", at_least=1)
     patch_size: int = setting(1, "side of the squares of pixels that are channels", at_least=1)
     formulation: str = "auto"
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     remat: bool = False
 
     @property

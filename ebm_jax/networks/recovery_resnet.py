@@ -5,6 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from ebm_jax.networks.activations import leaky_relu
 from ebm_jax.networks.convolution import Conv
@@ -47,7 +48,7 @@ class ResidualBlock(nn.Module):
 
     features: int
     formulation: str
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: jax.Array, level_features: jax.Array) -> jax.Array:
@@ -94,7 +95,7 @@ class RecoveryResNet(nn.Module):
     num_blocks: int = setting(8, 'residual blocks per resolution, "N"', at_least=1)
     patch_size: int = setting(1, "side of the squares of pixels that are channels", at_least=1)
     formulation: str = "auto"
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     remat: bool = False
 
     @property

@@ -83,7 +83,12 @@ def of_data(
 
         def find() -> data.Mixture:
             if workdir is not None and has_checkpoints(workdir):
-                return _read(workdir)
+                if (mixture := kept(workdir).mixture) is not None:
+                    return mixture
+                raise ConfigError(
+                    f"{workdir / _MIXTURE} is missing: this run's energies are about the mixture "
+                    "in it"
+                )
             with one_line("method.num_components"):
                 return data.noised_mixture(
                     dataset, *units, num_components=number, noise_std=values["min_noise"],
@@ -116,8 +121,7 @@ def _by_first(find: Callable[[], data.Mixture]) -> data.Mixture:
     return data.Mixture(**weights.from_bytes(parallel.tell_bytes(content) or b"")["mixture"])
 
 
-def _read(workdir: pathlib.Path) -> data.Mixture:
+def kept(workdir: pathlib.Path) -> DataFacts:
+    """What a workdir keeps; all None where it keeps nothing."""
     path = workdir / _MIXTURE
-    if not path.is_file():
-        raise ConfigError(f"{path} is missing: this run's energies are about the mixture in it")
-    return data.Mixture(**weights.read(path)["mixture"])
+    return DataFacts.of_groups(weights.read(path)) if path.is_file() else DataFacts()

@@ -1,10 +1,12 @@
 """Parameters to start from: `training.init_from=<workdir>[@step]`, or a model's name or folder."""
 
+import dataclasses
 import pathlib
 from typing import Any
 
-from ebm_jax.runs import model_folder
-from ebm_jax.runs.settings import ConfigError
+from ebm_jax.runs import data_facts, model_folder
+from ebm_jax.runs.build import Run
+from ebm_jax.runs.settings import ConfigError, one_line
 from ebm_jax.runs.workdir import resolve
 from ebm_jax.training.checkpoint_files import CheckpointError
 from ebm_jax.training.checkpoints import Checkpoints
@@ -52,6 +54,24 @@ def load(init_from: str, state: TrainState) -> tuple[TrainState, dict[str, Any]]
             raise ConfigError(f"training.init_from: {error}") from error
     state = state._replace(params=params, ema_params=ema_params)
     return state, {"workdir": str(path), "step": step}
+
+
+def with_its_mixture(run: Run, init_from: str) -> Run:
+    """A run about the mixture of another, whose parameters mean nothing about one of its own.
+
+    The run as it is where its method has none, or the other has none of as many components.
+    """
+    own = getattr(run.method, "data_mixture", None)
+    if own is None or not dataclasses.is_dataclass(run.method):
+        return run
+    if model_folder.is_model(init_from):
+        found = model_folder.read_facts(model_folder.find(init_from)).mixture
+    else:
+        with one_line("training.init_from"):
+            found = data_facts.kept(_split(init_from)[0]).mixture
+    if found is None or found.num_components != own.num_components:
+        return run
+    return dataclasses.replace(run, method=dataclasses.replace(run.method, data_mixture=found))
 
 
 def _split(init_from: str) -> tuple[pathlib.Path, int | None]:

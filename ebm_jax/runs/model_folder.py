@@ -128,6 +128,16 @@ def read_params(folder: pathlib.Path, template: Params) -> tuple[Params, int]:
         return _fitting(folder, groups["params"], template), description["step"]
 
 
+def read_facts(folder: pathlib.Path) -> DataFacts:
+    """What a model's method took from its data.
+
+    Raises:
+      ConfigError: as `read`.
+    """
+    with one_line("training.init_from"):
+        return DataFacts.of_groups(_weights(folder, _description(folder)))
+
+
 def _description(folder: pathlib.Path) -> dict[str, Any]:
     try:
         found = json.loads((folder / DESCRIPTION).read_text())

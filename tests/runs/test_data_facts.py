@@ -6,9 +6,11 @@ import pytest
 from configs import digits_dual
 from ebm_jax import data
 from ebm_jax.io import weights
-from ebm_jax.runs import build, data_facts
+from ebm_jax.runs import build, data_facts, model_folder
 from ebm_jax.runs.data_facts import DataFacts
 from ebm_jax.runs.settings import ConfigError
+from ebm_jax.runs.trained import load_trained
+from ebm_jax.tasks.train import main as train
 
 
 def config_of(num_components):
@@ -16,6 +18,8 @@ def config_of(num_components):
     config.network.width = 4
     config.training.batch_size = 8
     config.method.num_components = num_components
+    config.optimizer.warmup_steps = 0
+    config.optimizer.schedule = "constant"
     return config
 
 
@@ -61,6 +65,30 @@ def test_it_is_kept_and_read_once_something_is_trained(tmp_path):
     np.testing.assert_array_equal(
         weights.read(tmp_path / "mixture.safetensors")["mixture"]["means"], other.means
     )
+
+
+def test_a_run_keeps_its_own_and_one_that_starts_from_it_takes_it(tmp_path):
+    """From the workdir, and from the model's folder; not of another number of components."""
+    config, first = config_of(2), tmp_path / "first"
+    config.training.num_steps = 1
+    assert train(config, first) == 0
+    found = data_facts.kept(first).mixture
+    trained = load_trained(config, first)
+    for mixture in (mixture_of(config), trained.run.method.data_mixture):
+        for name, value in found._asdict().items():
+            np.testing.assert_array_equal(value, getattr(mixture, name))
+    (tmp_path / "model").mkdir()
+    for name, content in model_folder.contents(trained).items():
+        (tmp_path / "model" / name).write_bytes(content)
+    for number, name, is_taken in ((2, "first", True), (2, "model", True), (3, "first", False)):
+        config, workdir = config_of(number), tmp_path / f"from_{name}_{number}"
+        config.seed, config.training.num_steps = 5, 0
+        config.training.init_from = str(tmp_path / name)
+        assert train(config, workdir) == 0
+        weights_there = data_facts.kept(workdir).mixture.weights
+        assert np.array_equal(weights_there, found.weights) is is_taken
+        again = load_trained(config, workdir).run.method.data_mixture
+        np.testing.assert_array_equal(again.weights, weights_there)
 
 
 def test_what_is_not_there_or_cannot_be_is_said_in_one_line(tmp_path):
