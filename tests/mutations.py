@@ -30,8 +30,12 @@ from collections.abc import Callable, Iterable, Iterator
 
 TREE = pathlib.Path(__file__).parents[1]
 EFFECTS = "tests/runs/effects"  # they see every task, method and section
+_METHODS = (
+    "recovery_likelihood", "contrastive_divergence", "denoising_score_matching",
+    "energy_discrepancy", "dual_score_matching",
+)  # fmt: skip
 _EFFECTS_OF = {
-    "data": ("training",), "evaluation": ("mode",), "methods": ("method",),
+    "data": ("training",), "evaluation": ("mode",), "methods": _METHODS,
     "networks": ("network",), "runs": ("training", "mode"), "tasks": ("mode",),
     "training": ("training",),
 }  # fmt: skip
