@@ -34,9 +34,10 @@ _METHODS = (
     "recovery_likelihood", "contrastive_divergence", "denoising_score_matching",
     "energy_discrepancy", "dual_score_matching",
 )  # fmt: skip
+_MODES = ("samples", "fid", "image", "energy", "likelihood", "long_run")
 _EFFECTS_OF = {
-    "data": ("training",), "evaluation": ("mode",), "methods": _METHODS,
-    "networks": ("network",), "runs": ("training", "mode"), "tasks": ("mode",),
+    "data": ("training",), "evaluation": _MODES, "methods": _METHODS,
+    "networks": ("network",), "runs": ("training", *_MODES), "tasks": _MODES,
     "training": ("training",),
 }  # fmt: skip
 _EQUIVALENT = "tests/mutations_equivalent.txt"

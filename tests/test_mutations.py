@@ -84,7 +84,7 @@ def test_tests_that_see_a_file():
     assert "tests/samplers/test_hmc.py" in imports.tests_of("ebm_jax/samplers/hmc.py", 2)[:2]
     assert "tests/test_cli.py" in imports.tests_of("ebm_jax/command_line.py")
     seen = imports.tests_of("ebm_jax/tasks/fid.py")
-    assert f"{mutations.EFFECTS}/test_mode_effects.py" in seen[:16]
+    assert f"{mutations.EFFECTS}/test_fid_effects.py" in seen[:24]
     assert "tests/samplers/test_hmc.py" not in seen
 
 

@@ -1,0 +1,53 @@
+"""What the fields of modes that compare energies of examples do, on a run that is known."""
+
+import numpy as np
+import pytest
+from effects_stubs import full_bars, images, stubs
+from effects_table import shows
+from known_model import A_BAR, SAMPLES, SIGMA_BAR, VARIANCE, columns_of, config_of, rows_of, run
+
+from ebm_jax.evaluation import ood as ood_scores
+
+__all__ = ["full_bars", "run", "stubs"]
+
+
+@shows(*rows_of("neighbours"))
+def test_neighbours(run, monkeypatch):
+    drawn = columns_of(monkeypatch)
+    found = run("neighbours", config_of(*rows_of("neighbours")))
+    assert found["num_energies"] == {"training": 16, "held out": 16}
+    assert found["measured_on"]["num_samples"] == 8
+    names = {"energy 0", "energy 5", "energy, sum"}
+    assert set(found["kolmogorov_smirnov_of_energies"]) == names
+    assert [list(columns) for columns in drawn] == [["sample", "nearest 1", "nearest 2"]] * 2
+    training = images("train").images.reshape(120, 4) / 127.5 - 1
+    nearest = np.linalg.norm(SAMPLES[:8].reshape(8, 1, 4) - training, axis=2).min(1)
+    pixels = found["distance_to_nearest_training_image"]["pixels"]
+    assert pixels["median_sample"] == pytest.approx(np.median(nearest), rel=1e-3)
+
+
+@shows(*(row for row in rows_of("ood") if row != "ood.of_classes"))
+def test_ood(run, monkeypatch):
+    """Held-out images have energies chi^2_4 / 2; those of uniform values by simulation."""
+    asked, usual = [], ood_scores.auroc
+    monkeypatch.setattr(
+        ood_scores, "auroc", lambda *a, **kw: asked.append((*map(len, a), kw)) or usual(*a, **kw)
+    )
+    found = run("ood", config_of(*(row for row in rows_of("ood") if row != "ood.of_classes")))
+    assert list(found["auroc"]) == ["uniform_noise", "digits"]
+    assert found["levels"] == [0, 2, 5]
+    assert found["measured_on"]["num_samples"] == 40
+    assert {(n, m, kw["num_bootstrap"]) for n, m, kw in asked} == {(40, 40, 20)}
+    rng = np.random.default_rng(0)
+    uniform = A_BAR[0] * rng.uniform(-1, 1, (100_000, 4)) + SIGMA_BAR[0] * rng.normal(
+        size=(100_000, 4)
+    )
+    inside = rng.chisquare(4, 100_000) / 2
+    outside = np.sum(uniform**2, 1) / (2 * VARIANCE[0])
+    area = np.mean(outside > inside)
+    assert area > 0.8
+    value = found["auroc"]["uniform_noise"]["energy 0"]["value"]
+    assert value == pytest.approx(area, abs=4 * np.sqrt(area * (1 - area) / 40))
+    sets = run("ood", config_of(ood={"num_images": 20, "num_bootstrap": 5, "max_levels": 1}))
+    assert len(sets["auroc"]) == 6
+    assert sets["levels"] == [0]

@@ -1,0 +1,127 @@
+"""What the fields of distances between samples and images do, on a run that is known."""
+
+import numpy as np
+import pytest
+from effects_stubs import full_bars, images, stubs
+from effects_table import changed, shows, value_of
+from known_model import SAMPLES, config_of, rows_of, run
+
+from ebm_jax.data import unscale_images
+from ebm_jax.evaluation.fidelity import frechet
+from ebm_jax.evaluation.fidelity.features import INCEPTION_FEATURES, Extractor
+from ebm_jax.evaluation.fidelity.gaussian_images import fit_gaussian_images
+from ebm_jax.evaluation.fidelity.inception_scores import (
+    inception_score,
+    kept_for_subsets,
+    kernel_inception_distance,
+)
+from ebm_jax.evaluation.fidelity.reference_statistics import Statistics, write_statistics
+from ebm_jax.tasks import _features, fid
+from ebm_jax.tasks._features import num_kept
+
+__all__ = ["full_bars", "run", "stubs"]
+
+
+def features(x):
+    flat = x.reshape(len(x), -1) / 255.0
+    return {"features": flat, "logits": 9 * flat[:, :3]}
+
+
+EXTRACTOR = Extractor("made features", "made score", {"network": "made"}, 4, 3, features)
+
+
+@shows(*(field for field in rows_of("fid") if field != "fid.weights"))
+def test_fid(run, monkeypatch, tmp_path):
+    """Everything by hand from features and logits that differ, row by row of the table."""
+    asked = []
+    monkeypatch.setattr(fid, "make_extractor", lambda *given: asked.append(given[1:]) or EXTRACTOR)
+    stats = frechet.fit_gaussian(np.random.default_rng(5).normal(size=(50, 4)))
+    write_statistics(tmp_path / "stats.npz", Statistics(stats, {}))
+    monkeypatch.chdir(tmp_path)
+    for field in (None, *rows_of("fid")):
+        if field == "fid.weights":
+            continue
+        usual_values = {"num_samples": 64, "num_splits": 2, "kid_subsets": 2, "kid_subset_size": 8}
+        config = config_of(fid={**usual_values, "batch_size": 32})
+        config = changed(config, *([field] if field else []))
+        found, s = run("fid", config), config.fid
+        assert asked[-1] == (s.weights, s.batch_size)
+        pixels = np.asarray(unscale_images(SAMPLES[: s.num_samples], -1, 1))
+        of_samples, split = features(pixels), images(s.split)
+        real = features(split.images)["features"]
+        expected = stats if s.stats else frechet.fit_gaussian(real)
+        fit = frechet.fit_gaussian(of_samples["features"])
+        assert found["frechet_distance"] == pytest.approx(
+            frechet.frechet_distance(fit, expected), rel=1e-3
+        )
+        score = inception_score(of_samples["logits"], num_splits=s.num_splits)
+        assert found["score"]["mean"] == pytest.approx(score.mean, rel=1e-4)
+        assert found["score"]["deviation"] == pytest.approx(score.deviation, rel=1e-3, abs=1e-6)
+        if s.stats:
+            assert "kernel_distance" not in found
+        else:
+            subsets = {"num_subsets": s.kid_subsets, "subset_size": s.kid_subset_size}
+            kept = [
+                x[kept_for_subsets(len(x), num_kept(EXTRACTOR, s.kid_subset_size))]
+                for x in (of_samples["features"], real)
+            ]
+            kid = kernel_inception_distance(*kept, **subsets)
+            assert found["kernel_distance"]["mean"] == pytest.approx(kid.mean, rel=1e-3, abs=1e-6)
+            assert found["kernel_distance"]["num_subsets"] == s.kid_subsets
+        rows = {}
+        if s.baselines:
+            other = images("train" if s.split == "test" else "test")
+            floor = features(other.images[: s.num_samples])["features"]
+            gaussian = fit_gaussian_images(split.images).draw(0, s.num_samples, seed=config.seed)
+            rows = {"real images": floor, "a Gaussian's samples": features(gaussian)["features"]}
+        assert set(found["baselines"]) == set(rows)
+        for name, x in rows.items():
+            row, fit = found["baselines"][name], frechet.fit_gaussian(x)
+            assert row["num_images"] == len(x)
+            assert row["frechet_distance"] == pytest.approx(
+                frechet.frechet_distance(fit, expected), rel=1e-3
+            )
+
+
+def test_fid_without_logits(run, monkeypatch):
+    """Features alone make distances; the name says whose weights, and that there is no score."""
+    details = {"weights_origin": "a test"}
+    extractor = Extractor(
+        INCEPTION_FEATURES, "Inception score", details, 4, 0,
+        lambda x: {"features": features(x)["features"]},
+    )  # fmt: skip
+    monkeypatch.setattr(fid, "make_extractor", lambda *_: extractor)
+    found = run("fid", config_of(fid={"num_samples": 64, "kid_subset_size": 8}))
+    assert found["name"] == "FID (weights: a test)"
+    assert found["score"]["undefined"] == "these weights have no logits"
+    assert "mean" not in found["score"]
+    of_samples = features(np.asarray(unscale_images(SAMPLES[:64], -1, 1)))["features"]
+    fits = [
+        frechet.fit_gaussian(x) for x in (of_samples, features(images("train").images)["features"])
+    ]
+    assert found["frechet_distance"] == pytest.approx(frechet.frechet_distance(*fits), rel=1e-3)
+    assert found["kernel_distance"]["num_subsets"] == 100
+
+
+def test_fid_says_why_a_baseline_is_not_there(run, monkeypatch, capsys):
+    monkeypatch.setattr(fid, "make_extractor", lambda *_: EXTRACTOR)
+    monkeypatch.setattr(fid, "_MAX_PIXELS", 3)
+    few = {"num_samples": 64, "num_splits": 2, "kid_subset_size": 8}
+    found = run("fid", config_of(fid=few))["baselines"]
+    assert found["a Gaussian's samples"]["undefined"].startswith("images of more than 3 values")
+    assert "frechet_distance" not in found["a Gaussian's samples"]
+    assert found["real images"]["frechet_distance"] > 0
+    said = capsys.readouterr().out
+    assert "the same of a Gaussian's samples: none, as images of more than 3 values" in said
+    assert "the same of real images, test (" in said
+
+
+@shows("fid.weights")
+def test_weights_of_inception(monkeypatch, stubs):
+    read = []
+    monkeypatch.setattr(_features, "inception_extractor", lambda *given: read.append(given))
+    described = type("Run", (), {"dataset": images("train")})
+    _features.make_extractor(described, value_of("fid.weights"), value_of("fid.batch_size"))
+    assert read == [("weights.npz", 16)]
+    assert "small classifier" in _features.make_extractor(described, "", 16).title
+    assert len(read) == 1
