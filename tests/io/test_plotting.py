@@ -200,4 +200,4 @@ def test_names_of_many_curves_stand_beside_them():
         columns = np.flatnonzero(is_frame.mean(0) > 0.5)
         return columns[-1] - columns[0]
 
-    assert width_of_axes(7) < 0.9 * width_of_axes(6)
+    assert width_of_axes(6) < 0.9 * width_of_axes(5)
