@@ -17,6 +17,7 @@ temporaries. A table on stdout, the same as JSON in benchmarks/results/.
 
 import argparse
 import importlib
+import importlib.metadata
 import math
 import os
 import time
@@ -179,10 +180,10 @@ def main() -> None:
 def _device(compiler: str) -> Any:
     """What is compiled for: a CPU, without LLVM's optimizations, or a TPU that is not there."""
     if compiler == "cpu":
-        os.environ["XLA_FLAGS"] = (
-            "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
-            + os.environ.get("XLA_FLAGS", "")
-        )
+        quick = "--xla_backend_optimization_level=0 "
+        if importlib.metadata.version("jaxlib").startswith("0.10."):  # others do not know the flag
+            quick += "--xla_cpu_use_fusion_emitters=false "
+        os.environ["XLA_FLAGS"] = quick + os.environ.get("XLA_FLAGS", "")
         return jax.devices("cpu")[0]
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no TPU here to be asked
     (device, *_) = topologies.get_topology_desc(platform="tpu", topology_name=compiler).devices

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compilation import jit_alike
 from flax.traverse_util import flatten_dict
 
 from ebm_jax import methods, samplers
@@ -32,13 +33,6 @@ from ebm_jax.methods.recovery_likelihood import RecoverySampler
 from ebm_jax.methods.registry import METHODS
 from ebm_jax.networks import EnergyMLP, FlatImages, IgebmResNet, MdsmResNet, RecoveryResNet
 from ebm_jax.samplers.random import Blend
-
-# XLA's earlier emitters of loops compile in half of the time; but programs of two kinds of index
-# need not round alike with them, and samples are compared exactly: those are of the newer ones.
-jit_quick = functools.partial(
-    jax.jit,
-    compiler_options={"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False},
-)
 
 KEY = jax.random.key(0)
 BATCH = 8
@@ -123,7 +117,7 @@ def trained(name):
         "index": jnp.arange(BATCH, dtype=jnp.int32),
         "step": jnp.int32(5),
     }
-    params, state = jit_quick(method.init)(KEY, batch)
+    params, state = jax.jit(method.init)(KEY, batch)
     moved = jax.tree.map(  # in NumPy: a program less for each shape
         lambda leaf: np.asarray(leaf + 0.1 * rng.normal(size=leaf.shape), leaf.dtype),
         jax.device_get(params),
@@ -139,13 +133,12 @@ def case(request):
 
 @functools.cache
 def sampler(method):
-    options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": True}
-    return jax.jit(method.sample, compiler_options=options)
+    return jit_alike(method.sample)  # samples are compared exactly
 
 
 @functools.cache
 def trainer(method):
-    return jit_quick(jax.value_and_grad(method.loss, has_aux=True))
+    return jax.jit(jax.value_and_grad(method.loss, has_aux=True))
 
 
 def test_every_method_is_in_the_table():
@@ -250,7 +243,7 @@ def test_densities_have_energies_and_gradients_at_every_level(case):
             found["conditional_start"] = densities.conditional_start(KEY, level, x)
         return found
 
-    at_level = jit_quick(at_level)
+    at_level = jax.jit(at_level)
     densities = method.densities(case.params)
     assert isinstance(densities, Densities)
     assert densities.a_bar.shape == densities.sigma_bar.shape == (densities.num_levels,)
@@ -275,7 +268,7 @@ def test_inpainting_keeps_what_is_known_and_does_not_see_the_rest(case):
     index = jnp.arange(3)
     x, label = case.batch["image"][:3], case.batch["label"][:3]
     is_known = np.arange(x[0].size).reshape(x.shape[1:]) % 2 == 0
-    inpaint = jit_quick(lambda x: case.method.inpaint(case.params, KEY, x, is_known, index, label))
+    inpaint = jax.jit(lambda x: case.method.inpaint(case.params, KEY, x, is_known, index, label))
     filled, known = np.asarray(inpaint(x)), np.broadcast_to(is_known, x.shape)
     np.testing.assert_array_equal(filled[known], x[known])
     other = jnp.where(is_known, x, 0.7)
@@ -288,7 +281,7 @@ def test_restoring_gives_examples(case):
     if not isinstance(case.method, Restorer):
         pytest.skip("the method does not restore")
     x, label = case.batch["image"][:3], case.batch["label"][:3]
-    restore = jit_quick(case.method.restore)
+    restore = jax.jit(case.method.restore)
     restored = restore(case.params, KEY, x, jnp.arange(3), label)
     assert restored.shape == x.shape
     assert np.isfinite(restored).all()
