@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.stats import norm
 
 from ebm_jax.data.mixture import Mixture
 from ebm_jax.data.moments import Moments
@@ -50,10 +51,14 @@ class MixtureBase(NamedTuple):
     def sample(
         self, rng_key: jax.Array, index: Index, like: jax.Array, t: float | jax.Array
     ) -> jax.Array:
-        """A draw for each example of a batch like `like` [batch, ...], by its index [batch]."""
+        """A draw for each example of a batch like `like` [batch, ...], by its index [batch].
+
+        A component is chosen by a normal number, which a blend of two indices has too.
+        """
         noise = random.normal(rng_key, index, like).reshape(like.shape[0], -1)
         each = jnp.einsum("kbd,ked->kbe", noise * jnp.sqrt(self.variances + t)[:, None], self.bases)
-        place = random.uniform(rng_key, index, like)
+        choice = random.normal(jax.random.fold_in(rng_key, 1), index, jnp.zeros(like.shape[0]))
+        place = norm.cdf(choice)
         chosen = jnp.searchsorted(jnp.cumsum(jnp.exp(self.log_weights[:-1])), place, side="right")
         drawn = jnp.asarray(self.means)[chosen] + each[chosen, jnp.arange(len(noise))]
         return jnp.reshape(drawn, like.shape)

@@ -14,7 +14,7 @@ from compilation import jit_alike
 from flax.traverse_util import flatten_dict
 
 from ebm_jax import methods, samplers
-from ebm_jax.data import Moments
+from ebm_jax.data import Mixture, Moments
 from ebm_jax.methods import (
     ContrastiveDivergence,
     DenoisingScoreMatching,
@@ -57,13 +57,18 @@ discrepancy = functools.partial(
 )
 
 
-def dual(network, *, chains=None, **sampler):
+TWO = Mixture(
+    np.full(2, 0.5), np.array([[0.3, 0.3], [0.7, 0.7]]), np.tile(np.eye(2) / 20, (2, 1, 1))
+)
+
+
+def dual(network, **settings):
     """Dual score matching of data of a given size."""
     size = int(np.prod(network.input_shape))
+    settings = {"sampler": DualScoreSampler(num_steps=2), **settings}
     return DualScoreMatching(
         network, Moments(np.full(size, 0.5), np.eye(size) / 12), min_noise=0.1, max_noise=100.0,
-        num_levels=3, **(chains or {}),
-        sampler=DualScoreSampler(num_steps=2, **sampler),
+        num_levels=3, **settings,
     )  # fmt: skip
 
 
@@ -90,8 +95,13 @@ CASES: dict[str, Method] = {
     "energy_discrepancy/images": discrepancy(MdsmResNet(**IMAGES, multipliers=(1,), num_blocks=1)),
     "energy_discrepancy/vectors": discrepancy(MLP),
     "dual_score_matching/images": dual(FlatImages(EnergyMLP(64, width=8, depth=1), (8, 8, 1))),
-    "dual_score_matching/vectors": dual(MLP, kind="langevin"),
-    "dual_score_matching/chains": dual(MLP, chains={"chain_weight": 1.0, "chain_moves": 1}),
+    "dual_score_matching/vectors": dual(
+        MLP, sampler=DualScoreSampler(kind="langevin", num_steps=2)
+    ),
+    "dual_score_matching/chains": dual(MLP, chain_weight=1.0, chain_moves=1),
+    "dual_score_matching/mixture": dual(
+        MLP, chain_weight=1.0, chain_moves=1, num_components=2, data_mixture=TWO
+    ),
 }
 
 # Additive constants: energies differ by them, losses of differences and of gradients do not.
