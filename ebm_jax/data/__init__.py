@@ -5,7 +5,7 @@ Nothing here imports TensorFlow; tensorflow_datasets is imported by the function
 
 from ebm_jax.data.batches import batch_indices, local_batch
 from ebm_jax.data.dataset import Dataset, Trajectories
-from ebm_jax.data.mixture import Mixture, noised_mixture
+from ebm_jax.data.mixture import Mixture, data_mixture
 from ebm_jax.data.moments import Moments, moments
 from ebm_jax.data.prefetch import prefetch
 from ebm_jax.data.preprocess import (
@@ -32,6 +32,7 @@ __all__ = [
     "ToyDensity",
     "Trajectories",
     "batch_indices",
+    "data_mixture",
     "dataset_names",
     "dequantize",
     "example_keys",
@@ -40,7 +41,6 @@ __all__ = [
     "load_dataset",
     "local_batch",
     "moments",
-    "noised_mixture",
     "pad_images",
     "prefetch",
     "random_flip",

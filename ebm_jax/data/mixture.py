@@ -45,7 +45,7 @@ def fit_mixture(x: np.ndarray, num_components: int, added_variance: float, seed:
     return Mixture(found.weights_, found.means_, found.covariances_)
 
 
-def noised_mixture(
+def data_mixture(
     dataset: Dataset,
     low: float,
     high: float,
@@ -55,7 +55,10 @@ def noised_mixture(
     seed: int,
     dequantized: bool = False,
 ) -> Mixture:
-    """Of x + noise_std eps, x a data set's examples in model units, 10,000 of them at most.
+    """Of a data set's examples in model units, 10,000 of them at most.
+
+    EM is that of x + noise_std eps, which keeps components from narrowing to points; the noise's
+    variance is then taken off, so that covariances may be singular.
 
     Args:
         low, high, dequantized: as in `moments`. seed: of which examples, and of EM's start.
@@ -72,7 +75,8 @@ def noised_mixture(
     x = scale_stored(
         np.asarray(dataset.images[index]), dataset.value_range, low, high, dequantized=dequantized
     )
-    return fit_mixture(x, num_components, noise_std**2, seed)
+    noised = fit_mixture(x, num_components, noise_std**2, seed)
+    return noised._replace(covariances=noised.covariances - noise_std**2 * np.eye(x[0].size))
 
 
 def _log_normal(x: np.ndarray, factor: np.ndarray) -> np.ndarray:

@@ -137,8 +137,8 @@ class DualScoreMatching:
     'jump_acceptance', of the draws that are tried for each.
 
     network: f, called as network(y', log t) -> [batch], log t float, y' = y drawn in to the data's
-    size where t is large. data_moments: of the data in model units. data_mixture: fitted to
-    x + min_noise eps, where num_components is more than 1.
+    size where t is large. data_moments: of the data in model units. data_mixture: of the
+    data in model units, where num_components is more than 1.
 
     Raises:
       ValueError: for a value that a setting cannot have, noises in the wrong order, settings of
@@ -201,7 +201,7 @@ class DualScoreMatching:
                 f"data_mixture: expected one of method.num_components = {self.num_components}, "
                 f"got {found}"
             )
-        return MixtureBase.of_mixture(self.data_mixture, noise_std=self.min_noise)
+        return MixtureBase.of_mixture(self.data_mixture)
 
     @property
     def sigma(self) -> np.ndarray:

@@ -30,14 +30,13 @@ class MixtureBase(NamedTuple):
     def of_moments(cls, moments: Moments) -> "MixtureBase":
         """One Gaussian, with the moments of data."""
         mean, covariance = moments
-        return cls.of_mixture(Mixture(np.ones(1), mean[None], covariance[None]), noise_std=0.0)
+        return cls.of_mixture(Mixture(np.ones(1), mean[None], covariance[None]))
 
     @classmethod
-    def of_mixture(cls, mixture: Mixture, *, noise_std: float) -> "MixtureBase":
-        """A mixture whose covariances have noise_std^2 I in them, which is t's own here."""
+    def of_mixture(cls, mixture: Mixture) -> "MixtureBase":
+        """A mixture of data without noise; variances that rounding made negative are 0."""
         variances, bases = np.linalg.eigh(mixture.covariances)
-        variances = np.maximum(variances - noise_std**2, 0)
-        arrays = (np.log(mixture.weights), mixture.means, variances, bases)
+        arrays = (np.log(mixture.weights), mixture.means, np.maximum(variances, 0), bases)
         return cls(*(np.asarray(array, np.float32) for array in arrays))
 
     def energy(self, y: jax.Array, t: jax.Array) -> jax.Array:

@@ -248,8 +248,15 @@ def inception(params: Mapping[str, Any], images: jax.Array) -> dict[str, jax.Arr
         kernel, bias = params[name]
         return jax.nn.relu(_convolve(x, kernel, layer) + bias)
 
-    x = jnp.broadcast_to(images, (*images.shape[:3], 3)).astype(jnp.float32)
-    features = _features((resize_like_tensorflow1(x, SIZE) - 128) / 128, convolve)
+    def trunk(images: jax.Array) -> jax.Array:
+        x = jnp.broadcast_to(images, (*images.shape[:3], 3)).astype(jnp.float32)
+        return _features((resize_like_tensorflow1(x, SIZE) - 128) / 128, convolve)
+
+    if jax.default_backend() == "cpu":
+        # One image's arrays stay in the cache, a batch's do not (docs/performance.md).
+        features = lax.map(lambda image: trunk(image[None])[0], images)
+    else:
+        features = trunk(images)
     if "logits" not in params:
         return {"features": features}
     logits = jnp.matmul(features, params["logits"], precision=lax.Precision.HIGHEST)

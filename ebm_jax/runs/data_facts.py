@@ -26,7 +26,7 @@ class DataFacts(NamedTuple):
     """What a method takes from the training data; None: it takes none.
 
     moments: of the data in model units. labels: float [m, k], which samples are given in turn.
-    mixture: of the data with noise, in model units.
+    mixture: of the data in model units.
     """
 
     moments: data.Moments | None = None
@@ -90,7 +90,7 @@ def of_data(
                     "in it"
                 )
             with one_line("method.num_components"):
-                return data.noised_mixture(
+                return data.data_mixture(
                     dataset, *units, num_components=number, noise_std=values["min_noise"],
                     seed=read_general(config).seed, dequantized=described.dequantize,
                 )  # fmt: skip

@@ -6,6 +6,7 @@ from typing import Any
 
 from ebm_jax.runs import data_facts, model_folder
 from ebm_jax.runs.build import Run
+from ebm_jax.runs.data_facts import DataFacts
 from ebm_jax.runs.settings import ConfigError, one_line
 from ebm_jax.runs.workdir import resolve
 from ebm_jax.training.checkpoint_files import CheckpointError
@@ -56,22 +57,34 @@ def load(init_from: str, state: TrainState) -> tuple[TrainState, dict[str, Any]]
     return state, {"workdir": str(path), "step": step}
 
 
-def with_its_mixture(run: Run, init_from: str) -> Run:
+def with_its_mixture(run: Run, init_from: str, *, is_trained_on: bool) -> Run:
     """A run about the mixture of another, whose parameters mean nothing about one of its own.
 
-    The run as it is where its method has none, or the other has none of as many components.
+    The run as it is where its method is about none, whatever it is.
+    Args:
+      is_trained_on: so that parameters may be learned anew that were not about a mixture before.
+    Raises:
+      ConfigError: where the two are about different numbers of Gaussians.
     """
-    own = getattr(run.method, "data_mixture", None)
-    if own is None or not dataclasses.is_dataclass(run.method):
+    method = run.method
+    if not dataclasses.is_dataclass(method) or not hasattr(method, "data_mixture"):
         return run
     if model_folder.is_model(init_from):
         found = model_folder.read_facts(model_folder.find(init_from)).mixture
     else:
         with one_line("training.init_from"):
             found = data_facts.kept(_split(init_from)[0]).mixture
-    if found is None or found.num_components != own.num_components:
+    own = DataFacts.of_method(method).mixture
+    theirs, ours = (mixture.num_components if mixture else 1 for mixture in (found, own))
+    if theirs != ours and (found or not is_trained_on):
+        raise ConfigError(
+            f"training.init_from: the parameters of {init_from} were learned about "
+            f"{f'a mixture of {theirs} Gaussians' if found else '1 Gaussian'}: expected "
+            f"method.num_components={theirs}, got {ours}"
+        )
+    if found is None:
         return run
-    return dataclasses.replace(run, method=dataclasses.replace(run.method, data_mixture=found))
+    return dataclasses.replace(run, method=dataclasses.replace(method, data_mixture=found))
 
 
 def _split(init_from: str) -> tuple[pathlib.Path, int | None]:

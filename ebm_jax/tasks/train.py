@@ -94,7 +94,9 @@ def main(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> int:
             state = found[1]
         elif training.init_from:
             state, provenance["init_from"] = init_from.load(training.init_from, state)
-            run = init_from.with_its_mixture(run, training.init_from)
+            run = init_from.with_its_mixture(
+                run, training.init_from, is_trained_on=training.num_steps > 0
+            )
         if found is not None and int(state.step) >= training.num_steps:
             step = int(state.step)
             _say(f"{path} is trained already: it is at step {step} of {training.num_steps}")

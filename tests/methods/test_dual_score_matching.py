@@ -63,8 +63,8 @@ def test_the_base_is_the_log_density_of_the_gaussian_with_noise():
 
 WEIGHTS = np.array([0.3, 0.7])
 MEANS = np.array([[1.0, 0.0, -1.0], [-0.5, 0.5, 0.0]])
-COVARIANCES = np.stack([COVARIANCE, 0.2 * np.eye(3)])  # of data; a fit to noised data has more
-FITTED = Mixture(WEIGHTS, MEANS, COVARIANCES + 0.01 * np.eye(3))
+COVARIANCES = np.stack([COVARIANCE, 0.2 * np.eye(3)])
+TWO = Mixture(WEIGHTS, MEANS, COVARIANCES)
 
 
 def log_mixture(y, t):
@@ -76,7 +76,7 @@ def log_mixture(y, t):
 
 
 def test_a_base_of_two_gaussians_is_their_log_density_with_noise_and_its_draws():
-    mixture = MixtureBase.of_mixture(FITTED, noise_std=0.1)
+    mixture = MixtureBase.of_mixture(TWO)
     y, t = 2 * jax.random.normal(KEY, (5, 3)), jnp.array([0.01, 0.3, 1.0, 50.0, 0.3])
     expected = [log_mixture(y[i : i + 1], float(t[i]))[0] for i in range(5)]
     np.testing.assert_allclose(-mixture.energy(y, t), expected, rtol=1e-4)
@@ -97,7 +97,7 @@ def test_a_base_of_two_gaussians_is_their_log_density_with_noise_and_its_draws()
 def test_a_mixture_is_the_density_where_the_network_is_nothing():
     """At every level, chains start there, samples are its draws, and another number is refused."""
     method = DualScoreMatching(
-        NOTHING, MOMENTS, min_noise=0.1, max_noise=5.0, num_components=2, data_mixture=FITTED,
+        NOTHING, MOMENTS, min_noise=0.1, max_noise=5.0, num_components=2, data_mixture=TWO,
         chain_weight=1.0,
     )  # fmt: skip
     params, densities = params_of(method), method.densities(params_of(method))
@@ -113,7 +113,7 @@ def test_a_mixture_is_the_density_where_the_network_is_nothing():
     ):
         np.testing.assert_allclose(x.mean(0), WEIGHTS @ MEANS, atol=0.04)
         assert np.std(x[:, 0]) == pytest.approx(first, rel=0.03)
-    for mixture, got in ((None, "none"), (Mixture(*(v[:1] for v in FITTED)), "1")):
+    for mixture, got in ((None, "none"), (Mixture(*(v[:1] for v in TWO)), "1")):
         with pytest.raises(ValueError, match=f"num_components = 2, got {got}"):
             DualScoreMatching(
                 NOTHING, MOMENTS, max_noise=5.0, num_components=2, data_mixture=mixture
@@ -267,7 +267,7 @@ def test_chains_add_maximum_likelihood_at_the_lowest_noise():
 def test_about_a_mixture_chains_try_its_draws_too():
     """After their moves, by hand; where the network is nothing all are taken."""
     method = DualScoreMatching(
-        NOTHING, MOMENTS, min_noise=0.1, max_noise=5.0, num_components=2, data_mixture=FITTED,
+        NOTHING, MOMENTS, min_noise=0.1, max_noise=5.0, num_components=2, data_mixture=TWO,
         chain_weight=6.0, chain_moves=2,
     )  # fmt: skip
     params, index = params_of(method), jnp.arange(8)

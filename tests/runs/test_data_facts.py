@@ -37,7 +37,7 @@ def test_a_mixture_is_that_of_the_training_images_in_model_units():
     away = found.means - mean
     both = np.einsum("k,kij->ij", found.weights, found.covariances)
     both += np.einsum("k,ki,kj->ij", found.weights, away, away)
-    np.testing.assert_allclose(both, facts.covariance + 0.05**2 * np.eye(64), atol=1e-6)
+    np.testing.assert_allclose(both, facts.covariance, atol=1e-6)
     assert mixture_of(config_of(1)) is None
 
 
@@ -45,12 +45,12 @@ def test_dequantized_intensities_are_the_middles_of_their_cells():
     images = np.arange(40, dtype=np.uint8).reshape(20, 2, 1, 1)
     dataset = data.Dataset("numbers", "train", images, np.zeros(20, np.int32), 1, (0, 255))
     options = {"num_components": 1, "noise_std": 0.1, "seed": 0}
-    plain = data.noised_mixture(dataset, 0.0, 255.0, **options)
-    cells = data.noised_mixture(dataset, 0.0, 256.0, dequantized=True, **options)
+    plain = data.data_mixture(dataset, 0.0, 255.0, **options)
+    cells = data.data_mixture(dataset, 0.0, 256.0, dequantized=True, **options)
     np.testing.assert_allclose(plain.means, [[19, 20]])
     np.testing.assert_allclose(cells.means, plain.means + 0.5)
     variance = np.var(np.arange(0, 40, 2))
-    np.testing.assert_allclose(plain.covariances[0], variance + 0.01 * np.eye(2), rtol=1e-9)
+    np.testing.assert_allclose(plain.covariances[0], np.full((2, 2), variance), rtol=1e-9)
 
 
 def test_it_is_kept_and_read_once_something_is_trained(tmp_path):
@@ -68,9 +68,8 @@ def test_it_is_kept_and_read_once_something_is_trained(tmp_path):
 
 
 def test_a_run_keeps_its_own_and_one_that_starts_from_it_takes_it(tmp_path):
-    """From the workdir, and from the model's folder; not of another number of components."""
-    config, first = config_of(2), tmp_path / "first"
-    config.training.num_steps = 1
+    """From the workdir, and from the model's folder, whatever noise it begins at."""
+    config, first = starting_from_nothing(2), tmp_path / "first"
     assert train(config, first) == 0
     found = data_facts.kept(first).mixture
     trained = load_trained(config, first)
@@ -80,15 +79,50 @@ def test_a_run_keeps_its_own_and_one_that_starts_from_it_takes_it(tmp_path):
     (tmp_path / "model").mkdir()
     for name, content in model_folder.contents(trained).items():
         (tmp_path / "model" / name).write_bytes(content)
-    for number, name, is_taken in ((2, "first", True), (2, "model", True), (3, "first", False)):
-        config, workdir = config_of(number), tmp_path / f"from_{name}_{number}"
-        config.seed, config.training.num_steps = 5, 0
-        config.training.init_from = str(tmp_path / name)
+    for name in ("first", "model"):
+        config, workdir = starting_from(tmp_path / name, 2), tmp_path / f"from_{name}"
+        config.method.min_noise = 0.1
         assert train(config, workdir) == 0
-        weights_there = data_facts.kept(workdir).mixture.weights
-        assert np.array_equal(weights_there, found.weights) is is_taken
-        again = load_trained(config, workdir).run.method.data_mixture
-        np.testing.assert_array_equal(again.weights, weights_there)
+        again = load_trained(config, workdir).run.method
+        for mixture in (data_facts.kept(workdir).mixture, again.data_mixture):
+            np.testing.assert_array_equal(mixture.covariances, found.covariances)
+        x = found.means[:1].astype(np.float32).reshape(1, 8, 8, 1)
+        noised = found._replace(covariances=found.covariances + 0.01 * np.eye(64))
+        energy = again.base_law.energy(x, np.float32(0.01))
+        np.testing.assert_allclose(-energy, noised.log_density(x), rtol=1e-4)
+
+
+def starting_from(origin, num_components):
+    """Its own mixture would be another, by the seed."""
+    config = config_of(num_components)
+    config.seed, config.training.num_steps = 5, 0
+    config.training.init_from = str(origin)
+    return config
+
+
+def test_parameters_about_another_number_of_gaussians_are_refused(tmp_path):
+    """Unless they are about one and are to be trained; other methods may start anywhere."""
+    for number in (1, 2):
+        assert train(starting_from_nothing(number), tmp_path / str(number)) == 0
+    for origin, number, said in (
+        (2, 3, "a mixture of 2 Gaussians: expected method.num_components=2, got 3"),
+        (2, 1, "a mixture of 2 Gaussians: expected method.num_components=2, got 1"),
+        (1, 2, "1 Gaussian: expected method.num_components=1, got 2"),
+    ):
+        workdir = tmp_path / f"{number}_from_{origin}"
+        with pytest.raises(ConfigError, match=f"learned about {said}$"):
+            train(starting_from(tmp_path / str(origin), number), workdir)
+        assert not (workdir / "config.json").exists()
+    config = starting_from(tmp_path / "1", 2)
+    config.training.num_steps = 1
+    assert train(config, tmp_path / "trained_on") == 0
+    assert load_trained(config, tmp_path / "trained_on").run.method.data_mixture is not None
+
+
+def starting_from_nothing(num_components):
+    config = config_of(num_components)
+    config.training.num_steps = 1
+    return config
 
 
 def test_what_is_not_there_or_cannot_be_is_said_in_one_line(tmp_path):

@@ -131,7 +131,7 @@ def test_components_of_the_base():
     sigma = method.sigma.astype(np.float64)
     x = np.asarray(method.data_mixture.means, np.float32).reshape(-1, 2, 2, 1)
     for level in (0, 1):
-        extra = (sigma[level] ** 2 - config.method.min_noise**2) * np.eye(4)
+        extra = sigma[level] ** 2 * np.eye(4)
         wider = method.data_mixture._replace(covariances=method.data_mixture.covariances + extra)
         found = energies(jnp.asarray(level))(jnp.asarray(x))
         np.testing.assert_allclose(found, -wider.log_density(x), rtol=1e-3, atol=1e-3)
