@@ -555,19 +555,30 @@ def test_what_bounds_what():
 
 
 @pytest.mark.parametrize(
-    ("r_hat", "says"),
+    ("energy", "values", "says"),
     [
-        (None, "are training examples: as far as these are not the model's own, it bounds nothing"),
+        (0, 0, "are training examples: as far as these are not the model's own, it bounds nothing"),
         (
             1.1,
-            "after 1,000 steps of HMC, by which the chains agree (split R-hat of the values 1.10",
+            1.1,
+            "after 1,000 steps of HMC, by which the chains agree (split R-hat of the energy",
         ),
-        (1.11, "which have not forgotten where they began (split R-hat of the values 1.11 in the"),
-        (float("nan"), "which have not forgotten where they began"),
+        (
+            1.0,
+            1.11,
+            "which have not forgotten where they began (split R-hat of the energy 1.00, of",
+        ),
+        (
+            1.11,
+            1.0,
+            "not forgotten where they began (split R-hat of the energy 1.11, of the values",
+        ),
+        (1.0, float("nan"), "which have not forgotten where they began"),
+        (float("nan"), 1.0, "which have not forgotten where they began"),
     ],
 )
-def test_what_starts_reverse_annealing(r_hat, says):
-    found = None if r_hat is None else {"energy": 2.0, "median_of_values": r_hat, "largest": 3.0}
+def test_what_starts_reverse_annealing(energy, values, says):
+    found = {"energy": energy, "median_of_values": values, "largest": 3.0} if energy else None
     starts = reverse_starts.Starts(np.zeros((2, 1)), found)
     assert says in reverse_starts.words(starts, 1_000)
     in_json = reverse_starts.metrics(starts, 1_000)

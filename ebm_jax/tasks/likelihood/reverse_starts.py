@@ -15,6 +15,7 @@ from ebm_jax.evaluation.density import long_run
 from ebm_jax.io.resumable import ResumableWork
 
 ENOUGH = 1.1  # of split R-hat, at most
+_JUDGED = ("energy", "median_of_values")  # the largest of many values is above 1 by chance
 _RECORDS = 2 * long_run.NUM_KEPT  # of the chains, at equal distances: the second half is judged
 
 # (x [chains, ...], first step, number of steps) -> (x, energies [chains]), on all devices
@@ -29,8 +30,9 @@ class Starts(NamedTuple):
 
     @property
     def do_agree(self) -> bool:
-        """Whether the chains have forgotten where they began, by the median over values."""
-        return self.split_r_hat is not None and self.split_r_hat["median_of_values"] <= ENOUGH
+        """Whether the chains have forgotten where they began: by the energy and most values."""
+        found = self.split_r_hat
+        return found is not None and all(found[name] <= ENOUGH for name in _JUDGED)
 
 
 def settled(
@@ -90,9 +92,12 @@ def words(starts: Starts, num_steps: int) -> str:
             "Its starts are training examples: as far as these are not the model's own, it bounds "
             "nothing."
         )
-    found = starts.split_r_hat["median_of_values"]
+    energy, values = (starts.split_r_hat[name] for name in _JUDGED)
     told = f"Its starts are training examples after {num_steps:,} steps of HMC, "
-    measured = f"(split R-hat of the values {found:.2f} in the median, {ENOUGH} would do)"
+    measured = (
+        f"(split R-hat of the energy {energy:.2f}, of the values {values:.2f} in the median; "
+        f"{ENOUGH} would do)"
+    )
     if starts.do_agree:
         return f"{told}by which the chains agree {measured}."
     return (
