@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from measure import machine, table
 
-from ebm_jax.io import files, plotting
+from ebm_jax.io import charts, files, image_grids
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONCEPTS = ("position", "size")
@@ -127,7 +127,7 @@ def picture(shares: Sequence[float], found: Mapping[str, Any]) -> np.ndarray:
     for name, lines in found.items():
         values = {line: np.array(pairs).T for line, pairs in lines.items()}
         panels.append(
-            plotting.Curves(
+            charts.Curves(
                 name,
                 list(shares),
                 {line: pairs[0] for line, pairs in values.items()},
@@ -136,7 +136,7 @@ def picture(shares: Sequence[float], found: Mapping[str, Any]) -> np.ndarray:
                 y_label=units[name],
             )
         )
-    return plotting.curves_picture(panels, columns=3)
+    return charts.curves_picture(panels, columns=3)
 
 
 def show(shares: Sequence[float], found: Mapping[str, Any]) -> None:
@@ -177,7 +177,7 @@ def main() -> None:
             },
         },
     )
-    plotting.save_image(workdir / "held_out_combinations.png", picture(shares, found))
+    image_grids.save_image(workdir / "held_out_combinations.png", picture(shares, found))
     print(f"\n{workdir}/held_out_combinations.png and held_out_combinations.json")
 
 

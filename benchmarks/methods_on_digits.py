@@ -25,7 +25,7 @@ import numpy as np
 from measure import machine, table
 
 from ebm_jax import data
-from ebm_jax.io import files, plotting
+from ebm_jax.io import charts, files, image_grids
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = {
@@ -149,10 +149,10 @@ def picture(workdir: pathlib.Path) -> np.ndarray:
         config = load_config(config_name)
         samples = np.load(folder(workdir, name) / "run" / "sample" / "samples.npz")["x"]
         images = np.asarray(data.unscale_images(samples, config.data.low, config.data.high))
-        grids[name] = plotting.image_grid(images)
+        grids[name] = image_grids.image_grid(images)
     real = data.load_dataset("digits", "test").images
-    grids["real"] = plotting.image_grid(real[data.batch_indices(len(real), len(images), 0, 0)])
-    return plotting.grids_picture(grids)
+    grids["real"] = image_grids.image_grid(real[data.batch_indices(len(real), len(images), 0, 0)])
+    return charts.grids_picture(grids)
 
 
 def folder(workdir: pathlib.Path, name: str) -> pathlib.Path:
@@ -174,7 +174,7 @@ def main() -> None:
         workdir / "methods_on_digits.json",
         {"measured_on": machine(), "minutes": args.minutes, "methods": results},
     )
-    plotting.save_image(workdir / "methods_on_digits.png", picture(workdir))
+    image_grids.save_image(workdir / "methods_on_digits.png", picture(workdir))
     print(f"\n{workdir}/methods_on_digits.png and methods_on_digits.json")
 
 

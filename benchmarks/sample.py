@@ -30,7 +30,7 @@ from train_step import (
 )
 
 from ebm_jax import command_line, parallel
-from ebm_jax.io import files, plotting
+from ebm_jax.io import charts, files
 from ebm_jax.methods import RecoveryLikelihood
 
 TIMES = (1, 2, 4, 8)  # what varies, in multiples of its smallest value
@@ -128,7 +128,7 @@ def draw(path: str, results: list[dict[str, Any]]) -> None:
         varies: [found[cost] for found in results if found["varies"] == varies]
         for varies in ("levels", "steps", "batch")
     }
-    plotting.line_figure(path, TIMES, curves, x_label="times the smallest", y_label=cost)
+    charts.line_figure(path, TIMES, curves, x_label="times the smallest", y_label=cost)
 
 
 if __name__ == "__main__":

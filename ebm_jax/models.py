@@ -19,7 +19,7 @@ import ml_collections
 import numpy as np
 
 from ebm_jax.energy import EnergyFn
-from ebm_jax.io import plotting
+from ebm_jax.io import image_grids
 from ebm_jax.methods.base import Method, Params
 from ebm_jax.runs import model_folder
 from ebm_jax.runs.trained import TrainedRun
@@ -100,7 +100,7 @@ class Model:
 
     def grid(self, x: Any) -> np.ndarray:
         """Images in model units side by side in one, uint8 [H, W, channels]."""
-        return plotting.image_grid(self.to_pixels(x))
+        return image_grids.image_grid(self.to_pixels(x))
 
 
 def names() -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from configs import default
-from ebm_jax.io import files, plotting, report
+from ebm_jax.io import files, image_grids, report
 from ebm_jax.io.report import curves
 from ebm_jax.tasks import report as task
 
@@ -86,7 +86,7 @@ def make_run(path, *, learning_rate=1e-4, scale=1.0, modes=True):
 
 
 def save_noise(path):
-    plotting.save_image(path, RNG.integers(0, 256, (40, 40, 3), dtype=np.uint8))
+    image_grids.save_image(path, RNG.integers(0, 256, (40, 40, 3), dtype=np.uint8))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 from ebm_jax import data
 from ebm_jax.evaluation.density import grid2d
 from ebm_jax.evaluation.density.plane import PlaneModel
-from ebm_jax.io import plotting
+from ebm_jax.io import charts, image_grids
 from ebm_jax.methods.base import Params
 from ebm_jax.runs import data_facts
 from ebm_jax.runs.build import Run
@@ -33,8 +33,8 @@ def figure(run: Run, params: Params, samples: np.ndarray) -> np.ndarray:
         return density_figure(run, model, run.to_data_units(samples))
     dataset = run.dataset
     real = dataset.images[data.batch_indices(dataset.num_examples, len(samples), 0, 0)]
-    grids = plotting.image_grid(run.to_pixels(samples)), plotting.image_grid(real)
-    return plotting.side_by_side(*grids, ("generated", f"real: {dataset.name}"))
+    grids = image_grids.image_grid(run.to_pixels(samples)), image_grids.image_grid(real)
+    return image_grids.side_by_side(*grids, ("generated", f"real: {dataset.name}"))
 
 
 def _histograms(run: Run, samples: np.ndarray) -> np.ndarray:
@@ -43,7 +43,7 @@ def _histograms(run: Run, samples: np.ndarray) -> np.ndarray:
     # Samples have the contexts of the first examples in turn, see `data_facts`.
     real = run.dataset.images[: min(len(samples), data_facts.NUM_LABELS)]
     both = {"generated": samples, f"real: {run.dataset.name}": real}
-    return plotting.histograms_picture(
+    return charts.histograms_picture(
         {
             f"{column}, z-score": {name: states[:, i] for name, states in both.items()}
             for i, column in enumerate(run.dataset.trajectories.columns[:_COLUMNS])
@@ -58,7 +58,7 @@ def density_figure(run: Run, model: PlaneModel, points: np.ndarray) -> np.ndarra
     learned = grid2d.learned_density(
         model.energy_fn, grid, factor=model.factor, offset=model.offset
     )
-    return plotting.density_picture(
+    return charts.density_picture(
         learned.log_density,
         density.log_density(grid.points),
         points[:_POINTS],

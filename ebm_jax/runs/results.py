@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ebm_jax.io import files, plotting
+from ebm_jax.io import files, image_grids
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,11 +59,11 @@ def write_result(
     for title, images in result.image_folders.items():
         shutil.rmtree(folder / title, ignore_errors=True)  # an earlier result may have had more
         for i, image in enumerate(images):
-            plotting.save_image(folder / title / f"{i:0{len(str(len(images)))}d}.png", image)
+            image_grids.save_image(folder / title / f"{i:0{len(str(len(images)))}d}.png", image)
     for title, content in result.other_files.items():
         files.write_atomically(folder / title, content)
     for title, figure in result.figures.items():
-        plotting.save_image(folder / f"{title}.png", figure)
+        image_grids.save_image(folder / f"{title}.png", figure)
     files.write_json(folder / f"{name}.json", {**described, **result.metrics})
     written = [
         *(f"{t}.png" for t in result.figures), *(f"{t}.npz" for t in result.archives),

@@ -7,7 +7,7 @@ import numpy as np
 
 from ebm_jax.data import Trajectories
 from ebm_jax.data.simulators import pendulum, shadow_hand
-from ebm_jax.io import plotting
+from ebm_jax.io import image_grids
 
 _ROWS = 6  # times of the still picture
 _TILE = 150  # pixels
@@ -37,18 +37,18 @@ def film(name: str, trajectories: Trajectories, rows: Mapping[str, np.ndarray]) 
 
     def tile(states: np.ndarray, t: int) -> np.ndarray:
         said = f"{t * seconds:.1f} s" if seconds else str(t)
-        return plotting.lines_tile(scene(states[: t + 1]), extent=extent, size=_TILE, text=said)
+        return image_grids.lines_tile(scene(states[: t + 1]), extent=extent, size=_TILE, text=said)
 
     times = np.unique(np.linspace(0, length - 1, _ROWS).astype(int))
     tiles = {title: [tile(states, t) for t in range(length)] for title, states in rows.items()}
     still = {title: np.stack([each[t] for t in times]) for title, each in tiles.items()}
     frames = [
-        plotting.columns_picture({title: each[t][None] for title, each in tiles.items()})
+        image_grids.columns_picture({title: each[t][None] for title, each in tiles.items()})
         for t in range(length)
     ]
     return Film(
-        {"film": plotting.columns_picture(still)},
-        {"film.gif": plotting.gif(frames, milliseconds=round(1000 * seconds) or 100)},
+        {"film": image_grids.columns_picture(still)},
+        {"film.gif": image_grids.gif(frames, milliseconds=round(1000 * seconds) or 100)},
     )
 
 

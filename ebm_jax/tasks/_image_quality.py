@@ -10,7 +10,7 @@ from ebm_jax.data.dataset import Dataset
 from ebm_jax.evaluation.fidelity.classifier import ClassifierSummary
 from ebm_jax.evaluation.images.errors import ImageError
 from ebm_jax.evaluation.images.quality import FrechetDistances, ImageQuality
-from ebm_jax.io import plotting
+from ebm_jax.io import charts, image_grids
 
 _MAX_SHOWN = 100  # images of each grid
 
@@ -69,10 +69,12 @@ def figure(found: ImageQuality, generated: np.ndarray, held_out: Dataset) -> np.
             "generated": found.samples.class_share,
             "real, held out": found.held_out.class_share,
         }
-    return plotting.grids_picture(
+    return charts.grids_picture(
         {
-            f"generated: {shown} of {len(generated):,}": plotting.image_grid(generated[:shown]),
-            f"real, held out: {shown} of {held_out.num_examples:,}": plotting.image_grid(some_real),
+            f"generated: {shown} of {len(generated):,}": image_grids.image_grid(generated[:shown]),
+            f"real, held out: {shown} of {held_out.num_examples:,}": image_grids.image_grid(
+                some_real
+            ),
         },
         bars=bars,
         x_label="class, as the classifier has it",

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ebm_jax.evaluation.density.long_run import Diagnosis, Record, Reference
-from ebm_jax.io import plotting
+from ebm_jax.io import charts
 
 
 def of_real(real: Reference, no_frechet: str | None) -> dict[str, Any]:
@@ -42,16 +42,16 @@ def curves(records: Sequence[Record], real: Mapping[int, Reference]) -> np.ndarr
     the noise of the last.
     """
     if len(real) > 1:
-        return plotting.curves_picture(_of_levels(records, real))
+        return charts.curves_picture(_of_levels(records, real))
     ((level, of_real),) = real.items()
     shown = [r for r in records if r.step > 0]
     steps, of_one_level = [r.step for r in shown], shown[0].level == shown[-1].level
 
-    def panel(title: str, name: str, unit: str, of_real: float | None = None) -> plotting.Curves:
+    def panel(title: str, name: str, unit: str, of_real: float | None = None) -> charts.Curves:
         lines = {"chains": [getattr(r, name) for r in shown]}
         if of_real is not None:
             lines[f"real images, level {level}"] = [of_real] * len(shown)
-        return plotting.Curves(
+        return charts.Curves(
             title, steps, lines, x_label="steps of the chain", y_label=unit, log_x=of_one_level
         )
 
@@ -64,21 +64,21 @@ def curves(records: Sequence[Record], real: Mapping[int, Reference]) -> np.ndarr
         panels.append(
             panel("Frechet distance over pixels", "frechet", "squared units", of_real.frechet_floor)
         )
-    return plotting.curves_picture(panels)
+    return charts.curves_picture(panels)
 
 
-def _of_levels(records: Sequence[Record], real: Mapping[int, Reference]) -> list[plotting.Curves]:
+def _of_levels(records: Sequence[Record], real: Mapping[int, Reference]) -> list[charts.Curves]:
     by_level = {level: [r for r in records if r.level == level and r.step > 0] for level in real}
     before = {level: rs[0].step - 1 for level, rs in by_level.items()}
     steps = max(by_level.values(), key=len)
     x = [r.step - before[steps[0].level] for r in steps]
 
-    def panel(title: str, unit: str, value: Any) -> plotting.Curves:
+    def panel(title: str, unit: str, value: Any) -> charts.Curves:
         lines = {}
         for level, of_level in by_level.items():
             values = [value(r, real[level]) for r in of_level]
             lines[f"level {level}"] = [*values, *[np.nan] * (len(x) - len(values))]
-        return plotting.Curves(
+        return charts.Curves(
             title, x, lines, x_label="steps at the level", y_label=unit, log_x=True
         )
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ebm_jax.evaluation.classification import calibration
-from ebm_jax.io import plotting
+from ebm_jax.io import charts
 from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.runs.results import Result
 from ebm_jax.runs.trained import TrainedRun
@@ -121,14 +121,14 @@ def _lines(
 def _picture(curves: dict[str, calibration.Reliability]) -> np.ndarray:
     edges = next(iter(curves.values())).edges
     middle = (edges[:-1] + edges[1:]) / 2
-    return plotting.curves_picture(
+    return charts.curves_picture(
         [
-            plotting.Curves(
+            charts.Curves(
                 "reliability", middle,
                 {"as sure as right": middle} | {k: c.accuracy for k, c in curves.items()},
                 x_label="confidence", y_label="accuracy",
             ),
-            plotting.Curves(
+            charts.Curves(
                 "examples", middle, {k: c.count / c.count.sum() for k, c in curves.items()},
                 x_label="confidence", y_label="share",
             ),

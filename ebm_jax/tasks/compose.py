@@ -16,7 +16,7 @@ from ebm_jax import energy, samplers
 from ebm_jax.data.sources import factors
 from ebm_jax.evaluation.images.errors import image_error
 from ebm_jax.evaluation.images.factor_regressor import FactorErrors, FactorRegressor
-from ebm_jax.io import plotting
+from ebm_jax.io import image_grids
 from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.methods.densities import Densities
 from ebm_jax.runs.results import Result
@@ -96,7 +96,7 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
         num_examples=number,
         metrics={"models": names, "labels": [label.tolist() for label in labels], **metrics},
         summary=[f"{number} samples of {', '.join(names)} ({settings.logic})", *lines],
-        figures={"compose": plotting.columns_picture(columns)},
+        figures={"compose": image_grids.columns_picture(columns)},
         archives={"samples": {"x": samples[len(models)], "image": images[len(models)]}},
     )
 

@@ -20,7 +20,7 @@ from ebm_jax.data import Dataset
 from ebm_jax.evaluation.classification import continual
 from ebm_jax.evaluation.classification.continual import Scores, Tasks
 from ebm_jax.evaluation.classification.softmax import softmax_classifier
-from ebm_jax.io import files, plotting
+from ebm_jax.io import charts, files
 from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.runs import build
 from ebm_jax.runs.lock import Lock
@@ -344,19 +344,19 @@ def _pictures(found: dict[str, list[Scores]]) -> dict[str, np.ndarray]:
     confusions = {TITLES[name]: np.sum([s.confusion for s in v], 0) for name, v in found.items()}
     shares = {name: c / c.sum(1, keepdims=True) for name, c in confusions.items()}
     pictures = {
-        "confusion": plotting.shares_picture(shares, x_label="decision", y_label="class", first=0)
+        "confusion": charts.shares_picture(shares, x_label="decision", y_label="class", first=0)
     }
     if in_turn := {name: matrix for name, matrix in matrices.items() if len(matrix) > 1}:
-        pictures["accuracy"] = plotting.shares_picture(
+        pictures["accuracy"] = charts.shares_picture(
             in_turn, x_label="on classes of task", y_label="after task"
         )
     if ENERGIES in found:
         everywhere = np.mean([s.mean_energy for s in found[ENERGIES]], 0)
         of_own = np.mean([s.mean_energy_of_own for s in found[ENERGIES]], 0)
         stages = np.arange(1, len(everywhere) + 1)
-        pictures["energies"] = plotting.curves_picture(
+        pictures["energies"] = charts.curves_picture(
             [
-                plotting.Curves(
+                charts.Curves(
                     title, stages, {f"class {y}": values[:, y] for y in range(values.shape[1])},
                     x_label="after task", y_label="mean energy",
                 )

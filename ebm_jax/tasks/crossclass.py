@@ -9,7 +9,7 @@ import numpy as np
 
 from ebm_jax import samplers
 from ebm_jax.evaluation.fidelity.classifier import supports, train_classifier
-from ebm_jax.io import plotting
+from ebm_jax.io import charts, image_grids
 from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.methods.base import index_chains
 from ebm_jax.runs.build import Run
@@ -132,7 +132,7 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
         },
         summary=_lines(rows, references, closer.mean(), len(kept)),
         figures={
-            "states": plotting.columns_picture(columns, min_tile=48),
+            "states": image_grids.columns_picture(columns, min_tile=48),
             "success": _picture(rows, references),
         },
     )
@@ -221,12 +221,12 @@ def _picture(rows: list[Any], references: Any) -> np.ndarray:
         name.replace("_", " "): [values["distance_to_start"]] * len(steps)
         for name, values in references.items()
     }
-    return plotting.curves_picture(
+    return charts.curves_picture(
         [
-            plotting.Curves(
+            charts.Curves(
                 "told to be the target", steps, shares, x_label="step", y_label="share"
             ),
-            plotting.Curves(
+            charts.Curves(
                 "distance to the start", steps, distances, x_label="step",
                 y_label="RMS over pixels, of the range",
             ),

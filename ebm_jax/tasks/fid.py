@@ -20,7 +20,7 @@ from ebm_jax.evaluation.fidelity.inception_scores import (
 )
 from ebm_jax.evaluation.fidelity.reference_statistics import Statistics, read_statistics
 from ebm_jax.evaluation.fidelity.settings import check_fid_settings, subset_size
-from ebm_jax.io import plotting
+from ebm_jax.io import image_grids
 from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.runs.results import Result
 from ebm_jax.runs.settings import one_line
@@ -109,7 +109,7 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
         num_examples=number,
         metrics=metrics,
         summary=_lines(metrics, number, split),
-        figures={"samples": plotting.image_grid(found.shown)},
+        figures={"samples": image_grids.image_grid(found.shown)},
     )
 
 

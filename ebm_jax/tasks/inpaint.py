@@ -9,7 +9,7 @@ from ebm_jax import parallel
 from ebm_jax.evaluation.images import masks
 from ebm_jax.evaluation.images.errors import ImageError, image_error
 from ebm_jax.evaluation.images.neighbors import nearest_neighbors
-from ebm_jax.io import plotting
+from ebm_jax.io import image_grids
 from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.methods.base import Inpainter
 from ebm_jax.runs.results import Result
@@ -107,5 +107,5 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
             *error_lines(errors, f"hidden pixels of {number} {held_out.split} images"),
             *error_lines(of_training, f"of the first {len(true['training_images'])} to train on"),
         ],
-        figures={"inpaint": plotting.columns_picture(columns)},
+        figures={"inpaint": image_grids.columns_picture(columns)},
     )

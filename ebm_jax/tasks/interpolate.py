@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from ebm_jax.io import plotting
+from ebm_jax.io import image_grids
 from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.methods import interpolation
 from ebm_jax.runs.results import Result
@@ -53,5 +53,5 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
             f"{settings.num_pairs} paths of {settings.num_points} images; largest step over "
             f"the distance of the ends: median {np.median(steps):.2f}"
         ],
-        figures={"interpolate": plotting.image_grid(run.to_pixels(x), settings.num_points)},
+        figures={"interpolate": image_grids.image_grid(run.to_pixels(x), settings.num_points)},
     )

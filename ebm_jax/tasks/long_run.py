@@ -9,7 +9,7 @@ import numpy as np
 from ebm_jax import parallel, samplers
 from ebm_jax.energy import EnergyFn
 from ebm_jax.evaluation.density import long_run
-from ebm_jax.io import plotting
+from ebm_jax.io import image_grids
 from ebm_jax.io.pace import Pace
 from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.methods.base import Params
@@ -155,7 +155,7 @@ def _run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result
         ],
         figures={
             "curves": _long_run.curves(records, real),
-            "chains": plotting.image_grid(rows, min(_SHOWN, settings.num_chains)),
+            "chains": image_grids.image_grid(rows, min(_SHOWN, settings.num_chains)),
         },
     )
 

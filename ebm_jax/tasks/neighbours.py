@@ -8,7 +8,7 @@ from ebm_jax.evaluation.fidelity.classifier import supports, train_classifier
 from ebm_jax.evaluation.fidelity.memorization import KSTest, Nearness, ks_test, nearness
 from ebm_jax.evaluation.images.neighbors import nearest_neighbors
 from ebm_jax.evaluation.level_energies import evenly_spaced_levels, level_energies, ood_scores
-from ebm_jax.io import plotting
+from ebm_jax.io import charts, image_grids
 from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.runs.build import Run
 from ebm_jax.runs.results import Result
@@ -53,10 +53,10 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
         for name, (x, y, z, scale, offset) in spaces.items()
     }
     figures = {
-        "energies": plotting.histograms_picture(
+        "energies": charts.histograms_picture(
             {name: {split: scores[split][name] for split in scores} for name in energies}
         ),
-        "distances": plotting.histograms_picture(
+        "distances": charts.histograms_picture(
             {
                 f"distance to the nearest, {space}": {"samples": x, "held out": y}
                 for space, (_, x, y) in compared.items()
@@ -69,7 +69,7 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
         columns = {"sample": run.to_pixels(samples[:_SHOWN])}
         columns |= {f"nearest {i + 1}": training.images[found.indices[:, i]] for i in range(number)}
         title = "nearest_in_pixels" if name == "pixels" else "nearest_in_logits"
-        figures[title] = plotting.columns_picture(columns)
+        figures[title] = image_grids.columns_picture(columns)
     return Result(
         num_examples=settings.num_samples,
         metrics={

@@ -7,7 +7,7 @@ import numpy as np
 from ebm_jax import data, parallel
 from ebm_jax.evaluation import ood
 from ebm_jax.evaluation.level_energies import evenly_spaced_levels, level_energies, ood_scores
-from ebm_jax.io import plotting
+from ebm_jax.io import charts, image_grids
 from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.runs.build import Run
 from ebm_jax.runs.results import Result
@@ -120,8 +120,8 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
         },
         summary=_lines(table, mean, inside, levels),
         figures={
-            "histograms": plotting.histograms_picture(panels),
-            "sets": plotting.columns_picture(some),
+            "histograms": charts.histograms_picture(panels),
+            "sets": image_grids.columns_picture(some),
         },
     )
 

@@ -7,7 +7,7 @@ import numpy as np
 from ebm_jax.evaluation.images import corruption
 from ebm_jax.evaluation.images.errors import image_error
 from ebm_jax.evaluation.images.neighbors import nearest_neighbors
-from ebm_jax.io import plotting
+from ebm_jax.io import image_grids
 from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.methods.base import Restorer
 from ebm_jax.runs.results import Result
@@ -99,7 +99,7 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
             title: run.to_pixels(run.from_unit(x[:_SHOWN]))
             for title, x in {"original": true, **guesses}.items()
         }
-        figures[name] = plotting.columns_picture(columns)
+        figures[name] = image_grids.columns_picture(columns)
         lines += error_lines(errors[name], f"{name} {strengths[name]:g}: {len(true)} images")
     return Result(
         num_examples=len(true),

@@ -15,7 +15,7 @@ from ebm_jax.evaluation.classification.refinement import (
     expected_scores,
     refined_logits,
 )
-from ebm_jax.io import plotting
+from ebm_jax.io import charts, image_grids
 from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.runs.results import Result
 from ebm_jax.runs.trained import TrainedRun
@@ -131,7 +131,7 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
         summary=_lines(rows, len(x), adaptive),
         figures={
             "accuracy": _curves(rows),
-            "attacked": plotting.columns_picture(columns),
+            "attacked": image_grids.columns_picture(columns),
         },
     )  # fmt: skip
 
@@ -372,12 +372,12 @@ def _curves(rows: dict[str, list[dict[str, Any]]]) -> np.ndarray:
         flat = [_flat(row) for row in found]
         lines = {name: [row[name] for row in flat] for name in flat[0] if _is_drawn(name)}
         panels.append(
-            plotting.Curves(
+            charts.Curves(
                 f"{_NORM_NAMES[norm]}", [row["radius"] for row in found], lines,
                 x_label=f"epsilon, {_UNITS}", y_label="accuracy",
             )
         )  # fmt: skip
-    return plotting.curves_picture(panels)
+    return charts.curves_picture(panels)
 
 
 def _lines(rows: dict[str, list[dict[str, Any]]], number: int, adaptive: int) -> list[str]:

@@ -19,7 +19,7 @@ from ebm_jax.data import Trajectories
 from ebm_jax.evaluation.trajectories import errors
 from ebm_jax.evaluation.trajectories.next_state import NextStatePredictor, next_state_predictor
 from ebm_jax.evaluation.trajectories.rollout import NextState, repeat_last, rollout
-from ebm_jax.io import plotting
+from ebm_jax.io import charts
 from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.runs.results import Result
 from ebm_jax.runs.trained import TrainedRun
@@ -271,7 +271,7 @@ def _lines(
 
 
 def _picture(found: Mapping[str, Competitor], context: int) -> np.ndarray:
-    return plotting.series_picture(
+    return charts.series_picture(
         {name: one.frechet[:, context:].mean(axis=0) for name, one in found.items()},
         x_label="steps after the last true frame",
         y_label="Frechet distance, squared z-scores",

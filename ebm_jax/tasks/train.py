@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 
 from ebm_jax import data, parallel
-from ebm_jax.io import plotting
+from ebm_jax.io import image_grids
 from ebm_jax.io.interruption import Interruption
 from ebm_jax.io.progress import Progress
 from ebm_jax.runs import build, data_facts, init_from, preview
@@ -296,7 +296,7 @@ class _Session:
         samples = self._sampler(ema_params, index)["x"]
         if jax.process_index() == 0:
             figure = preview.figure(self.run, ema_params, samples)
-            plotting.save_image(self.workdir / "samples" / f"step_{step:07d}.png", figure)
+            image_grids.save_image(self.workdir / "samples" / f"step_{step:07d}.png", figure)
             writer.images(step, {"samples": figure})
 
     def _summarize(self, step: int, progress: Progress) -> None:

@@ -1,4 +1,4 @@
-"""What the modes draw: the curves, shares and columns that they hand to `io.plotting`."""
+"""What the modes draw: the curves, shares and columns that are handed to `ebm_jax.io`."""
 
 import types
 
@@ -14,7 +14,7 @@ from ebm_jax.evaluation.density.baselines import Baseline
 from ebm_jax.evaluation.density.log_likelihood import Bracket, Estimate, SplitEnergy, Units
 from ebm_jax.evaluation.fidelity.classifier import ClassifierSummary
 from ebm_jax.evaluation.images.quality import ImageQuality
-from ebm_jax.io import plotting
+from ebm_jax.io import charts, image_grids
 from ebm_jax.tasks import (
     _film,
     _image_quality,
@@ -36,7 +36,7 @@ def drawn(monkeypatch):
         return (*args, keywords) if keywords else args[0]
 
     for name in ("curves_picture", "shares_picture", "series_picture", "grids_picture"):
-        monkeypatch.setattr(plotting, name, given)
+        monkeypatch.setattr(charts, name, given)
 
 
 def plain(values):
@@ -204,7 +204,7 @@ def test_rollouts():
 
 
 def test_images_beside_real_ones(monkeypatch):
-    monkeypatch.setattr(plotting, "image_grid", lambda images: len(images))
+    monkeypatch.setattr(image_grids, "image_grid", lambda images: len(images))
     held_out = Dataset(
         "digits", "test", np.zeros((150, 8, 8, 1), np.uint8), np.zeros(150), 2, (0, 255)
     )
@@ -274,9 +274,11 @@ def test_a_film_of_a_pendulum(monkeypatch):
         tiles.append((size, text))
         return np.full((2, 2, 3), len(tiles) - 1, np.uint8)
 
-    monkeypatch.setattr(plotting, "lines_tile", lines_tile)
-    monkeypatch.setattr(plotting, "columns_picture", lambda given: columns.append(given) or 0)
-    monkeypatch.setattr(plotting, "gif", lambda frames, milliseconds: (len(frames), milliseconds))
+    monkeypatch.setattr(image_grids, "lines_tile", lines_tile)
+    monkeypatch.setattr(image_grids, "columns_picture", lambda given: columns.append(given) or 0)
+    monkeypatch.setattr(
+        image_grids, "gif", lambda frames, milliseconds: (len(frames), milliseconds)
+    )
     states = np.ones((11, 3))
     made = _film.film("pendulum", trajectories((), [0.0], [1.0]), {"true": states, "x": states})
     milliseconds = round(1000 * pendulum.STEP_SECONDS)

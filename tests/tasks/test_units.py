@@ -9,7 +9,7 @@ import pytest
 
 from ebm_jax.data import Dataset
 from ebm_jax.evaluation.density import long_run as chains
-from ebm_jax.io import plotting
+from ebm_jax.io import image_grids
 from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.runs import build, settings
 from ebm_jax.runs.trained import TrainedRun
@@ -74,7 +74,7 @@ def drawn(monkeypatch):
     """The columns of each picture."""
     found = []
     monkeypatch.setattr(
-        plotting, "columns_picture", lambda columns, **_: found.append(columns) or np.zeros(())
+        image_grids, "columns_picture", lambda columns, **_: found.append(columns) or np.zeros(())
     )
     return found
 

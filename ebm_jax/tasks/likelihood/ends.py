@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ebm_jax.evaluation.images.neighbors import nearest_neighbors
-from ebm_jax.io import plotting
+from ebm_jax.io import image_grids
 from ebm_jax.runs.build import Run
 
 _SHOWN = 8  # of the heaviest chains
@@ -124,4 +124,4 @@ def where(
     }
     rows = min(map(len, columns.values()))
     shown = {title: images[:rows] for title, images in columns.items()}
-    return found, {"annealed": plotting.columns_picture(shown)}
+    return found, {"annealed": image_grids.columns_picture(shown)}

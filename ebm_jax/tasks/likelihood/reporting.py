@@ -12,7 +12,7 @@ from ebm_jax.evaluation.density.log_likelihood import (
     Units,
     log_likelihoods,
 )
-from ebm_jax.io import plotting
+from ebm_jax.io import charts
 
 
 def metrics(
@@ -282,7 +282,7 @@ def figure(
         "forward": [bracket.forward for bracket in brackets],
         "reverse": [bracket.reverse for bracket in brackets],
     }
-    log_z = plotting.Curves(
+    log_z = charts.Curves(
         "log Z of the lowest level",
         temperatures,
         {name: [side.log_z for side in row] for name, row in sides.items()},
@@ -304,7 +304,7 @@ def figure(
         nats = baseline.likelihood[name].mean
         level = units.bits_per_dim(nats) if units.bin_width else nats
         bounds[f"{name}, {baseline.name}"] = [level] * len(temperatures)
-    likelihood = plotting.Curves(
+    likelihood = charts.Curves(
         "likelihood of images",
         temperatures,
         bounds,
@@ -312,4 +312,4 @@ def figure(
         y_label="bits/dim" if units.bin_width else "log-likelihood, nats",
         log_x=True,
     )
-    return plotting.curves_picture([log_z, likelihood])
+    return charts.curves_picture([log_z, likelihood])

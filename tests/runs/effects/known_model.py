@@ -18,7 +18,7 @@ from effects_table import TABLE, changed
 from configs import default
 from ebm_jax import samplers, tasks
 from ebm_jax.evaluation.fidelity import frechet
-from ebm_jax.io import plotting
+from ebm_jax.io import image_grids
 from ebm_jax.methods.densities import BaseDistribution, Densities
 from ebm_jax.runs import build, modes
 from ebm_jax.runs.trained import TrainedRun
@@ -110,13 +110,13 @@ def rows_of(mode):
 
 def columns_of(monkeypatch):
     """Every picture of columns that is drawn from here on."""
-    drawn, usual = [], plotting.columns_picture
+    drawn, usual = [], image_grids.columns_picture
 
     def columns_picture(columns):
         drawn.append(columns)
         return usual(columns)
 
-    monkeypatch.setattr(plotting, "columns_picture", columns_picture)
+    monkeypatch.setattr(image_grids, "columns_picture", columns_picture)
     return drawn
 
 

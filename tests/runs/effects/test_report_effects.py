@@ -8,7 +8,7 @@ from effects_table import shows, value_of
 
 from configs import default
 from ebm_jax import tasks
-from ebm_jax.io import plotting
+from ebm_jax.io import image_grids
 
 RNG = np.random.default_rng(0)
 
@@ -19,7 +19,7 @@ def make_run(path):
     (path / "metrics.jsonl").write_text(json.dumps({"step": 1, "time": 0, "loss": 1.0}) + "\n")
     for step in range(4):
         image = RNG.integers(0, 256, (40, 40, 3), dtype=np.uint8)
-        plotting.save_image(path / f"samples/step_{step:07d}.png", image)
+        image_grids.save_image(path / f"samples/step_{step:07d}.png", image)
 
 
 @shows("report.workdirs")

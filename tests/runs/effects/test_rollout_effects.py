@@ -260,12 +260,12 @@ def test_units_are_those_of_the_data(monkeypatch):
 
 def test_samples_beside_what_followed_in_truth(monkeypatch, tmp_path):
     """The figure of --mode=sample takes states for what they are, and not for points of a plane."""
-    from ebm_jax.io import plotting
+    from ebm_jax.io import charts
     from ebm_jax.runs import preview
 
     seen = []
     monkeypatch.setattr(build, "load_split", lambda config, split: dataset(split))
-    monkeypatch.setattr(plotting, "histograms_picture", seen.append)
+    monkeypatch.setattr(charts, "histograms_picture", seen.append)
     config = config_of()
     config.network.label_size = 4
     run = build.build(config)

@@ -1,12 +1,9 @@
-"""What stands in the figures: data, titles, limits, scales and sizes, as matplotlib has them."""
-
-import io
+"""What stands in charts: data, titles, limits, scales and sizes, as matplotlib has them."""
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from ebm_jax.io import plotting
+from ebm_jax.io import charts
 
 GRID = np.full((50, 60, 1), 9, np.uint8)
 
@@ -19,7 +16,7 @@ def figures(monkeypatch):
         figure.draw_without_rendering()
         return figure
 
-    monkeypatch.setattr(plotting, "_rendered", rendered)
+    monkeypatch.setattr(charts, "_rendered", rendered)
 
 
 def labels_of(axis):
@@ -45,7 +42,7 @@ def test_densities_are_normalized_and_share_their_colors():
     learned, true = np.log([[1.0, 3.0]]) + 700, np.log([[1.0, 1.0], [1.0, 7.0]])
     extent = (-2.0, 2.0, -1.0, 3.0)
     points = np.array([[0.5, 1.5], [-1.0, 2.0], [1.0, 0.0]])
-    figure = plotting.density_picture(learned, true, points, extent=extent)
+    figure = charts.density_picture(learned, true, points, extent=extent)
     same(figure.get_size_inches(), (3 * 4.6, 4.4))
     assert figure.dpi == 120
     assert [axis.get_title() for axis in figure.axes] == [
@@ -66,12 +63,12 @@ def test_densities_are_normalized_and_share_their_colors():
     assert figure.axes[2].get_aspect() == 1
     for axis in figure.axes:
         assert (*axis.get_xlim(), *axis.get_ylim()) == extent
-    alone = plotting.density_picture(learned, extent=extent)
+    alone = charts.density_picture(learned, extent=extent)
     assert [axis.get_title() for axis in alone.axes] == ["learned density"]
 
 
 def test_grids_with_bars_and_text():
-    figure = plotting.grids_picture(
+    figure = charts.grids_picture(
         {"left": GRID, "right": GRID + 1},
         bars={"a": [1.0, 2.0, 4.0], "b": np.array([3.0, 1.0, 0.5])},
         x_label="level",
@@ -103,18 +100,18 @@ def test_grids_with_bars_and_text():
 
 
 def test_grids_alone_take_no_other_room():
-    figure = plotting.grids_picture({"left": GRID})
+    figure = charts.grids_picture({"left": GRID})
     same(figure.get_size_inches(), (4.6, 4.6))
     assert len(figure.axes) == len(figure.subfigs) == 1
-    lettered = plotting.grids_picture({"left": GRID}, text=["one"])
+    lettered = charts.grids_picture({"left": GRID}, text=["one"])
     assert [t.get_text() for t in lettered.subfigs[1].texts] == ["one"]
 
 
 def test_a_figure_of_lines(tmp_path, monkeypatch):
     saved = []
-    monkeypatch.setattr(plotting, "save_image", lambda path, figure: saved.append((path, figure)))
+    monkeypatch.setattr(charts, "save_image", lambda path, figure: saved.append((path, figure)))
     for lines, log_y in (({"a": [1, 2], "b": (3, 5)}, True), ({"a": [1.0, 2.0]}, False)):
-        plotting.line_figure(
+        charts.line_figure(
             tmp_path / "x.png", [10, 20], lines, x_label="x", y_label="y", log_y=log_y
         )
         path, figure = saved.pop()
@@ -129,7 +126,7 @@ def test_a_figure_of_lines(tmp_path, monkeypatch):
 
 
 def test_series_are_counted_from_the_first():
-    figure = plotting.series_picture(
+    figure = charts.series_picture(
         {"a": [5.0, 6.0, 7.0], "b": [1.0]}, x_label="x", y_label="y", first=3, log_y=True
     )
     (axis,) = figure.axes
@@ -144,7 +141,7 @@ def test_series_are_counted_from_the_first():
     assert legend.get_texts()[0].get_fontsize() == 9
     assert legend.get_window_extent().y1 < axis.get_window_extent().y0
     assert labels_of(axis) == ("", "x", "y")
-    alone = plotting.series_picture({"a": [5.0, 6.0]}, x_label="x", y_label="y")
+    alone = charts.series_picture({"a": [5.0, 6.0]}, x_label="x", y_label="y")
     same(alone.axes[0].lines[0].get_xydata(), [[0, 5], [1, 6]])
     assert alone.axes[0].get_yscale() == "linear"
     assert not alone.legends
@@ -153,12 +150,12 @@ def test_series_are_counted_from_the_first():
 def test_panels_of_curves():
     """Errors of one standard error; a legend for several, beside them when they are many."""
     many = {f"c{i}": [i, i] for i in range(7)}
-    figure = plotting.curves_picture(
+    figure = charts.curves_picture(
         [
-            plotting.Curves("first", [1, 10], {"a": [1.0, 2.0], "b": [3.0, 4.0]},
+            charts.Curves("first", [1, 10], {"a": [1.0, 2.0], "b": [3.0, 4.0]},
                             {"b": [0.5, 0.25]}, x_label="x", y_label="y", log_x=True),
-            plotting.Curves("second", [0, 1], many),
-            plotting.Curves("third", [0, 1], {"alone": [0, 1]}),
+            charts.Curves("second", [0, 1], many),
+            charts.Curves("third", [0, 1], {"alone": [0, 1]}),
         ]
     )  # fmt: skip
     same(figure.get_size_inches(), (2 * 5.2, 2 * 3.8))
@@ -191,29 +188,29 @@ def test_panels_of_curves():
 @pytest.mark.parametrize(("number", "is_written"), [(6, True), (7, False)])
 def test_few_places_of_a_logarithmic_axis_are_written_out(number, is_written):
     x = [300 * 2**n for n in range(number)]
-    panel = plotting.Curves("", x, {"a": x}, log_x=True)
-    (axis,) = plotting.curves_picture([panel]).axes
+    panel = charts.Curves("", x, {"a": x}, log_x=True)
+    (axis,) = charts.curves_picture([panel]).axes
     labels = [label.get_text() for label in axis.get_xticklabels()]
     assert (labels == ["300", "600", "1,200", "2,400", "4,800", "9,600"]) is is_written
     assert bool(len(axis.get_xticks(minor=True))) is not is_written
 
 
 def test_few_panels_take_no_empty_columns():
-    panel = plotting.Curves("", [0, 1], {"a": [0, 1]})
-    same(plotting.curves_picture([panel]).get_size_inches(), (5.2, 3.8))
-    same(plotting.curves_picture([panel] * 3, columns=3).get_size_inches(), (15.6, 3.8))
+    panel = charts.Curves("", [0, 1], {"a": [0, 1]})
+    same(charts.curves_picture([panel]).get_size_inches(), (5.2, 3.8))
+    same(charts.curves_picture([panel] * 3, columns=3).get_size_inches(), (15.6, 3.8))
 
 
 def test_five_curves_have_their_names_inside():
     lines = {f"c{i}": [i, i] for i in range(5)}
-    (axis,) = plotting.curves_picture([plotting.Curves("", [0, 1], lines)]).axes
+    (axis,) = charts.curves_picture([charts.Curves("", [0, 1], lines)]).axes
     inside, panel = axis.get_legend().get_window_extent(), axis.get_window_extent()
     assert inside.x1 < panel.x1
 
 
 def test_shares_in_percent():
     shares = np.array([[0.0, 0.6], [0.61, 1.0], [0.125, 0.5]])
-    figure = plotting.shares_picture({"t": shares, "u": shares.T}, x_label="x", y_label="y")
+    figure = charts.shares_picture({"t": shares, "u": shares.T}, x_label="x", y_label="y")
     same(figure.get_size_inches(), (2 * 4.4, 4.0))
     axis, other = figure.axes
     same(axis.images[0].get_array(), shares)
@@ -233,10 +230,10 @@ def test_shares_in_percent():
     assert [t.get_text() for t in axis.get_xticklabels()] == ["1", "2"]
     assert [t.get_text() for t in axis.get_yticklabels()] == ["1", "2", "3"]
     assert [t.get_text() for t in other.get_xticklabels()] == ["1", "2", "3"]
-    shifted = plotting.shares_picture({"t": shares}, x_label="x", y_label="y", first=4)
+    shifted = charts.shares_picture({"t": shares}, x_label="x", y_label="y", first=4)
     assert [t.get_text() for t in shifted.axes[0].get_yticklabels()] == ["4", "5", "6"]
     assert [t.get_text() for t in shifted.axes[0].get_xticklabels()] == ["4", "5"]
-    four = plotting.shares_picture(dict.fromkeys("abcd", shares), x_label="x", y_label="y")
+    four = charts.shares_picture(dict.fromkeys("abcd", shares), x_label="x", y_label="y")
     same(four.get_size_inches(), (3 * 4.4, 2 * 4.0))
 
 
@@ -245,7 +242,7 @@ def test_histograms_are_densities_over_common_bins():
     values = {name: shift + np.arange(401.0) for name, shift in
               (("a", 0), ("b", 100), ("c", 200))}  # fmt: skip
     values["c"] = np.append(values["c"], [np.nan, np.inf])
-    figure = plotting.histograms_picture({"one": values, "two": values})
+    figure = charts.histograms_picture({"one": values, "two": values})
     same(figure.get_size_inches(), (2 * 4.6, 3.2 + 0.8))
     axis = figure.axes[0]
     everything = np.concatenate([v[np.isfinite(v)] for v in values.values()])
@@ -268,101 +265,21 @@ def test_histograms_are_densities_over_common_bins():
     assert labels_of(axis) == ("", "one", "density")
     assert labels_of(figure.axes[1]) == ("", "two", "density")
     assert axis.get_legend() is None
-    one = plotting.histograms_picture({"one": values})
+    one = charts.histograms_picture({"one": values})
     assert one.legends[0]._ncols == 2
-    four = plotting.histograms_picture(dict.fromkeys("wxyz", values))
+    four = charts.histograms_picture(dict.fromkeys("wxyz", values))
     same(four.get_size_inches(), (3 * 4.6, 2 * 3.2 + 0.8))
 
 
 @pytest.mark.parametrize(("number", "bins"), [(4, 10), (100, 20), (2500, 60)])
 def test_bins_grow_with_the_root_of_the_smaller_number(number, bins):
     values = {"few": np.arange(number), "many": np.arange(5000.0)}
-    (axis,) = plotting.histograms_picture({"x": values}).axes
+    (axis,) = charts.histograms_picture({"x": values}).axes
     assert [len(container) for container in axis.containers] == [bins, bins]
 
 
 def test_an_empty_histogram_is_drawn_as_nothing():
     values = {"none": [np.nan], "some": np.arange(100.0)}
-    figure = plotting.histograms_picture({"x": values})
+    figure = charts.histograms_picture({"x": values})
     assert legend_of(figure) == ["none (0)", "some (100)"]
     assert all(bar.get_height() == 0 for bar in figure.axes[0].containers[0])
-
-
-def test_lines_in_a_tile():
-    """The first line darker and above; y upwards; two pixels wide; cut off outside."""
-    across, up = np.array([[0.0, 2.0], [4.0, 2.0]]), np.array([[3.0, 0.0], [3.0, np.inf]])
-    tile = plotting.lines_tile([across, up], extent=(0, 4, 0, 8), size=40)
-    assert tile.shape == (40, 40, 3)
-    gray = tile[..., 0].astype(int)
-    assert abs(np.flatnonzero(gray[:, 10] < 128).mean() - 29.5) <= 1  # 3/4 down of 40
-    assert np.sum(gray[:, 10] < 128) == 2
-    column = gray[5]
-    assert abs(np.argmin(column) - 29.5) <= 1
-    assert 150 <= column.min() <= 170  # the last line: 160 of 255
-    assert gray[:, 10].min() < 20
-    assert gray[29:31, 30].min() < 20  # the first one lies above the other
-    lines = [across + np.array([0, up]) for up in (0, 2, 4)]
-    three = plotting.lines_tile(lines, extent=(0, 4, 0, 8), size=40)[..., 0]
-    assert 40 < three[18:22, 20].min() < 110  # the middle one: 80, sharpened by shrinking
-    assert (plotting.lines_tile([across + 1e9], extent=(0, 4, 0, 8), size=40) == 255).all()
-
-
-def test_a_tile_has_its_text_in_the_upper_left():
-    tile = plotting.lines_tile([], extent=(0, 1, 0, 1), size=60, text="ab")
-    rows, columns = np.nonzero(tile[..., 0] < 128)
-    assert 2 <= rows.min() <= 6
-    assert rows.max() < 16
-    assert 4 <= columns.min() <= 5
-    assert columns.max() < 22
-    assert (plotting.lines_tile([], extent=(0, 1, 0, 1), size=60) == 255).all()
-
-
-def test_films_go_on_forever_in_their_time():
-    rng = np.random.default_rng(0)
-    frames = [np.full((20, 30, 3), value, np.uint8) for value in rng.permutation(4) * 60]
-    with Image.open(io.BytesIO(plotting.gif(frames, milliseconds=70))) as film:
-        assert (film.n_frames, film.info["loop"]) == (4, 0)
-        for i, frame in enumerate(frames):
-            film.seek(i)
-            assert film.info["duration"] == 70
-            shown = np.asarray(film.convert("RGB")).astype(int)
-            assert np.abs(shown - frame).max() <= 2
-
-
-def test_side_by_side_of_other_titles_and_sizes():
-    """Sizes by hand: margins of 16 around and between, 30 for titles."""
-    small, large = np.full((50, 300, 1), 7, np.uint8), np.full((80, 300, 3), 9, np.uint8)
-    picture = plotting.side_by_side(small, large)
-    assert picture.shape == (80 + 30 + 32, 600 + 48, 3)
-    ink = (picture < 128).all(-1)
-    assert (picture[46:96, 16:316] == 7).all()
-    assert (picture[46:126, 332:632] == 9).all()
-    assert ink[16:46].any()
-    assert not ink[:16].any()
-    assert ink[16:46, 16:316].any()
-    assert ink[16:46, 332:632].any()
-    assert (picture[100:126, 16:316] == 255).all()
-    tall = ink[:46].any(1).nonzero()[0]
-    assert 12 <= len(tall) <= 20  # letters of 18 points
-
-
-def test_words_on_lines():
-    found = plotting._wrapped("a bc def ghij klmnopqrs t", lambda text: len(text) <= 7)
-    assert found == ["a bc", "def", "ghij", "klmnopqrs", "t"]
-
-
-def test_titles_of_columns_take_fifteen_pixels_a_line_and_six():
-    """Left aligned with the column, their lowest line just above it."""
-    seven, nine = (np.full((2, 48, 48, 1), value, np.uint8) for value in (7, 9))
-    picture = plotting.columns_picture({"a": nine, "b c": seven}, min_tile=1)
-    assert picture.shape == (15 + 6 + 2 * 50 + 2, 2 * 52, 3)
-    ink = (picture[:21] < 128).all(-1)
-    assert 3 <= ink[:, :52].any(0).nonzero()[0].min() <= 5
-    assert 55 <= 52 + ink[:, 52:].any(0).nonzero()[0].min() <= 57
-    wrapped = plotting.columns_picture({"aaaaaa bbbbbb": nine, "c": seven}, min_tile=1)
-    assert wrapped.shape[0] == 2 * 15 + 6 + 102
-    of_short = (wrapped[:36, 52:] < 128).all(-1).any(1).nonzero()[0]
-    assert of_short.min() >= 18
-    assert of_short.max() < 33
-    enlarged = plotting.columns_picture({"a": np.zeros((1, 8, 8, 1), np.uint8)})
-    assert enlarged.shape[1] == 80 + 4
