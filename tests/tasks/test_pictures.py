@@ -18,7 +18,6 @@ from ebm_jax.io import charts, image_grids
 from ebm_jax.tasks import (
     _film,
     _image_quality,
-    _long_run,
     classify,
     continual,
     crossclass,
@@ -26,6 +25,7 @@ from ebm_jax.tasks import (
     rollout,
 )
 from ebm_jax.tasks.likelihood import reporting
+from ebm_jax.tasks.long_run import reporting as long_run_words
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +91,7 @@ def record(step, level, energy):
 def test_chains_at_one_level():
     """Without the start, beside real images."""
     records = [record(step, 2, 10.0 + step) for step in (0, 1, 10)]
-    energy, grad, distance, frechet = _long_run.curves(records, {2: REAL})
+    energy, grad, distance, frechet = long_run_words.curves(records, {2: REAL})
     x = "steps of the chain"
     assert described(energy) == ("energy", [1, 10], x, "nats", True)
     assert energy.lines == {"chains": [11, 20], "real images, level 2": [10, 10]}
@@ -103,9 +103,9 @@ def test_chains_at_one_level():
     assert distance.lines == {"chains": [0.5, 5]}
     assert described(frechet)[:4:3] == ("Frechet distance over pixels", "squared units")
     assert frechet.lines == {"chains": [8, 8], "real images, level 2": [4, 4]}
-    assert len(_long_run.curves(records, {2: REAL._replace(frechet_floor=np.nan)})) == 3
+    assert len(long_run_words.curves(records, {2: REAL._replace(frechet_floor=np.nan)})) == 3
     passing = [record(0, 2, 1.0), record(1, 2, 1.0), record(2, 1, 1.0)]
-    assert not _long_run.curves(passing, {1: REAL})[0].log_x
+    assert not long_run_words.curves(passing, {1: REAL})[0].log_x
 
 
 def test_chains_at_every_level_anew():
@@ -113,7 +113,7 @@ def test_chains_at_every_level_anew():
     records = [record(step, 1, 10.0 + step) for step in (0, 1, 2, 4)]
     records += [record(step, 0, 20.0) for step in (5, 6)]
     real = {1: REAL, 0: REAL._replace(energy=16.0, frechet_floor=2.0)}
-    energy, grad, distance, frechet = _long_run.curves(records, real)
+    energy, grad, distance, frechet = long_run_words.curves(records, real)
     assert described(energy) == (
         "energy less that of real images", [1, 2, 4], "steps at the level",
         "their standard deviations", True,
@@ -124,7 +124,7 @@ def test_chains_at_every_level_anew():
     np.testing.assert_array_equal(distance.lines["level 1"], [0.5, 1, 2])
     np.testing.assert_array_equal(frechet.lines["level 0"], [4, 4, np.nan])
     assert frechet.y_label == "that of as many real images"
-    assert len(_long_run.curves(records, real | {0: REAL._replace(frechet_floor=np.nan)})) == 3
+    assert len(long_run_words.curves(records, real | {0: REAL._replace(frechet_floor=np.nan)})) == 3
 
 
 def test_from_one_class_to_another():

@@ -8,12 +8,14 @@ import pytest
 
 from ebm_jax.evaluation.density.annealing import AdaptedTemperature
 from ebm_jax.evaluation.density.log_likelihood import Units
-from ebm_jax.tasks import long_run
 from ebm_jax.tasks.likelihood import mode, two_directions
+from ebm_jax.tasks.long_run import Settings, reporting
+from ebm_jax.tasks.long_run import mode as long_run_mode
+from ebm_jax.tasks.long_run.plan import make_plan
 
 
 def settings(**fields):
-    return long_run.Settings(**{"num_chains": jax.device_count()} | fields)
+    return Settings(**{"num_chains": jax.device_count()} | fields)
 
 
 def plan(levels, *, conditionals=1, **fields):
@@ -21,7 +23,7 @@ def plan(levels, *, conditionals=1, **fields):
         num_levels=levels, native_kernel=len, num_conditionals=conditionals,
         conditional_std=np.ones(levels),
     )  # fmt: skip
-    return long_run._plan(settings(**fields), densities)
+    return make_plan(settings(**fields), densities)
 
 
 def test_chains_at_one_level():
@@ -85,12 +87,12 @@ def test_what_kind_of_chains():
 
 def test_chains_in_words():
     chosen = settings(num_chains=8, num_steps=1_200, sampler="mala", start="noise")
-    assert long_run._chains(chosen, plan(3, level=2)) == (
+    assert reporting.describe(chosen, plan(3, level=2)) == (
         "8 chains of 1,200 steps of mala from noise, at level 2"
     )
     anew = settings(num_chains=8, num_steps=12_000, start="pairs")
     through = plan(3, level=-1, num_steps=12_000, start="pairs")
-    assert long_run._chains(anew, through) == (
+    assert reporting.describe(anew, through) == (
         "8 chains of 12,000 steps of langevin from x_{t+1} of real images and given it, at the "
         "levels 2 to 0, 4,000 each"
     )
@@ -98,10 +100,10 @@ def test_chains_in_words():
 
 def test_chains_that_are_nowhere():
     finite, not_finite = np.zeros((2, 3)), np.array([[0.0, np.nan]])
-    assert long_run._has_diverged({"records": [1], "x": not_finite})
-    assert not long_run._has_diverged({"records": [], "x": not_finite})
-    assert not long_run._has_diverged({"records": [1], "x": finite})
-    record = long_run._as_record(np.arange(10.0))
+    assert long_run_mode._has_diverged({"records": [1], "x": not_finite})
+    assert not long_run_mode._has_diverged({"records": [], "x": not_finite})
+    assert not long_run_mode._has_diverged({"records": [1], "x": finite})
+    record = long_run_mode._as_record(np.arange(10.0))
     assert (record.step, record.level, record.energy, record.frechet) == (0, 1, 2.0, 9.0)
     assert isinstance(record.step, int)
 

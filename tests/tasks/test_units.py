@@ -29,6 +29,8 @@ from ebm_jax.tasks import (
     sample,
 )
 from ebm_jax.tasks.likelihood import ends as annealed_ends
+from ebm_jax.tasks.long_run.chains import Chains
+from ebm_jax.tasks.long_run.plan import Plan
 
 RNG = np.random.default_rng(0)
 TRAINING, HELD_OUT = (RNG.integers(0, 256, (n, 2, 2, 1)).astype(np.uint8) for n in (20, 6))
@@ -246,14 +248,14 @@ def test_long_chains_are_recorded_in_their_units(trained, monkeypatch):
         settings=long_run.Settings(num_chains=8),
     )  # fmt: skip
     energies = types.SimpleNamespace(energies=lambda key, level, x: np.zeros(3))
-    assert long_run._Chains._reference(here, energies, 0) == (1, 2)
+    assert Chains._reference(here, energies, 0) == (1, 2)
     assert asked == [{"low": -2.0, "high": 4.0}]
 
 
 def test_an_event_of_long_chains(trained):
     """At step 9 after one at 5: a mean acceptance over four steps, a row of the figure, draws."""
     x = np.arange(8.0).reshape(2, 2, 2, 1)
-    plan = long_run._Plan([0, 5, 9, 10], [9], [9], [1, 0], 10, [0])
+    plan = Plan([0, 5, 9, 10], [9], [9], [1, 0], 10, [0])
     here = types.SimpleNamespace(
         plan=plan, params=None, run=trained.run, settings=long_run.Settings(num_chains=8),
         measure=lambda params, level, u: (x, np.array([1.0, 3.0]), np.ones_like(x)),
@@ -264,7 +266,7 @@ def test_an_event_of_long_chains(trained):
         "records": np.zeros((0, 10)), "shown": np.zeros((0, 2, 2, 2, 1), np.uint8),
         "kept": np.zeros((0, 2, 2)), "kept_energies": np.zeros((0, 2)), "leaf_0": 1,
     }  # fmt: skip
-    long_run._Chains._record(here, state, 9, 1)
+    Chains._record(here, state, 9, 1)
     (row,) = state["records"]
     found = chains.Record(*row)
     assert (found.step, found.level, found.energy, found.acceptance) == (9, 1, 2.0, 0.75)
@@ -275,7 +277,7 @@ def test_an_event_of_long_chains(trained):
     np.testing.assert_array_equal(state["kept_energies"], [[1, 3]])
     assert (state["step"], float(state["accepted"]), "leaf_0" in state) == (9, 0.0, True)
     state |= {"step": -1, "accepted": 0.0}
-    long_run._Chains._record(here, state, 0, 1)
+    Chains._record(here, state, 0, 1)
     assert chains.Record(*state["records"][-1]).acceptance == 1.0
     assert len(state["shown"]) == len(state["kept"]) == 1
 

@@ -7,11 +7,25 @@ import numpy as np
 
 from ebm_jax.evaluation.density.long_run import Diagnosis, Record, Reference
 from ebm_jax.io import charts
+from ebm_jax.tasks.long_run.plan import Plan
+from ebm_jax.tasks.long_run.settings import Settings
 
 
 def of_real(real: Reference, no_frechet: str | None) -> dict[str, Any]:
     """What a JSON says of real images; without the fit, which is as large as their covariance."""
     return {**real._asdict(), "fit": None, "frechet_not_measured": no_frechet}
+
+
+def describe(settings: Settings, plan: Plan) -> str:
+    """What was run, as a phrase."""
+    where = f"level {plan.levels[0]}"
+    if len(plan.levels) > 1:
+        where = f"the levels {plan.levels[0]} to {plan.levels[-1]}, {plan.steps_per_level:,} each"
+    start = "x_{t+1} of real images and given it" if settings.is_anew else settings.start
+    return (
+        f"{settings.num_chains} chains of {settings.num_steps:,} steps of {settings.sampler} from "
+        f"{start}, at {where}"
+    )
 
 
 def lines(chains: str, found: Mapping[int, Diagnosis], r_hat: Mapping[str, float]) -> list[str]:

@@ -1,0 +1,189 @@
+"""What the modes that classify say of results that are given: tables and sentences word by word."""
+
+import types
+
+import numpy as np
+import pytest
+
+from ebm_jax.evaluation.classification import calibration
+from ebm_jax.evaluation.classification.continual import scores
+from ebm_jax.tasks import (
+    classify,
+    continual,
+    crossclass,
+    robustness,
+)
+
+
+def approx(values):
+    return pytest.approx(values, rel=1e-9)
+
+
+def test_calibration_as_a_table():
+    """Of four examples three are right; each is sure by .8, so that the error is .05."""
+    logits = np.log(np.array([[4.0, 1], [4, 1], [1, 4], [1, 4]]) / 5)
+    row = classify._row(logits, np.array([0, 0, 1, 0]), 4)
+    assert row["accuracy"] == 0.75
+    assert row["accuracy_standard_error"] == approx(np.sqrt(3 / 64))
+    assert row["negative_log_likelihood"] == approx(-(3 * np.log(0.8) + np.log(0.2)) / 4)
+    assert row["expected_calibration_error"] == approx(0.05)
+    assert row["reliability"]["count"].tolist() == [0, 0, 0, 4]
+    table = {"energies": row, "energies, temperature fitted": row}
+    assert classify._lines(table, {"energies": (0.5, 1234.5)}, "digits", "test", 2) == [
+        "2 classes of digits, test                         accuracy      NLL      ECE",
+        "  energies                                 0.7500 ± 0.2165   0.5697   0.0500",
+        "  energies, temperature fitted             0.7500 ± 0.2165   0.5697   0.0500",
+        "  temperatures, each fitted on the other half: energies 0.5 and 1.23e+03",
+    ]
+
+
+def test_the_bins_of_confidence():
+    """Confidence 1 falls into the last bin; bins above the highest confidence are there, empty."""
+    sure = np.array([[0.0, -1e9], [0.0, -1e9]])
+    found = calibration.reliability(sure, np.array([0, 1]), 5)
+    assert list(found.count) == [0, 0, 0, 0, 2]
+    assert found.error == 0.5
+    assert found.edges == approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    unsure = np.zeros((3, 4))
+    found = calibration.reliability(unsure, np.array([0, 1, 2]), 8)
+    assert list(found.count) == [0, 0, 3, 0, 0, 0, 0, 0]
+    assert found.error == approx(1 / 3 - 1 / 4)
+    one = calibration.reliability(unsure, np.array([0, 1, 2]), 1)
+    assert list(one.count) == [3]
+
+
+def test_temperatures_of_those_who_know_all_or_nothing():
+    """At the ends of what is looked for: exp(-20), exp(20)."""
+    labels = np.arange(10) % 2
+    right = np.eye(2)[labels]
+    assert np.log(calibration.fit_temperature(right, labels)) < -2
+    assert np.log(calibration.fit_temperature(-right, labels)) > 19
+
+
+SEEDS = [
+    scores(np.log(np.array(p)), np.array([0, 1, 2, 3]), ((0, 1), (2, 3)))
+    for p in (
+        [[[8.0, 1, 1, 1], [1, 8, 1, 1], [1, 2, 1, 1], [1, 2, 1, 1]],
+         [[1, 1, 9, 1], [1, 9, 1, 1], [1, 1, 9, 1], [1, 1, 1, 9]]],
+        [[[8.0, 1, 1, 1], [1, 8, 1, 1], [1, 2, 1, 1], [1, 2, 1, 1]],
+         [[1, 1, 9, 1], [1, 1, 9, 1], [1, 1, 9, 1], [1, 1, 1, 9]]],
+    )
+]  # fmt: skip
+
+
+def test_continual_learning_over_seeds():
+    """Accuracies .75 and .5 after the last task; forgetting .5 and 1."""
+    assert [s.final for s in SEEDS] == [0.75, 0.5]
+    found = continual._over_seeds(SEEDS)
+    assert found["final"]["mean"] == 0.625
+    assert found["final"]["std"] == approx(np.sqrt(2) / 8)
+    assert found["final"]["by_seed"] == [0.75, 0.5]
+    assert found["forgetting"]["mean"] == 0.75
+    np.testing.assert_array_equal(found["confusion"], SEEDS[0].confusion + SEEDS[1].confusion)
+    alone = continual._over_seeds(SEEDS[:1])
+    assert alone["final"] == {"mean": 0.75, "std": None, "by_seed": [0.75]}
+    joint = continual._over_seeds([SEEDS[0]._replace(forgetting=None)])
+    assert "forgetting" not in joint
+
+
+@pytest.mark.parametrize(
+    ("passes", "seeds", "said"), [(1, 1, "1 pass, 1 seed"), (2, 2, "2 passes, 2 seeds")]
+)
+def test_continual_learning_as_a_table(passes, seeds, said):
+    plan = types.SimpleNamespace(
+        models=types.SimpleNamespace(
+            run=types.SimpleNamespace(dataset=types.SimpleNamespace(name="digits"))
+        ),
+        settings=types.SimpleNamespace(num_passes=passes, num_seeds=seeds),
+        tasks=((0, 1), (2, 3)),
+    )
+    joint = [s._replace(forgetting=None) for s in SEEDS]
+    found = {"energies": SEEDS[:seeds], "energies_joint": joint[:seeds]}
+    head, first, second, note = continual._lines(found, plan)
+    assert head == f"{f'2 tasks of digits, {said}':<44}" + "".join(
+        f"{name:>14}"
+        for name in ("accuracy", "tasks' mean", "forgetting", "within task", "centered")
+    )
+    assert first[:44] == f"  {'energies':<42}"
+    assert second[:44] == f"  {'energies, all tasks at once':<42}"
+    cells = [first[44 + 14 * i : 58 + 14 * i].strip() for i in range(5)]
+    if seeds == 1:
+        assert cells[:3] == ["0.750", "0.750", "0.500"]
+    else:
+        assert cells[:3] == ["0.625 ± 0.177", "0.625 ± 0.177", "0.750 ± 0.354"]
+    assert second[72:86].strip() == ""
+    assert note.startswith("  accuracy: one decision")
+
+
+def test_from_one_class_to_another():
+    rows = [
+        {"step": 0, "lowest_energy_is_target": 0.25, "classifier_says_target": None,
+         "distance_to_start": 0.0},
+        {"step": 40, "lowest_energy_is_target": 1.0, "classifier_says_target": 0.5,
+         "distance_to_start": 1.25},
+    ]  # fmt: skip
+    references = {"fresh_sample": rows[1], "training_image": {"distance_to_start": 2.0}}
+    assert crossclass._lines(rows, references, 0.125, 8) == [
+        "8 images, of another class         lowest energy    classifier      distance",
+        "  after 0 steps                            0.250             -         0.000",
+        "  after 40 steps                           1.000         0.500         1.250",
+        "  fresh sample                             1.000         0.500         1.250",
+        "  training image                               -             -         2.000",
+        "  nearer to the start than the fresh sample is: 12.5%",
+    ]
+
+
+def test_distances_of_images():
+    """Root mean squares over pixels; in units of the range."""
+    x, y = np.zeros((2, 2, 2, 1)), np.stack([np.full((2, 2, 1), 1.0), np.full((2, 2, 1), -3.0)])
+    assert crossclass._distances(x, y) == approx([1.0, 3.0])
+    run = types.SimpleNamespace(data=types.SimpleNamespace(low=-1.0, high=3.0))
+    assert crossclass._rms(x, y, run) == 0.5
+
+
+def test_images_of_a_class_in_turn():
+    dataset = types.SimpleNamespace(images=np.arange(5)[:, None], labels=np.array([0, 1, 0, 1, 1]))
+    run = types.SimpleNamespace(dataset=dataset)
+    found = crossclass._of_class(run, np.array([1, 0, 1, 1, 1, 0]))
+    assert found[:, 0].tolist() == [1, 2, 4, 1, 3, 2]
+
+
+def test_robustness_as_a_table():
+    rows = {"l2": [{"radius": r, "energies": {"accuracy": {"strict": r, "a_b": 1 - r}}}
+                   for r in (0.0, 0.5)]}  # fmt: skip
+    lines = robustness._lines(rows, 10, 3)
+    assert lines == [
+        "accuracy, 10 images, L2                   epsilon       0     0.5",
+        f"  {'energies: strict':<48}   0.000   0.500",
+        f"  {'energies: a b':<48}   1.000   0.500",
+    ]
+    (*same, warning) = robustness._lines(rows, 10, 0)
+    assert same == lines
+    assert "no attack went through the chains" in warning
+    refined = {"energies, refined": {"accuracy": {"a_b": 0.75}}, "radius": 0.5}
+    assert robustness._flat(refined | {"energies": {"accuracy": {"published": 0.25}}}) == {
+        "energies: published": 0.25, "energies, refined: a_b": 0.75,
+    }  # fmt: skip
+
+
+def test_accuracies_of_margins():
+    assert robustness._accuracy(np.array([-1.0, 0.0, 1e-9, 2.0])) == 0.5
+    with pytest.raises(ValueError, match="not finite"):
+        robustness._accuracy(np.array([1.0, np.nan]))
+    assert robustness._error(0.2, 4) == approx(0.2)
+    assert [
+        robustness._is_drawn(f"x: {attack}")
+        for attack in ("published", "strict", "either, first 2", "strict, first 2", "adaptive")
+    ] == [True, True, True, True, False]
+
+
+def test_examples_of_two_radii():
+    """The middle one, the lower of two, and the largest; one where there is one."""
+
+    def chosen(values):
+        examples = {f"{n}, L2 {r:g}": (n, r) for n in "ab" for r in values}
+        return list(robustness._some(examples, {"l2": list(values)}, "ab"))
+
+    assert chosen((0.0, 1.0, 2.0)) == ["a, L2 1", "b, L2 1", "a, L2 2", "b, L2 2"]
+    assert chosen((0.0, 1.0, 2.0, 3.0)) == ["a, L2 1", "b, L2 1", "a, L2 3", "b, L2 3"]
+    assert chosen((0.0,)) == ["a, L2 0", "b, L2 0"]
