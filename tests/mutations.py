@@ -36,9 +36,9 @@ _METHODS = (
 )  # fmt: skip
 _MODES = ("samples", "fid", "image", "energy", "likelihood", "long_run")
 _EFFECTS_OF = {
-    "data": ("training",), "evaluation": _MODES, "methods": _METHODS,
-    "networks": ("network",), "runs": ("training", *_MODES), "tasks": _MODES,
-    "training": ("training",),
+    "data": ("data",), "evaluation": _MODES, "methods": _METHODS,
+    "networks": ("network",), "runs": ("training", "data", *_MODES), "tasks": _MODES,
+    "training": ("training", "optimizer"),
 }  # fmt: skip
 _EQUIVALENT = "tests/mutations_equivalent.txt"
 _NOT_COPIED = shutil.ignore_patterns("__pycache__", ".git", ".*_cache", "*.egg-info")

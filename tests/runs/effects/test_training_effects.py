@@ -1,11 +1,5 @@
-"""What the fields of data, training and optimizers do in --mode=train, from config to state.
+"""What the fields of training do in --mode=train, from config to state, and those of devices."""
 
-The method has losses and gradients that are written down; checkpoints are kept in memory.
-"""
-
-import contextlib
-import dataclasses
-import json
 import sys
 import types
 import zlib
@@ -15,135 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from effects_stubs import SHAPE, full_bars, images, stubs
-from effects_table import changed, shows, value_of
+from effects_table import changed, shows
+from ramp_method import Ramp, config_of, ramp, trained
 
-from configs import default
 from ebm_jax import command_line, data, tasks
 from ebm_jax.methods import MethodState
-from ebm_jax.methods.base import Mean, mean_over_batch, zeros_like_examples
-from ebm_jax.methods.registry import METHODS
 from ebm_jax.runs import build, preview
 from ebm_jax.runs.settings import ConfigError
 from ebm_jax.runs.trained import load_trained
-from ebm_jax.settings import setting
-from ebm_jax.tasks import train
-from ebm_jax.training.divergence import DIVERGED_EXIT_CODE, DivergenceError
+from ebm_jax.training.divergence import DIVERGED_EXIT_CODE
 
-__all__ = ["full_bars", "stubs"]
-
-GRADIENTS = (1.0, 3.0, 2.0, 5.0, 4.0)  # of each of four parameters, step by step
-
-
-@dataclasses.dataclass(frozen=True)
-class NoSettings:
-    """Of a sampler without any."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Ramp:
-    """loss = g_step sum(w); metrics are the moments of the batch's images.
-
-    not_finite_at: the step whose loss is NaN; 0: none.
-    """
-
-    network: object
-    not_finite_at: int = setting(0, "updates before a loss that is NaN; 0: never", at_least=0)
-    sampler: NoSettings = NoSettings()
-
-    def init(self, rng_key, example_batch):
-        return {"w": jax.random.uniform(rng_key, (4,))}, MethodState()
-
-    def loss(self, params, method_state, batch, rng_key):
-        x, step = batch["image"], batch["step"]
-        wrong = (step == self.not_finite_at) & (self.not_finite_at > 0)
-        factor = jnp.where(wrong, jnp.nan, jnp.asarray(GRADIENTS)[step % len(GRADIENTS)])
-        flat = x.reshape(len(x), -1)
-        metrics = {
-            "energy_pos": mean_over_batch(flat.mean(1)),
-            "left": mean_over_batch(x[:, 0, 0, 0]),
-            "right": mean_over_batch(x[:, 0, 1, 0]),
-            "square": mean_over_batch((flat**2).mean(1)),
-            "count": Mean(jnp.asarray(float(len(x))), jnp.asarray(1 / jax.device_count())),
-            "draw": jax.random.uniform(rng_key),
-        }
-        return factor * jnp.sum(params["w"]), (method_state, metrics)
-
-    def sample(self, params, rng_key, index):
-        noise = jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(rng_key, i), SHAPE))(index)
-        return zeros_like_examples(SHAPE, index) + params["w"][0] + 10 * jnp.round(noise, 3)
-
-    def densities(self, params):
-        raise NotImplementedError
-
-
-class Memory:
-    """Checkpoints of one run in memory."""
-
-    def __init__(self):
-        self.states = {}
-
-    def save(self, step, state, **_):
-        self.states[step] = jax.tree.map(np.array, state)
-
-    def restore(self, step, template, **_):
-        return self.states[step]
-
-    def restore_latest(self, template, **_):
-        return None
-
-    def steps(self):
-        return sorted(self.states)
-
-    def wait(self):
-        pass
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ramp(stubs):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(METHODS, "ramp", Ramp)
-        yield
-
-
-def config_of(**values):
-    config = default.get_config()
-    config.data.update(random_flip=False, low=0.0, high=1.0)
-    config.network = default.network("quadratic")
-    config.method = default.method("ramp", **values)
-    config.sampler = default.sampler("ramp")
-    config.optimizer = default.optimizer("adam", learning_rate=0.01)
-    config.training.update(batch_size=16, num_steps=3, ema_decay=0.9)
-    config.train.update(log_every=1, sample_every=0, checkpoint_every=1)
-    config.sampling.update(num_samples=16, batch_size=16)
-    return config
-
-
-def trained(config, path, monkeypatch, dataset=None):
-    """--mode=train with checkpoints in memory; what it wrote and showed."""
-    memory, grids = Memory(), []
-
-    def figure(run, params, samples):
-        grids.append((params, np.array(samples)))
-        return np.zeros((8, 8, 3), np.uint8)
-
-    monkeypatch.setattr(train, "open_checkpoints", lambda *_, **__: contextlib.nullcontext(memory))
-    monkeypatch.setattr(preview, "figure", figure)
-    if dataset is not None:
-        monkeypatch.setattr(build, "load_split", lambda config, split: dataset)
-    error = None
-    try:
-        assert tasks.run("train", config, path) == 0
-    except DivergenceError as diverged:
-        error = diverged
-    file = path / "metrics.jsonl"
-    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    pictures = sorted(p.name for p in path.glob("samples/*.png"))
-    return types.SimpleNamespace(
-        states=memory.states, lines=lines, grids=grids, pictures=pictures, error=error
-    )
-
-
-# ------------------------------------------------------------------------------- training
+__all__ = ["full_bars", "ramp", "stubs"]
 
 
 @shows("train.writers")
@@ -323,101 +199,6 @@ def test_checkpoints_that_are_left_and_started_from(tmp_path, monkeypatch):
     np.testing.assert_allclose(state.ema_params["w"], ema, rtol=1e-4)
 
 
-# ----------------------------------------------------------------------------------- data
-
-
-@shows("data.low", "data.high", "data.random_flip", "data.dequantize")
-def test_preprocessing(tmp_path, monkeypatch):
-    """Images of a black left and a gray right half: every moment of the batch is known."""
-    halves = np.zeros((120, *SHAPE), np.uint8)
-    halves[:, :, 1] = 51
-    halves = images("train")._replace(images=halves)
-    config = config_of()
-    config.training.update(batch_size=128, num_steps=1)
-    plain = trained(config, tmp_path / "plain", monkeypatch, halves).lines[0]
-    assert (plain["left"], plain["right"]) == pytest.approx((0, 0.2), abs=1e-6)
-    moved = trained(changed(config, "data.low", "data.high"), tmp_path / "box", monkeypatch, halves)
-    assert moved.lines[0]["left"] == pytest.approx(-3)
-    assert moved.lines[0]["right"] == pytest.approx(-3 + 8 * 0.2)
-
-    config.data.random_flip = True
-    mirrored = trained(config, tmp_path / "flip", monkeypatch, halves).lines[0]
-    assert mirrored["left"] + mirrored["right"] == pytest.approx(0.2)
-    assert mirrored["left"] / 0.2 == pytest.approx(0.5, abs=4 * 0.5 / np.sqrt(128))
-    assert 0 < mirrored["left"] / 0.2 < 1
-    run = build.build(config)
-    held_out = run.random_examples(halves, 120)
-    assert np.max(held_out[:, 0, 0]) == 0  # no other image is
-
-    config.data.random_flip = value_of("data.random_flip")
-    noisy_config = changed(config, "data.dequantize")
-    noisy = trained(noisy_config, tmp_path / "noise", monkeypatch, halves).lines[0]
-    cells, error = np.array([0, 51]) / 256, 1 / 256 / np.sqrt(12 * 256)
-    assert noisy["left"] == pytest.approx(cells[0] + 0.5 / 256, abs=4 * error)
-    assert noisy["right"] == pytest.approx(cells[1] + 0.5 / 256, abs=4 * error)
-    variance = noisy["square"] - np.mean((cells + 0.5 / 256) ** 2)
-    assert variance > 0
-    run = build.build(noisy_config)
-    within = run.random_examples(halves, 120).ravel() * 256 % 1
-    assert 0.4 < np.mean(within) < 0.6
-    assert np.std(within) == pytest.approx(1 / np.sqrt(12), rel=0.1)
-
-
-OPTIONS = (
-    "data_dir", "pad_to", "image_size", "label", "path", "values", "combinations", "context",
-    "actions",
-)  # fmt: skip
-OF_COMBINATIONS = tuple(
-    f"data.{name}" for name in ("combinations", "seen_places", "reference_size", "places_seed")
-)
-
-
-@shows("held_out_split", "data_dir", *(f"data.{name}" for name in OPTIONS[2:]))
-@shows(*OF_COMBINATIONS[1:])
-def test_what_reaches_the_data_sets(monkeypatch):
-    asked = []
-
-    def load_dataset(name, split, **options):
-        asked.append((name, split, options))
-        return images(split)
-
-    monkeypatch.setattr(build, "load_split", LOAD_SPLIT)
-    monkeypatch.setattr(data, "load_dataset", load_dataset)
-    none = dict.fromkeys(OPTIONS)
-    build.build(config_of()).held_out()
-    assert asked == [("cifar10", "train", none), ("cifar10", "test", none)]
-    asked.clear()
-    fields = ("held_out_split", "data_dir", "data.image_size", "data.label")
-    fields += ("data.path", "data.values", "data.context", "data.actions", *OF_COMBINATIONS)
-    build.build(changed(config_of(), *fields)).held_out()
-    options = {"data_dir": "elsewhere", "pad_to": None, "image_size": 24, "label": "scale"}
-    options |= {"path": "mine", "values": (0.0, 1.0), "context": 4, "actions": True}
-    options |= {"combinations": data.Combinations("size", 0.25, 0.7, 4)}
-    assert asked == [("cifar10", "train", options), ("cifar10", "validation", options)]
-    for field in OF_COMBINATIONS[1:]:  # of combinations that are not asked for
-        with pytest.raises(ConfigError, match=rf"{field}: expected .* without data\.combinations"):
-            LOAD_SPLIT(changed(config_of(), field), "train")
-
-
-@shows("data.name", "data.split", "data.pad_to")
-def test_data_that_is_there(monkeypatch):
-    monkeypatch.setattr(build, "load_split", LOAD_SPLIT)
-    config = config_of()
-    assert LOAD_SPLIT(changed(config, "data.name"), "train").images.shape[1:] == (2,)
-    config.data.name = "digits"
-    plain = build.build(config).dataset
-    other = build.build(changed(config, "data.split")).dataset
-    assert (plain.num_examples, plain.split) == (901, "train")
-    assert (other.num_examples, other.split) == (896, "test")
-    padded = build.build(changed(config, "data.pad_to")).dataset.images
-    assert padded.shape == (901, 16, 16, 1)
-    np.testing.assert_array_equal(padded[:, 4:12, 4:12], plain.images)
-    assert padded.sum() == plain.images.sum()
-
-
-LOAD_SPLIT = build.load_split
-
-
 @shows("distributed", "cpu_devices")
 @pytest.mark.parametrize("field", [None, "distributed", "cpu_devices"])
 def test_devices_and_processes(field, monkeypatch):
@@ -441,75 +222,6 @@ def test_devices_and_processes(field, monkeypatch):
     assert (left.value.code, done["mode"]) == (0, "train")
     assert done["jax_num_cpu_devices"] == (3 if field == "cpu_devices" else 1)
     assert done["joined"] == (field == "distributed")
-
-
-# ----------------------------------------------------------------------------- optimizers
-
-
-def adam(config, gradients):
-    """Updates [steps] of a parameter with these gradients, in float64; of n equal parameters."""
-    s, num_steps = config.optimizer, config.training.num_steps
-    mean, square, updates = 0.0, 0.0, []
-    for step, gradient in enumerate(gradients):
-        if s.name == "igebm_adam":
-            bound = 3 * np.sqrt(square / (1 - s.b2 ** (step + 1))) + 0.1
-            gradient = np.clip(gradient, -bound, bound)
-        elif s.max_grad_norm:
-            gradient = gradient * min(1, s.max_grad_norm / (2 * abs(gradient)))  # of four
-        mean = s.b1 * mean + (1 - s.b1) * gradient
-        square = s.b2 * square + (1 - s.b2) * gradient**2
-        direction = mean / (1 - s.b1 ** (step + 1)) / np.sqrt(square / (1 - s.b2 ** (step + 1)))
-        rate, after = s.learning_rate, step - s.warmup_steps
-        if after < 0:
-            rate *= step / s.warmup_steps
-        elif s.schedule == "cosine":
-            share = (1 + np.cos(np.pi * after / (num_steps - s.warmup_steps))) / 2
-            rate = s.final_learning_rate + (rate - s.final_learning_rate) * share
-        updates.append(-rate * direction)
-    return np.array(updates)
-
-
-CHANGES = {
-    "learning_rate": ("learning_rate",),
-    "schedule": ("schedule",),
-    "final_learning_rate": ("schedule", "final_learning_rate"),
-    "warmup_steps": ("warmup_steps",),
-    "b1": ("b1",),
-    "b2": ("b2",),
-    "max_grad_norm": ("max_grad_norm", "b2"),
-    "all": ("schedule", "final_learning_rate", "warmup_steps", "b1"),
-}
-NAMES = [(name, change) for name in ("adam", "igebm_adam") for change in ("none", *CHANGES)]
-NAMES.remove(("igebm_adam", "max_grad_norm"))
-
-
-@shows(*(f"optimizer:{name}.{change}" for name, change in NAMES if change not in ("none", "all")))
-@pytest.mark.parametrize(("name", "change"), NAMES)
-def test_updates_in_closed_form(name, change):
-    config = config_of()
-    config.training.num_steps = 5
-    config.optimizer = default.optimizer(name, learning_rate=0.1)
-    config = changed(config, *(f"optimizer:{name}.{field}" for field in CHANGES.get(change, ())))
-    optimizer, w = build.make_optimizer(config), {"w": jnp.zeros(4)}
-    state, found = optimizer.init(w), []
-    for gradient in GRADIENTS:
-        updates, state = optimizer.update({"w": jnp.full(4, gradient)}, state, w)
-        found.append(float(updates["w"][0]))
-    np.testing.assert_allclose(found, adam(config, GRADIENTS), rtol=1e-4)
-    if change == "final_learning_rate":  # after the last step it is this
-        rate = -adam(config, [1.0] * 6)[-1] if name == "adam" else 0.02
-        assert rate == pytest.approx(0.02)
-
-
-def test_training_uses_the_optimizer_of_its_config(tmp_path, monkeypatch):
-    config = config_of()
-    config.training.num_steps = 5
-    config.optimizer = default.optimizer("adam", learning_rate=0.1, b2=0.5, max_grad_norm=2.0)
-    config.optimizer.update(schedule="cosine", final_learning_rate=0.02, warmup_steps=1)
-    found = trained(config, tmp_path, monkeypatch)
-    norms = [line["update_norm"] for line in found.lines]
-    np.testing.assert_allclose(norms, 2 * np.abs(adam(config, GRADIENTS)), rtol=1e-4, atol=1e-9)
-    np.testing.assert_allclose([line["grad_norm"] for line in found.lines], 2 * np.array(GRADIENTS))
 
 
 def test_a_gradient_that_is_not_finite_is_noticed(monkeypatch):
