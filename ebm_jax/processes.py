@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import json
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -27,6 +28,9 @@ from ebm_jax import parallel
 
 _KILLED_EXIT_CODE = 1
 _CONNECT_SECONDS = 60.0
+_INTRODUCTION_SECONDS = 5.0  # that a stranger who says nothing can hold up the others
+_STRANGERS = 16  # that may wait beside the others
+_WORD_BYTES = 16
 _GRACE_SECONDS = 2.0  # for a process that has found by itself what it is told, to say it
 _CAUSE_SECONDS = 5.0  # for the others' word of what broke a collective
 _LAST_SECONDS = 10.0  # that process 0, whose end aborts all that are left, waits for the others
@@ -145,30 +149,49 @@ def _connect_devices() -> None:
 
 
 def _accept() -> dict[int, BinaryIO]:
-    """Process 0's connections, by the process at the other end."""
+    """Process 0's connections, by the process at the other end.
+
+    Whoever else finds the port, such as a scan of it, does not know the word and is turned away.
+    """
     is_dual = socket.has_dualstack_ipv6()
     listener = socket.create_server(
         ("", 0),
         family=socket.AF_INET6 if is_dual else socket.AF_INET,
         dualstack_ipv6=is_dual,
-        backlog=jax.process_count(),
+        backlog=jax.process_count() + _STRANGERS,
     )
     listener.settimeout(_CONNECT_SECONDS)
-    connections = {}
+    connections, word = {}, secrets.token_hex(_WORD_BYTES)
     with listener:
-        parallel.tell(np.int32(listener.getsockname()[1]))
-        for _ in range(jax.process_count() - 1):
-            connection = _as_file(listener.accept()[0])
-            connections[int(connection.readline())] = connection
+        parallel.tell_bytes(f"{listener.getsockname()[1]} {word}".encode())
+        while len(connections) < jax.process_count() - 1:
+            accepted = listener.accept()[0]
+            if (process := _introduction(accepted, word)) is None:
+                accepted.close()
+            else:
+                connections[process] = _as_file(accepted)
     return connections
+
+
+def _introduction(connection: socket.socket, word: str) -> int | None:
+    """The number of the process that says the word, a line of both; None for anything else."""
+    connection.settimeout(_INTRODUCTION_SECONDS)
+    said = b""
+    with contextlib.suppress(OSError):
+        while not said.endswith(b"\n") and (byte := connection.recv(1)):
+            said += byte
+            if len(said) > 2 * len(word):
+                return None
+    number, _, theirs = said.decode(errors="replace").strip().partition(" ")
+    return int(number) if theirs == word and number.isdigit() else None
 
 
 def _connect() -> BinaryIO:
     """A connection to process 0, which is where JAX found it."""
-    port = int(parallel.tell(np.int32(0)))
+    port, word = (parallel.tell_bytes(None) or b"").decode().split()
     host = str(global_state.coordinator_address).rpartition(":")[0].strip("[]")
-    connection = _as_file(socket.create_connection((host, port), timeout=_CONNECT_SECONDS))
-    connection.write(f"{jax.process_index()}\n".encode())
+    connection = _as_file(socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS))
+    connection.write(f"{jax.process_index()} {word}\n".encode())
     return connection
 
 
