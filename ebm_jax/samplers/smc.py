@@ -119,7 +119,7 @@ def smc(
 
     Returns:
         An SMCResult. A chain that meets a NaN energy is one of weight 0. Where no chain of a group
-        has any weight its log_z is -inf.
+        has any weight its log_z is -inf; where none at all has, it ends there.
 
     Raises ValueError for a number out of range, betas of which two neighbors are equal, and chains
     that groups do not divide.
@@ -235,10 +235,15 @@ def _run(
         step_size,
         dict.fromkeys(("betas", "ess", "step_size", "acceptance"), nothing),
     )
-    found = jax.lax.while_loop(
-        lambda at: (is_given | (at.beta != end)) & (at.done < max_temperatures), temperature, begin
-    )
-    is_there = found.beta == end
+
+    def is_empty(at: _Population) -> Array:  # for good: nothing has any weight
+        return jnp.all(jnp.isneginf(at.log_z))
+
+    def goes_on(at: _Population) -> Array:
+        return (is_given | (at.beta != end)) & (at.done < max_temperatures) & ~is_empty(at)
+
+    found = jax.lax.while_loop(goes_on, temperature, begin)
+    is_there = (found.beta == end) | is_empty(found)
     evidence = summarize_weights(found.log_z)
     return SMCResult(
         log_z=jnp.where(is_there, evidence.log_z, jnp.nan),

@@ -161,6 +161,17 @@ def test_what_is_not_finite_and_what_does_not_suffice():
     assert stopped.betas[1] < 1
 
 
+@pytest.mark.parametrize("betas", [(0.0, 1.0), (0.0, 0.5, 0.8, 1.0)])
+@pytest.mark.parametrize("end", [jnp.inf, jnp.nan])
+def test_an_end_without_mass_has_no_evidence(betas, end):
+    """log 0, at the first temperature that shows it, and not after all that are allowed."""
+    nowhere = samplers.geometric_path(normal_energy, lambda x: jnp.full(x.shape[0], end))
+    result = run(0, nowhere, num_chains=64, betas=betas)
+    assert float(result.log_z) == -np.inf
+    assert int(result.num_temperatures) == 1
+    assert float(result.ess[0]) == 0
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -54,6 +54,12 @@ def test_fid(run, monkeypatch, tmp_path):
         assert found["frechet_distance"] == pytest.approx(
             frechet.frechet_distance(fit, expected), rel=1e-3
         )
+        over_pixels = [
+            frechet.fit_gaussian(x, scale=1 / 127.5, offset=-1.0) for x in (pixels, split.images)
+        ]
+        assert found["frechet_distance_over_pixels"] == pytest.approx(
+            frechet.frechet_distance(*over_pixels), rel=1e-3
+        )
         score = inception_score(of_samples["logits"], num_splits=s.num_splits)
         assert found["score"]["mean"] == pytest.approx(score.mean, rel=1e-4)
         assert found["score"]["deviation"] == pytest.approx(score.deviation, rel=1e-3, abs=1e-6)
