@@ -1,5 +1,6 @@
 """Who joins the processes of one command."""
 
+import contextlib
 import socket
 import threading
 import types
@@ -48,6 +49,10 @@ def test_strangers_are_turned_away_and_the_processes_found(told, monkeypatch):
         ours[process] = processes._connect()
     accepting.join(10)
     assert sorted(found) == [1, 2]
+    for stranger in (strangers[0], strangers[2], strangers[3]):
+        stranger.settimeout(10)
+        with contextlib.suppress(ConnectionResetError):  # what it said was not all read
+            assert stranger.recv(1) == b""
     for process, connection in ours.items():
         connection.write(f"from {process}\n".encode())
         assert found[process].readline() == f"from {process}\n".encode()
