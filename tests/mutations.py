@@ -38,8 +38,8 @@ _MODES = ("samples", "fid", "image", "energy", "likelihood", "long_run")
 _SOME_MODES = ("class", "compose", "continual", "report", "rollout")  # of some models alone
 _EFFECTS_OF = {
     "data": ("data",), "evaluation": (*_MODES, *_SOME_MODES), "methods": _METHODS,
-    "networks": ("network",), "runs": ("training", "data", *_MODES), "tasks": (*_MODES, *_SOME_MODES),
-    "training": ("training", "optimizer"),
+    "networks": ("network",), "runs": ("training", "data", *_MODES),
+    "tasks": (*_MODES, *_SOME_MODES), "training": ("training", "optimizer"),
 }  # fmt: skip
 _EQUIVALENT = "tests/mutations_equivalent.txt"
 _NOT_COPIED = shutil.ignore_patterns("__pycache__", ".git", ".*_cache", "*.egg-info")
