@@ -7,6 +7,7 @@ from effects_table import shows
 from known_model import A_BAR, SAMPLES, SIGMA_BAR, VARIANCE, columns_of, config_of, rows_of, run
 
 from ebm_jax.evaluation import ood as ood_scores
+from ebm_jax.runs.settings import ConfigError
 
 __all__ = ["full_bars", "run", "stubs"]
 
@@ -51,3 +52,9 @@ def test_ood(run, monkeypatch):
     sets = run("ood", config_of(ood={"num_images": 20, "num_bootstrap": 5, "max_levels": 1}))
     assert len(sets["auroc"]) == 6
     assert sets["levels"] == [0]
+    few = {"num_images": 20, "num_bootstrap": 5, "max_levels": 1, "sets": ()}
+    assert list(run("ood", config_of(ood={**few, "others": ("digits",)}))["auroc"]) == ["digits"]
+    with pytest.raises(
+        ConfigError, match=r"ood\.sets, ood\.others: expected one or more, got none"
+    ):
+        run("ood", config_of(ood=few))
