@@ -299,13 +299,13 @@ class DualScoreMatching:
         x_pos = x + self.min_noise * random.normal(noise_key, index, x)
         log_t = jnp.asarray(2 * np.log(self.min_noise))
         has_begun = batch["step"] >= self.chain_after
+        fixed = jax.lax.stop_gradient(params)  # so that the chains have no gradient
         x_neg, of_chains = jax.lax.cond(
             has_begun,
-            lambda x: self._moved_chains(jax.lax.stop_gradient(params), x, chain_key, index),
+            lambda x: self._moved_chains(fixed, x, chain_key, index),
             lambda x: (x, dict.fromkeys(self._chain_metrics, jnp.ones(x.shape[0]))),
             chains,
         )
-        x_neg = jax.lax.stop_gradient(x_neg)
         energy_fn = self.energy(params, log_t)
         energy_pos, energy_neg = energy_fn(x_pos), energy_fn(x_neg)
         contrast = jnp.mean(energy_pos - energy_neg) / float(np.prod(x.shape[1:]))
