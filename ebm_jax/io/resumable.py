@@ -46,7 +46,8 @@ class ResumableWork:
 
     Every process of several does the same work, each calling every method. Process 0 writes, and
     says what is there: the others go on from what it tells them, whatever they see of the folder. A
-    block that ends without an exception removes the folder: write the results inside it.
+    block that ends without an exception removes what is there but for the pieces that are to be
+    kept: write the results inside it.
 
     Args:
       folder: of this work alone; made when the first arrays are saved.
@@ -61,18 +62,24 @@ class ResumableWork:
         self._stop = Interruption()
         self._states = _States()
         self._maps: list[np.memmap] = []
+        self._pieces: dict[str, bool] = {}  # of this command, and whether each is kept
 
     def __enter__(self) -> Self:
         self._throw_away_what_does_not_fit()
         self._stop.__enter__()
         return self
 
-    def piece(self, name: str, fingerprint: Mapping[str, Any]) -> "ResumableWork":
+    def piece(
+        self, name: str, fingerprint: Mapping[str, Any], *, keep: bool = False
+    ) -> "ResumableWork":
         """A part of this work that depends on other things, in a folder of its own inside.
 
-        It shares the bar, and is kept while its own fingerprint is the same, whatever that of the
+        It shares the bar, and stays while its own fingerprint is the same, whatever that of the
         whole. Enter the whole alone; call it on every process.
+
+        keep: also once the work is done, so that the next one with other settings has it.
         """
+        self._pieces[name] = keep
         piece = ResumableWork(self._folder / name, fingerprint)
         piece._bar, piece._stop, piece._states = self._bar, self._stop, self._states
         piece._throw_away_what_does_not_fit()
@@ -83,10 +90,10 @@ class ResumableWork:
         self._bar.close()
         if jax.process_index() != 0:
             return
-        if kind is None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-        else:
+        if kind is not None or any(self._pieces.values()):
             self._states.write_pending()
+        if kind is None:
+            self._remove_what_is_not_kept()
 
     def begin(self, description: str, total: int) -> None:
         """Shows a progress bar: one or two words, and the total that `advance` adds up to."""
@@ -267,6 +274,16 @@ class ResumableWork:
                     path.unlink()
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("what is saved is of this command")
+
+    def _remove_what_is_not_kept(self) -> None:
+        if not any(self._pieces.values()):
+            shutil.rmtree(self._folder, ignore_errors=True)
+            return
+        for path in self._folder.iterdir() if self._folder.is_dir() else ():
+            if path.is_file():
+                path.unlink()
+            elif not self._pieces.get(path.name, True):  # others are of other settings
+                shutil.rmtree(path, ignore_errors=True)
 
     def _fits(self) -> bool:
         try:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import os
 import pathlib
 from collections.abc import Callable, Iterator
@@ -160,11 +161,20 @@ class TrainedRun:
         sections = ("data", "network", "method", "sampler", "ensemble", "compute")
         return {
             "checkpoint_step": self.step,
+            "params_sha256": self._params_sha256,
             "config": {name: config[name] for name in sections},
             "sampling_seed": self.run.sampling.seed,
             "versions": files.versions(),
             **others,
         }
+
+    @functools.cached_property
+    def _params_sha256(self) -> str:
+        """So that nothing kept is of a run that was in the same folder, trained for as long."""
+        digest = hashlib.sha256()
+        for leaf in jax.tree.leaves(self.params):
+            digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
+        return digest.hexdigest()
 
     def energies(self, rng_key: jax.Array, level: int, x: np.ndarray) -> np.ndarray:
         """Energies [n] of examples x [n, ...] brought to a level's noise, on all devices.

@@ -93,7 +93,8 @@ def measure(
         if one.draw is None:
             found[one.title] = {**row, "undefined": one.reason}
             continue
-        piece = work.piece(one.title.replace(" ", "_").replace("'", ""), row | extractor.details)
+        name = one.title.replace(" ", "_").replace("'", "")
+        piece = work.piece(name, row | extractor.details, keep=True)
         summary = summarize_images(piece, extractor, one.draw, one.number, _NONE_KEPT)
         distance = frechet.frechet_distance(summary.moments.fit(), reference)
         found[one.title] = {**row, "frechet_distance": distance}

@@ -100,7 +100,7 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
     found = _measure_samples(trained, settings, extractor, split, work)
     if statistics is None:
         kept = _kept(settings, extractor, split.num_examples)
-        piece = work.piece("reference", {**described, "num_kept": len(kept)})
+        piece = work.piece("reference", {**described, "num_kept": len(kept)}, keep=True)
         real = reference_features(piece, extractor, split.images, kept)
         statistics = Statistics(real.moments.fit(), described)
     metrics = _metrics(settings, extractor, found, statistics, real, split)
@@ -159,7 +159,7 @@ def _measure_samples(
         num_kept=len(kept),
         has_pixels=has_pixels,
     )
-    return work.piece("measured", depends_on).fold_batches(
+    return work.piece("measured", depends_on, keep=True).fold_batches(
         "samples", measure, update, initial, number=number, batch_size=run.sampling.batch_size
     )
 

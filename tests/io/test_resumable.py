@@ -104,6 +104,39 @@ def test_a_fold_keeps_one_file_and_goes_on_after_an_interruption(tmp_path):
     assert again == [(0, 8), (8, 16), (16, 21)]
 
 
+def test_pieces_that_are_to_be_kept_are_there_for_the_next_work(tmp_path):
+    """Whatever that asks for otherwise; not the others, nor with a fingerprint of their own."""
+    folder, measured = tmp_path / "partial", []
+
+    def work(settings, of_model):
+        found = {}
+        with resumable.ResumableWork(folder, settings) as whole:
+            whole.save("result", {"x": X})
+            for name, keep in (("kept", True), ("gone", False)):
+                piece = whole.piece(name, of_model, keep=keep)
+
+                def measure(first, stop, name=name):
+                    measured.append((name, first))
+                    return {"x": X[first:stop]}
+
+                found[name] = piece.fold_batches(
+                    "x", measure, lambda state, first, batch: state + batch["x"].sum(),
+                    np.float32(0), number=len(X), batch_size=16,
+                )  # fmt: skip
+        return found
+
+    everything = [("kept", 0), ("kept", 16), ("gone", 0), ("gone", 16)]
+    for settings, model, made in (
+        ({"subsets": 1}, {"step": 1}, everything),
+        ({"subsets": 2}, {"step": 1}, everything[2:]),
+        ({"subsets": 2}, {"step": 2}, everything),
+    ):
+        assert work(settings, model) == {"kept": X.sum(), "gone": X.sum()}
+        assert measured == made
+        measured.clear()
+        assert [path.name for path in folder.iterdir()] == ["kept"]
+
+
 def test_states_are_written_now_and_then_and_when_the_work_ends_early(tmp_path, monkeypatch):
     clock, written = [0.0], []
     monkeypatch.setattr(resumable.time, "monotonic", lambda: clock[0])

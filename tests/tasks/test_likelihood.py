@@ -69,7 +69,18 @@ def test_metrics_are_those_of_the_density_also_after_an_interrupt(tmp_path, monk
     assert exact.run_mode("likelihood", config, directory) == 0
     again = json.loads((tmp_path / "interrupted/likelihood/likelihood.json").read_text())
     assert again == result
-    assert not (tmp_path / "interrupted/likelihood/partial").exists()
+    kept = {path.name for path in (tmp_path / "interrupted/likelihood/partial").iterdir()}
+    assert kept == {"forward", "reverse", "baselines", "conditionals"}
+
+    def fail(*_, **__):
+        raise AssertionError("annealed again")
+
+    with monkeypatch.context() as patch:  # once more, where nothing is left to do
+        patch.setattr(two_directions.annealing, "anneal", fail)
+        patch.setattr(two_directions.annealing, "tune_step", fail)
+        assert exact.run_mode("likelihood", config, directory) == 0
+    again = json.loads((tmp_path / "interrupted/likelihood/likelihood.json").read_text())
+    assert again == result
 
 
 def check_beside(result, said):

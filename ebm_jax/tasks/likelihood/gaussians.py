@@ -32,6 +32,7 @@ def gaussian_baselines(
     piece = work.piece(
         "baselines",
         trained.fingerprint(**{field: getattr(settings, field) for field in fields}),
+        keep=True,
     )
     if (saved := piece.load("mixture")) is None:
         x = a_bar * run.random_examples(run.dataset, settings.num_fitted)

@@ -62,6 +62,7 @@ def through_conditionals(
     piece = work.piece(
         "conditionals",
         trained.fingerprint(**{field: getattr(settings, field) for field in fields}),
+        keep=True,
     )
     number = min(settings.num_conditional_images, *(len(x) for x in images.values()))
     work.begin("conditionals", number * len(images))

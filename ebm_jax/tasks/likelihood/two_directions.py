@@ -64,6 +64,7 @@ class TwoDirections:
                 trained.fingerprint(
                     levels=levels, **{field: getattr(settings, field) for field in fields}
                 ),
+                keep=True,
             )
             for name, fields in (("forward", forward), ("reverse", reverse))
         )

@@ -1,5 +1,7 @@
 """What the fields of distances between samples and images do, on a run that is known."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from effects_stubs import full_bars, images, stubs
@@ -16,6 +18,7 @@ from ebm_jax.evaluation.fidelity.inception_scores import (
     kernel_inception_distance,
 )
 from ebm_jax.evaluation.fidelity.reference_statistics import Statistics, write_statistics
+from ebm_jax.runs import modes
 from ebm_jax.tasks import _features, fid
 from ebm_jax.tasks._features import num_kept
 
@@ -87,6 +90,37 @@ def test_fid(run, monkeypatch, tmp_path):
             assert row["frechet_distance"] == pytest.approx(
                 frechet.frechet_distance(fit, expected), rel=1e-3
             )
+
+
+def test_features_are_there_for_other_settings_and_not_for_another_model(run, monkeypatch):
+    """As for KID of other subsets; without baselines nothing is missed."""
+    seen = []
+
+    def extract(x):
+        seen.append(len(x))
+        return features(x)
+
+    monkeypatch.setattr(fid, "make_extractor", lambda *_: EXTRACTOR._replace(extract=extract))
+    usual = {"num_samples": 64, "num_splits": 2, "kid_subsets": 2, "kid_subset_size": 8}
+    first = run("fid", config_of(fid=usual))
+    number = 2 * 64 + 2 * len(images("train").images)
+    assert number >= sum(seen) > 64
+    made, found = sum(seen), []
+    for changes in ({"kid_subsets": 3}, {"kid_subset_size": 16}, {"baselines": False}):
+        seen.clear()
+        found.append(run("fid", config_of(fid=usual | changes)))
+        assert not seen
+        assert found[-1]["frechet_distance"] == first["frechet_distance"]
+    assert found[0]["kernel_distance"] != first["kernel_distance"]
+
+    def load_trained(config, workdir):
+        trained = described(config, workdir)
+        return dataclasses.replace(trained, params={"unused": np.ones(())})
+
+    described = modes.load_trained
+    monkeypatch.setattr(modes, "load_trained", load_trained)
+    run("fid", config_of(fid=usual))
+    assert sum(seen) == 64 < made  # samples alone: real images and a Gaussian's are what they were
 
 
 def test_fid_without_logits(run, monkeypatch):
