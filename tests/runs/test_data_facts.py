@@ -17,7 +17,7 @@ def config_of(num_components):
     config = digits_dual.get_config("mixture")
     config.network.width = 4
     config.training.batch_size = 8
-    config.method.num_components = num_components
+    config.method.update(num_components=num_components, chain_weight=0.0)
     config.optimizer.warmup_steps = 0
     config.optimizer.schedule = "constant"
     return config
