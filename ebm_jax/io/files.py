@@ -5,6 +5,7 @@ this package writes goes through `write_json`, so that a NaN or a NumPy scalar n
 """
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -18,6 +19,7 @@ from typing import IO, Any
 import jax
 import numpy as np
 
+_HASHED_ROWS = 1_024
 _PACKAGES = ("ebm_jax", "jax", "jaxlib", "flax", "optax", "numpy")
 
 
@@ -41,6 +43,18 @@ def versions() -> dict[str, Any]:
         "device_count": jax.device_count(),
         "process_count": jax.process_count(),
     }
+
+
+def arrays_sha256(*arrays: np.ndarray) -> str:
+    """SHA-256 of shapes, types and values; of memory-mapped arrays a block is read at a time."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.shape} {array.dtype};".encode())
+        rows = array.reshape(1, -1) if array.ndim < 2 else array
+        for first in range(0, len(rows), _HASHED_ROWS):
+            block = np.ascontiguousarray(rows[first : first + _HASHED_ROWS])
+            digest.update(block.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def json_safe(value: Any) -> Any:

@@ -41,13 +41,13 @@ class DataFacts(NamedTuple):
         if self.labels is not None:
             found["labels"] = {"values": np.asarray(self.labels)}
         if self.mixture is not None:
-            found["mixture"] = self.mixture._asdict()
+            found["data_mixture"] = self.mixture._asdict()
         return found
 
     @classmethod
     def of_groups(cls, groups: Mapping[str, Any]) -> "DataFacts":
         """Those that `groups` gave."""
-        moments, labels, mixture = map(groups.get, ("moments", "labels", "mixture"))
+        moments, labels, mixture = map(groups.get, ("moments", "labels", "data_mixture"))
         return cls(
             data.Moments(**moments) if moments else None,
             labels["values"] if labels else None,
@@ -86,8 +86,8 @@ def of_data(
                 if (mixture := kept(workdir).mixture) is not None:
                     return mixture
                 raise ConfigError(
-                    f"{workdir / _MIXTURE} is missing: this run's energies are about the mixture "
-                    "in it"
+                    f"{workdir / _MIXTURE} is missing or of an earlier version: this run's "
+                    "energies are about the mixture in it, so train it anew"
                 )
             with one_line("method.num_components"):
                 return data.data_mixture(

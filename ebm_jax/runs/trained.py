@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import os
 import pathlib
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.methods.base import BlockSampler, Params
 from ebm_jax.runs import build
 from ebm_jax.runs.build import Run
+from ebm_jax.runs.data_facts import DataFacts
 from ebm_jax.runs.settings import ConfigError, one_line
 from ebm_jax.runs.workdir import (
     check_config,
@@ -161,7 +161,7 @@ class TrainedRun:
         sections = ("data", "network", "method", "sampler", "ensemble", "compute")
         return {
             "checkpoint_step": self.step,
-            "params_sha256": self._params_sha256,
+            "model_sha256": self._sha256,
             "config": {name: config[name] for name in sections},
             "sampling_seed": self.run.sampling.seed,
             "versions": files.versions(),
@@ -169,12 +169,13 @@ class TrainedRun:
         }
 
     @functools.cached_property
-    def _params_sha256(self) -> str:
-        """So that nothing kept is of a run that was in the same folder, trained for as long."""
-        digest = hashlib.sha256()
-        for leaf in jax.tree.leaves(self.params):
-            digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
-        return digest.hexdigest()
+    def _sha256(self) -> str:
+        """Of the parameters, and of what the method has from the data.
+
+        So that nothing kept is of a run that was in the same folder, trained for as long.
+        """
+        leaves = jax.tree.leaves((self.params, DataFacts.of_method(self.run.method).groups()))
+        return files.arrays_sha256(*map(np.asarray, leaves))
 
     def energies(self, rng_key: jax.Array, level: int, x: np.ndarray) -> np.ndarray:
         """Energies [n] of examples x [n, ...] brought to a level's noise, on all devices.

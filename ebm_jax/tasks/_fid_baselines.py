@@ -10,6 +10,7 @@ from ebm_jax.evaluation.fidelity import frechet
 from ebm_jax.evaluation.fidelity.features import Extractor
 from ebm_jax.evaluation.fidelity.frechet import GaussianFit
 from ebm_jax.evaluation.fidelity.gaussian_images import fit_gaussian_images
+from ebm_jax.io import files
 from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.runs.trained import TrainedRun
 from ebm_jax.tasks._features import summarize_images
@@ -23,12 +24,14 @@ class Baseline(NamedTuple):
 
     details: for JSON, and what their features depend on. number: of images.
     draw: (first, stop) -> these images, uint8; None: there are none, as `reason` says.
+    made_of: images [n, ...] that these are, or are fitted to.
     """
 
     title: str
     details: Mapping[str, Any]
     number: int
     draw: Callable[[int, int], np.ndarray] | None
+    made_of: np.ndarray
     reason: str = ""
 
 
@@ -53,6 +56,7 @@ def plan(
         {"data": other.name, "split": other.split},
         num_real,
         None if reason else lambda first, stop: np.asarray(other.images[first:stop]),
+        other.images[:num_real],
         reason,
     )
     values, seed = int(np.prod(split.example_shape)), run.general.seed
@@ -72,7 +76,7 @@ def plan(
         def draw(first: int, stop: int) -> np.ndarray:
             return gaussian.draw(first, stop, seed=seed)
 
-    return [floor, Baseline(GAUSSIAN, details, number, draw, reason)]
+    return [floor, Baseline(GAUSSIAN, details, number, draw, split.images, reason)]
 
 
 def num_measured(baselines: Sequence[Baseline]) -> int:
@@ -94,6 +98,7 @@ def measure(
             found[one.title] = {**row, "undefined": one.reason}
             continue
         name = one.title.replace(" ", "_").replace("'", "")
+        row["images_sha256"] = files.arrays_sha256(one.made_of)
         piece = work.piece(name, row | extractor.details, keep=True)
         summary = summarize_images(piece, extractor, one.draw, one.number, _NONE_KEPT)
         distance = frechet.frechet_distance(summary.moments.fit(), reference)

@@ -20,7 +20,7 @@ from ebm_jax.evaluation.fidelity.inception_scores import (
 )
 from ebm_jax.evaluation.fidelity.reference_statistics import Statistics, read_statistics
 from ebm_jax.evaluation.fidelity.settings import check_fid_settings, subset_size
-from ebm_jax.io import image_grids
+from ebm_jax.io import files, image_grids
 from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.runs.results import Result
 from ebm_jax.runs.settings import one_line
@@ -100,7 +100,8 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
     found = _measure_samples(trained, settings, extractor, split, work)
     if statistics is None:
         kept = _kept(settings, extractor, split.num_examples)
-        piece = work.piece("reference", {**described, "num_kept": len(kept)}, keep=True)
+        depends_on = {**described, "images_sha256": files.arrays_sha256(split.images)}
+        piece = work.piece("reference", {**depends_on, "num_kept": len(kept)}, keep=True)
         real = reference_features(piece, extractor, split.images, kept)
         statistics = Statistics(real.moments.fit(), described)
     metrics = _metrics(settings, extractor, found, statistics, real, split)

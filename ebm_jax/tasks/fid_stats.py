@@ -30,7 +30,8 @@ def main(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> int:
         if reason is not None:
             raise ValueError(f"--mode=fid_stats: {split.name}, {split.split}: {reason}")
     described = describe_reference(split, extractor)
-    with Lock(out), one_line(), ResumableWork(out / "partial", described) as work:
+    depends_on = {**described, "images_sha256": files.arrays_sha256(split.images)}
+    with Lock(out), one_line(), ResumableWork(out / "partial", depends_on) as work:
         work.begin("features", split.num_examples)
         none_kept = np.zeros(0, np.int64)
         fit = reference_features(work, extractor, split.images, none_kept).moments.fit()

@@ -3,6 +3,7 @@
 Its values are compared with torch-fidelity's in test_fidelity.py.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -272,12 +273,14 @@ def test_damaged_statistics(tmp_path):
             np.testing.assert_array_equal(found.fit.covariance, np.eye(400))
 
 
-def test_gray_images_are_the_color_ones_of_three_equal_channels(monkeypatch):
-    """What the first layer sees, every image of its own place: on a CPU they come one by one."""
+@pytest.mark.parametrize(("backend", "at_once"), [("cpu", 1), ("gpu", 2), ("tpu", 2)])
+def test_gray_images_are_the_color_ones_of_three_equal_channels(backend, at_once, monkeypatch):
+    """What the first layer sees, every image in its own place: on a CPU they come one by one."""
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
 
     def features(x, convolve):
         del convolve
-        assert x.shape[1:] == (299, 299, 3)
+        assert x.shape == (at_once, 299, 299, 3)
         return x.reshape(len(x), -1)[:, -2048:]
 
     monkeypatch.setattr(inception, "_features", features)

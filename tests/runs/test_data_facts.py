@@ -63,7 +63,7 @@ def test_it_is_kept_and_read_once_something_is_trained(tmp_path):
     for name, value in mixture_of(config, tmp_path)._asdict().items():
         np.testing.assert_array_equal(value, getattr(other, name))
     np.testing.assert_array_equal(
-        weights.read(tmp_path / "mixture.safetensors")["mixture"]["means"], other.means
+        weights.read(tmp_path / "mixture.safetensors")["data_mixture"]["means"], other.means
     )
 
 
@@ -127,7 +127,16 @@ def starting_from_nothing(num_components):
 
 def test_what_is_not_there_or_cannot_be_is_said_in_one_line(tmp_path):
     (tmp_path / "checkpoints" / "3").mkdir(parents=True)
-    with pytest.raises(ConfigError, match=r"mixture.safetensors is missing: this run's energies"):
+    with pytest.raises(
+        ConfigError, match=r"mixture.safetensors is missing or of an earlier version"
+    ):
+        mixture_of(config_of(2), tmp_path)
+    with_its_noise = mixture_of(config_of(2))._asdict()  # as it was kept before, by another name
+    content = weights.to_bytes({"mixture": with_its_noise})
+    (tmp_path / "mixture.safetensors").write_bytes(content)
+    with pytest.raises(
+        ConfigError, match=r"mixture.safetensors is missing or of an earlier version"
+    ):
         mixture_of(config_of(2), tmp_path)
     (tmp_path / "mixture.safetensors").write_bytes(b"nothing")
     with pytest.raises(ConfigError, match=r"mixture.safetensors is no safetensors file"):

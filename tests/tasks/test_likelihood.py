@@ -83,6 +83,28 @@ def test_metrics_are_those_of_the_density_also_after_an_interrupt(tmp_path, monk
     assert again == result
 
 
+def test_what_is_kept_of_other_data_is_not_taken(tmp_path, monkeypatch):
+    """As in a folder that has changed: all as where nothing is kept, and forward annealing is."""
+    plain = exact.images
+
+    def found(folder):
+        config = exact.small_config(exact.install(monkeypatch))
+        assert exact.run_mode("likelihood", config, tmp_path / folder) == 0
+        return json.loads((tmp_path / folder / "likelihood/likelihood.json").read_text())
+
+    before = found("kept")
+    monkeypatch.setattr(
+        exact, "images", lambda split: plain(split)._replace(images=plain(split).images // 2)
+    )
+    after = found("kept")
+    assert after == found("anew")
+    ((first,), (second,)) = before["log_z"], after["log_z"]
+    assert first["forward"] == second["forward"]
+    assert first["reverse"] != second["reverse"]
+    for name in ("splits", "through_conditionals", "baselines"):
+        assert before[name] != after[name]
+
+
 def check_beside(result, said):
     """The sampler's own likelihood, exact here, and the Gaussians, of which this model is one."""
     truth = -2 - TRUTH  # E log p(x_0) of four values

@@ -10,6 +10,7 @@ from ebm_jax.data.dataset import Dataset
 from ebm_jax.evaluation.fidelity import classifier as classifiers
 from ebm_jax.evaluation.fidelity.frechet import RunningGaussian
 from ebm_jax.evaluation.fidelity.inception_weights import read_weights
+from ebm_jax.io import files
 from ebm_jax.networks import inception
 
 INCEPTION_FEATURES = "Inception features"
@@ -80,6 +81,7 @@ def classifier_extractor(training: Dataset) -> Extractor:
     details = {
         "network": "our own: logistic regression on radial basis functions; not Inception",
         "trained_on": f"{classifier.num_training} images of {training.name}, {training.split}",
+        "trained_on_sha256": files.arrays_sha256(training.images, training.labels),
         "resize": "none",
     }
     return Extractor(

@@ -8,6 +8,7 @@ import numpy as np
 
 from ebm_jax.evaluation.density import baselines
 from ebm_jax.evaluation.density.baselines import Baseline
+from ebm_jax.io import files
 from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.runs.trained import TrainedRun
 from ebm_jax.tasks.likelihood.settings import Settings
@@ -28,14 +29,17 @@ def gaussian_baselines(
     a_bar, noise_std = (float(v[0]) for v in (densities.a_bar, densities.sigma_bar))
     if run.has_images and not noise_std and not run.data.dequantize:
         return []
+    x = a_bar * run.random_examples(run.dataset, settings.num_fitted)
     fields = ("num_images", "num_components", "num_fitted")
     piece = work.piece(
         "baselines",
-        trained.fingerprint(**{field: getattr(settings, field) for field in fields}),
+        trained.fingerprint(
+            images_sha256=files.arrays_sha256(x),
+            **{field: getattr(settings, field) for field in fields},
+        ),
         keep=True,
     )
     if (saved := piece.load("mixture")) is None:
-        x = a_bar * run.random_examples(run.dataset, settings.num_fitted)
         mixtures = [baselines.fit_gaussian(x, noise_std)]
         if settings.num_components:
             seed = run.sampling.seed

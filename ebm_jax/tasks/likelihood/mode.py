@@ -46,7 +46,7 @@ def _run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result
     }
     noise_key = jax.random.fold_in(run.key("likelihood"), 3)
     fitted = gaussian_baselines(trained, settings, work, images, noise_key)
-    annealed = TwoDirections(trained, settings, work, levels).anneal(images["training"])
+    annealed = TwoDirections(trained, settings, work, levels, images["training"]).anneal()
     brackets, tuned, starts, roughness, ends = annealed
     stuck = [f"{point.segment + point.beta:.4g}" for point in tuned if point.is_stuck]
     of_examples = {name: trained.energies(noise_key, 0, x) for name, x in images.items()}

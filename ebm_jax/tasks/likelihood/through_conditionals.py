@@ -9,6 +9,7 @@ import numpy as np
 from ebm_jax import parallel
 from ebm_jax.evaluation.density import conditional_bound
 from ebm_jax.evaluation.density.baselines import Likelihood
+from ebm_jax.io import files
 from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.methods.base import Params
 from ebm_jax.methods.densities import Densities
@@ -61,7 +62,10 @@ def through_conditionals(
     )  # fmt: skip
     piece = work.piece(
         "conditionals",
-        trained.fingerprint(**{field: getattr(settings, field) for field in fields}),
+        trained.fingerprint(
+            images_sha256=files.arrays_sha256(*images.values()),
+            **{field: getattr(settings, field) for field in fields},
+        ),
         keep=True,
     )
     number = min(settings.num_conditional_images, *(len(x) for x in images.values()))

@@ -11,6 +11,7 @@ import numpy as np
 from ebm_jax import parallel, samplers
 from ebm_jax.evaluation.density import annealing, log_likelihood
 from ebm_jax.evaluation.density.annealing import AdaptedTemperature, Ladder, Path
+from ebm_jax.io import files
 from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.methods.base import Params
 from ebm_jax.runs.trained import TrainedRun
@@ -41,6 +42,7 @@ class Annealed(NamedTuple):
 class TwoDirections:
     """The annealing of one model: compiled functions, and what they share.
 
+    images: of training, that reverse annealing starts from.
     Chains lie on the devices of all processes, so that each makes its part of them.
     """
 
@@ -50,6 +52,7 @@ class TwoDirections:
         settings: Settings,
         work: ResumableWork,
         levels: tuple[int, ...],
+        images: np.ndarray,
     ):
         self.run = trained.run
         self.params = parallel.everywhere(trained.params)
@@ -57,17 +60,17 @@ class TwoDirections:
         self.work = work
         # More temperatures go on from what is tuned and from the brackets that are there.
         forward = ("num_chains", "num_leapfrog_steps", "target_acceptance", "tuning_steps")
-        reverse = (*forward, "num_images", "reverse_steps")
+        of_forward = {name: getattr(settings, name) for name in forward}
+        of_reverse = {
+            **of_forward,
+            "reverse_steps": settings.reverse_steps,
+            "images_sha256": files.arrays_sha256(images),
+        }
         self.forward, self.reverse = (
-            work.piece(
-                name,
-                trained.fingerprint(
-                    levels=levels, **{field: getattr(settings, field) for field in fields}
-                ),
-                keep=True,
-            )
-            for name, fields in (("forward", forward), ("reverse", reverse))
+            work.piece(name, trained.fingerprint(levels=levels, **values), keep=True)
+            for name, values in (("forward", of_forward), ("reverse", of_reverse))
         )
+        self.images = images
         self.levels = levels
         self.key = trained.run.key("likelihood")
         self.base = self.path(trained.params).densities.base
@@ -78,15 +81,15 @@ class TwoDirections:
         """For use in jit."""
         return Path(self.run.method.densities(params), self.levels)
 
-    def anneal(self, images: np.ndarray) -> Annealed:
-        """Tunes, then both directions with each number of temperatures; images: to start from."""
+    def anneal(self) -> Annealed:
+        """Tunes, then both directions with each number of temperatures."""
         settings = self.settings
         total = 2 * sum(settings.num_temperatures)
         tuning = round(_TUNING_SHARE * total)
         settling = round(_SETTLING_SHARE * total) if settings.reverse_steps else 0
         self.work.begin("annealing", total + tuning + settling)
         tuned = self._tune(tuning)
-        starts = self._reverse_starts(images, tuned[-1].step_size, settling)
+        starts = self._reverse_starts(tuned[-1].step_size, settling)
         log_z_base = self.base.log_z(int(np.prod(self.shape)))
         index = np.arange(settings.num_chains, dtype=np.int32)
 
@@ -196,7 +199,7 @@ class TwoDirections:
     def _share(self, point: AdaptedTemperature, amount: int) -> int:
         return int(amount * (point.segment + point.beta) / self.num_segments)
 
-    def _reverse_starts(self, images: np.ndarray, step_size: float, amount: int) -> Starts:
+    def _reverse_starts(self, step_size: float, amount: int) -> Starts:
         """Noised training images, moved by HMC at the lowest level."""
         settings, key = self.settings, jax.random.fold_in(self.key, 2)
 
@@ -213,7 +216,7 @@ class TwoDirections:
             )  # fmt: skip
 
         # Where images are few, some start more than one chain.
-        x = images[np.arange(settings.num_chains) % len(images)]
+        x = self.images[np.arange(settings.num_chains) % len(self.images)]
         return settled(
             self.reverse,
             lambda: noised(self.params, parallel.spread(x)),

@@ -39,6 +39,12 @@ class Plan(NamedTuple):
 
 
 def make_plan(settings: Settings, densities: Densities) -> Plan:
+    """The plan of these settings for a model.
+
+    Raises:
+      ValueError: for a level, a sampler or a start that the model does not have, fewer steps than
+        levels, and chains that the devices do not divide.
+    """
     number, highest = settings.num_steps, densities.num_levels - 1
     parallel.check_divides("long_run.num_chains", settings.num_chains, jax.device_count())
     if not (settings.level <= highest and (settings.level >= 0 or highest)):

@@ -18,7 +18,7 @@ from ebm_jax.evaluation.fidelity.inception_scores import (
     kernel_inception_distance,
 )
 from ebm_jax.evaluation.fidelity.reference_statistics import Statistics, write_statistics
-from ebm_jax.runs import modes
+from ebm_jax.runs import build, modes
 from ebm_jax.tasks import _features, fid
 from ebm_jax.tasks._features import num_kept
 
@@ -121,6 +121,38 @@ def test_features_are_there_for_other_settings_and_not_for_another_model(run, mo
     monkeypatch.setattr(modes, "load_trained", load_trained)
     run("fid", config_of(fid=usual))
     assert sum(seen) == 64 < made  # samples alone: real images and a Gaussian's are what they were
+
+
+def test_other_images_of_the_same_name_are_measured_anew(run, monkeypatch):
+    """As in a folder that has changed: each row of its own images, and the samples as they were."""
+    monkeypatch.setattr(fid, "make_extractor", lambda *_: EXTRACTOR)
+    usual = {"num_samples": 64, "num_splits": 2, "kid_subsets": 2, "kid_subset_size": 8}
+    first = run("fid", config_of(fid=usual))
+    shifts, shift = {}, np.uint8(64)  # of each split; uint8 wraps
+    monkeypatch.setattr(
+        build,
+        "load_split",
+        lambda config, split: images(split)._replace(images=images(split).images + shifts[split]),
+    )
+    of_samples = features(np.asarray(unscale_images(SAMPLES[:64], -1, 1)))["features"]
+    for shifts in ({"train": shift, "test": 0 * shift}, {"train": 0 * shift, "test": shift}):
+        found = run("fid", config_of(fid=usual))
+        real = {name: images(name).images + shifts[name] for name in shifts}
+        fits = {name: frechet.fit_gaussian(features(x)["features"]) for name, x in real.items()}
+        expected = frechet.frechet_distance(frechet.fit_gaussian(of_samples), fits["train"])
+        assert found["frechet_distance"] == pytest.approx(expected, rel=1e-3)
+        floor = frechet.fit_gaussian(features(real["test"][:64])["features"])
+        assert found["baselines"]["real images"]["frechet_distance"] == pytest.approx(
+            frechet.frechet_distance(floor, fits["train"]), rel=1e-3
+        )
+        drawn = fit_gaussian_images(real["train"]).draw(0, 64, seed=config_of().seed)
+        assert found["baselines"]["a Gaussian's samples"]["frechet_distance"] == pytest.approx(
+            frechet.frechet_distance(
+                frechet.fit_gaussian(features(drawn)["features"]), fits["train"]
+            ),
+            rel=1e-3,
+        )
+    assert found["baselines"] != first["baselines"]
 
 
 def test_fid_without_logits(run, monkeypatch):

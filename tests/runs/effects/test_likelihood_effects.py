@@ -55,7 +55,7 @@ def test_what_stands_beside_the_likelihood(run, monkeypatch):
     bracket = log_likelihood.Bracket(20, estimate, estimate)
     ends = annealed_ends.Ends(np.zeros((16, *SHAPE), np.float32), np.zeros(16), np.zeros(16))
 
-    def anneal(self, images):
+    def anneal(self):
         self.work.begin("annealing", 0)  # which is not done here
         return two_directions.Annealed([bracket], [], Starts(ends.x, None), 0.0, ends)
 
