@@ -12,6 +12,7 @@ import numpy as np
 
 from ebm_jax import samplers
 from ebm_jax.energy import EnergyFn
+from ebm_jax.methods.probability_flow import ProbabilityFlow
 from ebm_jax.samplers import energy_and_grad, norm, random
 
 _LOG_2PI = float(np.log(2 * np.pi))
@@ -66,6 +67,7 @@ class Densities(NamedTuple):
     num_conditionals: n, of how many levels, the lowest first, `conditional` depends on x_{t+1};
         that of level n is its marginal density. The sampler goes down from there.
     log_z: float [num_levels], the log normalizing constants that the method claims; None: unknown.
+    flow: that the method samples level 0 with; None where it samples with chains.
     num_classes: of a model with an energy per class; 0: it has none.
     class_energy: (t, y int [] or [batch], or values [batch, k]) -> energy_fn of x given y, in nats:
         p_t(x, y) ∝ exp(-class_energy(t, y)(x)); None without labels.
@@ -82,6 +84,7 @@ class Densities(NamedTuple):
     conditional_std: jax.Array | None = None
     num_conditionals: int = 0
     log_z: jax.Array | None = None
+    flow: ProbabilityFlow | None = None
     num_classes: int = 0
     class_energy: Callable[[jax.Array, jax.Array], EnergyFn] | None = None
     caveats: tuple[str, ...] = ()

@@ -45,6 +45,7 @@ from ebm_jax.methods import base, persistent_chains
 from ebm_jax.methods.base import Index, MethodState, Params
 from ebm_jax.methods.densities import BaseDistribution, Densities
 from ebm_jax.methods.mixture_base import MixtureBase
+from ebm_jax.methods.probability_flow import ProbabilityFlow
 from ebm_jax.samplers import random
 from ebm_jax.settings import check, setting
 
@@ -85,28 +86,6 @@ def check_reaches_base(max_noise: float, moments: Moments) -> None:
             f"method.max_noise: expected at least {least:.4g}, by which the data are drowned to "
             f"{_NATS} nats, so that the base distribution is known, got {max_noise:g}"
         )
-
-
-def probability_flow(energy_at: Any, y: jax.Array, log_t: jax.Array) -> jax.Array:
-    """y at the end of the ODE dy/dt = grad U(y, t) / 2, by Heun's rule over the times given.
-
-    Points that follow p_t at its first time follow it at all.
-
-    Args:
-      energy_at: (log t []) -> energy_fn. y: [batch, ...]. log_t: the times' logarithms [steps + 1].
-    """
-
-    def slope(y: jax.Array, log_t: jax.Array) -> jax.Array:  # in log t
-        energy_fn = energy_at(log_t)
-        return 0.5 * jnp.exp(log_t) * jax.grad(lambda y: jnp.sum(energy_fn(y)))(y)
-
-    def heun(y: jax.Array, times: tuple[jax.Array, jax.Array]):
-        start, end = times
-        first = slope(y, start)
-        second = slope(y + (end - start) * first, end)
-        return y + (end - start) * (first + second) / 2, None
-
-    return jax.lax.scan(heun, y, (log_t[:-1], log_t[1:]))[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -350,11 +329,9 @@ class DualScoreMatching:
         normalized, _ = networks.normalize_params(self.network, params)
         like = base.zeros_like_examples(self.network.input_shape, index)
         y = self.base_law.sample(start_key, index, like, self.max_noise**2)
-        log_t = 2 * jnp.log(jnp.asarray(self.sigma[::-1]))
         if self.sampler.kind == "ode":
-            steps = (self.num_levels - 1) * self.sampler.num_steps
-            times = jnp.linspace(log_t[0], log_t[-1], steps + 1)
-            return probability_flow(lambda log_t: self.energy(normalized, log_t), y, times)
+            return self._flow(normalized).carry(y)
+        log_t = 2 * jnp.log(jnp.asarray(self.sigma[::-1]))
 
         def make_kernel(log_t: jax.Array) -> samplers.Kernel:
             kernel = self._kernel(self.energy(normalized, log_t), jnp.exp(log_t))
@@ -362,6 +339,16 @@ class DualScoreMatching:
 
         state, _ = samplers.run_schedule(chain_key, make_kernel, log_t, y, self.sampler.num_steps)
         return state.x
+
+    def _flow(self, params: Params) -> ProbabilityFlow:
+        """From the largest noise, where the energy is that of the base; params: normalized."""
+        last, first = 2 * np.log(self.sigma[[0, -1]])
+        steps = (self.num_levels - 1) * self.sampler.num_steps
+        return ProbabilityFlow(
+            lambda log_t: self.energy(params, log_t),
+            lambda y: self.base_law.energy(y, jnp.asarray(self.max_noise**2)),
+            jnp.linspace(first, last, steps + 1),
+        )
 
     def densities(self, params: Params) -> Densities:
         """p_t at the levels' noises, with the normalizing constants that they claim: log_z = 0.
@@ -381,6 +368,7 @@ class DualScoreMatching:
             ),
             lambda energy_fn, level: self._kernel(energy_fn, sigma[level] ** 2),
             log_z=jnp.zeros(self.num_levels),
+            flow=self._flow(normalized) if self.sampler.kind == "ode" else None,
         )
 
     def _kernel(self, energy_fn: EnergyFn, t: jax.Array) -> samplers.Kernel:

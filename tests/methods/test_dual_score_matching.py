@@ -12,7 +12,6 @@ from ebm_jax.methods.dual_score_matching import (
     DualScoreSampler,
     dual_losses,
     fade,
-    probability_flow,
 )
 from ebm_jax.methods.mixture_base import MixtureBase
 from ebm_jax.networks import FunctionNetwork
@@ -320,25 +319,6 @@ def test_samples_of_a_gaussian_have_its_moments(kind):
     np.testing.assert_array_less(np.abs(deviation), 4 * scale + 0.01 * expected)
     if kind == "langevin":  # slower than the levels fall, and with steps that widen
         np.testing.assert_allclose(expected, at_lowest, rtol=0.2)
-
-
-def test_the_flow_of_a_gaussian_is_a_scaling():
-    """y(t) = y(T) sqrt((v + t) / (v + T)), to second order in the steps."""
-    v, start = 0.3, jnp.array([[1.0], [-2.0]])
-
-    def energy_at(log_t):
-        return lambda y: jnp.sum(y**2, axis=1) / (2 * (v + jnp.exp(log_t)))
-
-    ends = jax.jit(
-        lambda y: [
-            probability_flow(energy_at, y, jnp.linspace(np.log(25.0), np.log(0.01), steps + 1))
-            for steps in (20, 40)
-        ]
-    )(start)
-    exact = np.asarray(start) * np.sqrt((v + 0.01) / (v + 25))
-    errors = [np.abs(end - exact).max() for end in ends]
-    assert errors[1] < 5e-3
-    assert errors[0] / errors[1] == pytest.approx(4, rel=0.3)
 
 
 # ------------------------------------------------------------- two scales, unequal masses

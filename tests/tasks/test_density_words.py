@@ -166,20 +166,19 @@ def test_likelihoods_for_the_json():
     assert training["bits_per_dim"] == approx({"lower": 3.0, "upper": 4.0})
     assert training["log_likelihood_nats"]["lower"] == approx(-3 * BITS)
     assert training["energy"]["num_images"] == 1_500
-    assert found["units"]["num_values"] == 4
-    assert found["units"]["bin_width"] == 0.5
+    assert reporting.units_metrics(UNITS)["num_values"] == 4
+    assert reporting.units_metrics(UNITS)["bin_width"] == 0.5
     points = reporting.metrics(BRACKETS, ENERGIES, UNITS._replace(bin_width=0.0))
     assert "bits_per_dim" not in points["splits"]["training"]
 
 
 def test_what_bounds_what():
-    said = reporting.statement(starts="Its starts are Y.", measured="X", units=UNITS)
-    assert said[0] == "Measured is X."
-    assert said[1].endswith("upper bounds, and bits/dim lower bounds.")
-    assert "then log-likelihoods by it are lower bounds, and bits/dim upper bounds." in said[2]
-    assert said[2].endswith(". Its starts are Y.")
-    points = reporting.statement(starts="", measured="X", units=UNITS._replace(bin_width=0.0))
-    assert points[1].endswith("upper bounds.")
+    said = reporting.meaning("Its starts are Y.", UNITS)
+    assert said[0].endswith("upper bounds, and bits/dim lower bounds.")
+    assert "then log-likelihoods by it are lower bounds, and bits/dim upper bounds." in said[1]
+    assert said[1].endswith(". Its starts are Y.")
+    points = reporting.meaning("", UNITS._replace(bin_width=0.0))
+    assert points[0].endswith("upper bounds.")
 
 
 @pytest.mark.parametrize(
@@ -247,17 +246,15 @@ def test_bounds_through_the_conditionals():
 
 def test_fitted_densities():
     fitted = [Baseline(2, {"held out": -BITS + np.array([-0.25, 0.25])})]
-    margins = [{"lower": 0.5}]
     assert reporting.baseline_lines(fitted, UNITS) == [
         "a mixture of 2 Gaussians, exact: held out -2.77 +- 0.25 nats, 2.000 bits/dim"
     ]
     points = UNITS._replace(bin_width=0.0)
     assert reporting.baseline_lines(fitted, points)[0].endswith(" nats")
-    (found,) = reporting.baseline_metrics(fitted, margins, UNITS)
+    (found,) = reporting.baseline_metrics(fitted, UNITS)
     assert found["num_components"] == 2
-    assert found["model_has_more_nats_held_out"] == {"lower": 0.5}
     assert found["splits"]["held out"] == approx(
         {"log_likelihood_nats": -BITS, "standard_error": 0.25, "bits_per_dim": 2.0}
     )
-    (found,) = reporting.baseline_metrics(fitted, margins, points)
+    (found,) = reporting.baseline_metrics(fitted, points)
     assert "bits_per_dim" not in found["splits"]["held out"]

@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from ebm_jax.evaluation.density import annealing
+from ebm_jax.methods.probability_flow import ProbabilityFlow
 from ebm_jax.runs.settings import ConfigError
 from ebm_jax.tasks.likelihood import ends as annealed_ends
-from ebm_jax.tasks.likelihood import two_directions
+from ebm_jax.tasks.likelihood import through_flow, two_directions
 
 TRUTH = 2 * np.log(2 * np.pi * float(exact.VARIANCE[0]))  # log Z at the lowest level
 
@@ -105,6 +106,51 @@ def test_what_is_kept_of_other_data_is_not_taken(tmp_path, monkeypatch):
         assert before[name] != after[name]
 
 
+def test_without_annealing_the_samplers_own_likelihood_is_left(tmp_path, monkeypatch, capsys):
+    """Of a flow whose law at level 0 is exact; resumed from what is kept."""
+    shrunk = float(exact.A_BAR[0]) ** 2 * 0.04  # the variance of a_bar x
+
+    def energy(y, t):
+        squares = jnp.sum(y**2, (1, 2, 3)) / (shrunk + t)
+        return 0.5 * (squares + 4 * jnp.log(2 * np.pi * (shrunk + t)))
+
+    flow = ProbabilityFlow(
+        lambda log_t: lambda y: energy(y, jnp.exp(log_t)),
+        lambda y: energy(y, 9.0),
+        jnp.linspace(np.log(9.0), 2 * np.log(float(exact.SIGMA_BAR[0])), 200),
+    )
+    densities = exact.DENSITIES._replace(flow=flow, conditional=None, num_conditionals=0)
+    config = small(exact.install(monkeypatch, densities))
+    config.likelihood.update(num_temperatures=(), num_flow_images=40)
+    assert exact.run_mode("likelihood", config, str(tmp_path)) == 0
+    said = capsys.readouterr().out
+    folder = tmp_path / "likelihood"
+    result = json.loads((folder / "likelihood.json").read_text())
+    assert {path.name for path in folder.iterdir()} == {"likelihood.json", "partial"}
+    assert result["measured_on"]["num_samples"] == 100
+    assert result["through_conditionals"] == {}
+    assert "log_z" not in result
+    for name in ("training", "held out"):
+        split = result["through_flow"]["splits"][name]
+        assert split["num_images"] == 40
+        # By the law of exp(-energy) / Z, for images that have it but for rounding.
+        assert abs(split["log_likelihood_nats"] + 2 + TRUTH) < 4 * split["standard_error"]
+        assert split["with_half_the_steps_nats"] == pytest.approx(
+            split["log_likelihood_nats"], abs=0.05
+        )
+    gaussian, _ = result["through_flow"]["more_nats_held_out_than_baselines"]
+    assert abs(gaussian["mean"]) < 0.5  # which is of the same family
+    assert "through the flow, held out, 40 images: " in said
+    assert " Held out, it " in said
+
+    def fail(*_, **__):
+        raise AssertionError("carried again")
+
+    monkeypatch.setattr(through_flow, "flow_log_density", fail)
+    assert exact.run_mode("likelihood", config, str(tmp_path)) == 0
+    assert json.loads((folder / "likelihood.json").read_text()) == result
+
+
 def check_beside(result, said):
     """The sampler's own likelihood, exact here, and the Gaussians, of which this model is one."""
     truth = -2 - TRUTH  # E log p(x_0) of four values
@@ -134,7 +180,6 @@ def check_beside(result, said):
         ({"num_components": (2, 97)}, "num_components: expected at most 96, the images .* got 97"),
         ({"num_conditional_images": -1}, "num_conditional_images: expected a whole number >= 0"),
         ({"num_chains": 12}, "num_chains: expected a multiple of the 8 devices, such as 16, "),
-        ({"num_temperatures": ()}, "num_temperatures: expected one number or more, got none"),
         ({"num_temperatures": (4,)}, "num_temperatures: expected at least 6, .* got 4"),
         ({"max_levels": 0}, "likelihood.max_levels: expected a whole number >= 1, got 0"),
         ({"tuning_steps": 5}, "tuning_steps: expected a whole number >= 20, got 5"),

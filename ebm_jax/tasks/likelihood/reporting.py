@@ -39,11 +39,15 @@ def metrics(
             for bracket in brackets
         ],
         "splits": splits,
-        "units": {
-            "log_likelihood_nats": "mean log density of an image, per model unit^num_values",
-            "num_values": units.num_values,
-            "bin_width": units.bin_width,
-        },
+    }
+
+
+def units_metrics(units: Units) -> dict[str, Any]:
+    """For the JSON."""
+    return {
+        "log_likelihood_nats": "mean log density of an image, per model unit^num_values",
+        "num_values": units.num_values,
+        "bin_width": units.bin_width,
     }
 
 
@@ -72,16 +76,12 @@ def lines(
     return table
 
 
-def statement(*, starts: str, measured: str, units: Units) -> list[str]:
-    """What bounds what, in sentences.
-
-    measured: of what the density is. starts: of reverse annealing, `reverse_starts.words`.
-    """
+def meaning(starts: str, units: Units) -> list[str]:
+    """What bounds what, in sentences; starts: of reverse annealing, `reverse_starts.words`."""
     lower, upper = (
         (f", and bits/dim {side} bounds" if units.bin_width else "") for side in ("lower", "upper")
     )
     return [
-        f"Measured is {measured}.",
         "Forward annealing: its log Z lies below the truth on average, so that log-likelihoods by "
         f"it are upper bounds{lower}.",
         "Reverse annealing: its log Z lies above the truth on average if its starts are samples of "
@@ -102,23 +102,17 @@ def crossing(bracket: Bracket) -> list[str]:
     ]
 
 
-def claimed_metrics(
-    log_z: float | None, energies: Mapping[str, SplitEnergy], units: Units
-) -> dict[str, Any] | None:
-    """For the JSON: log Z as the model claims it, and the likelihoods that follow; or None."""
-    if log_z is None:
-        return None
-    nats = {name: -energy.mean - log_z for name, energy in energies.items()}
+def claimed_metrics(log_z: float, energies: Mapping[str, float], units: Units) -> dict[str, Any]:
+    """For the JSON: log Z as the model claims it, and what follows; energies: means by split."""
+    nats = {name: -energy - log_z for name, energy in energies.items()}
     metrics: dict[str, Any] = {"log_z": log_z, "log_likelihood_nats": nats}
     if units.bin_width:
         metrics["bits_per_dim"] = {name: units.bits_per_dim(value) for name, value in nats.items()}
     return metrics
 
 
-def claimed_lines(claimed: Mapping[str, Any] | None) -> list[str]:
-    """A line for the terminal where there is a claim."""
-    if claimed is None:
-        return []
+def claimed_lines(claimed: Mapping[str, Any]) -> list[str]:
+    """A line for the terminal."""
     values = [
         f"{name} {nats:.2f} nats"
         + (f", {claimed['bits_per_dim'][name]:.3f} bits/dim" if "bits_per_dim" in claimed else "")
@@ -127,12 +121,10 @@ def claimed_lines(claimed: Mapping[str, Any] | None) -> list[str]:
     return [f"the model claims a log Z of {claimed['log_z']:.2f}: {'; '.join(values)}"]
 
 
-def baseline_metrics(
-    baselines: Sequence[Baseline], held_out_margins: Sequence[Mapping[str, float]], units: Units
-) -> list[dict[str, Any]]:
-    """For the JSON: the exact likelihoods of the fitted densities, and the model's `margins`."""
+def baseline_metrics(baselines: Sequence[Baseline], units: Units) -> list[dict[str, Any]]:
+    """For the JSON: the exact likelihoods of the fitted densities."""
     found = []
-    for baseline, nats in zip(baselines, held_out_margins, strict=True):
+    for baseline in baselines:
         splits = {
             name: {
                 "log_likelihood_nats": value.mean,
@@ -141,13 +133,7 @@ def baseline_metrics(
             }
             for name, value in baseline.likelihood.items()
         }
-        found.append(
-            {
-                "num_components": baseline.num_components,
-                "splits": splits,
-                "model_has_more_nats_held_out": nats,
-            }
-        )
+        found.append({"num_components": baseline.num_components, "splits": splits})
     return found
 
 

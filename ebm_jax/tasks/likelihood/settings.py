@@ -10,7 +10,7 @@ class Settings:
     """The annealing, and the images whose likelihood is measured."""
 
     num_temperatures: tuple[int, ...] = setting(
-        (100, 300, 1_000), "of annealing; a bracket for each", at_least=1
+        (100, 300, 1_000), "of annealing; a bracket for each; (): no annealing", at_least=1
     )
     num_chains: int = setting(64, "in each direction", at_least=1)
     num_leapfrog_steps: int = setting(3, "of HMC, which moves once at each temperature", at_least=1)
@@ -40,3 +40,7 @@ class Settings:
     num_conditional_temperatures: int = setting(
         50, "of annealing from the Gaussian factor to each conditional", at_least=1
     )
+    num_flow_images: int = setting(
+        100, "of each split, for the density of samples where the sampler is a flow; 0: none",
+        at_least=0,
+    )  # fmt: skip

@@ -231,6 +231,7 @@ TABLE: dict[str, tuple[Any, str]] = {
     "likelihood.num_fitted": (60, "images behind the Gaussians"),
     "likelihood.num_conditional_images": (8, "images behind the bound"),
     "likelihood.num_conditional_temperatures": (3, "of each conditional"),
+    "likelihood.num_flow_images": (8, "images behind the density of samples"),
     "long_run.num_steps": (20, "the last record's step"),
     "long_run.num_chains": (16, "chains"),
     "long_run.start": ("noise", "from the base distribution and not the data"),

@@ -18,8 +18,8 @@ from effects_stubs import (
 from effects_table import DUAL, changed, shows
 
 from ebm_jax import samplers
-from ebm_jax.methods.dual_score_matching import probability_flow
 from ebm_jax.methods.persistent_chains import moved
+from ebm_jax.methods.probability_flow import ProbabilityFlow
 from ebm_jax.samplers import random
 
 __all__ = ["full_bars", "stubs"]
@@ -150,7 +150,7 @@ def test_dual_samples_by_hand(names):
     energy_at = lambda log_t: method.energy(params, log_t)  # noqa: E731
     if s.kind == "ode":
         times = jnp.linspace(2 * jnp.log(sigma[0]), 2 * jnp.log(sigma[-1]), 3 * s.num_steps + 1)
-        expected = probability_flow(energy_at, start, times)
+        expected = ProbabilityFlow(energy_at, energy_at(times[0]), times).carry(start)
     else:
         expected, _ = samplers.run_schedule(
             keys[1],

@@ -20,6 +20,7 @@ from known_model import (
 
 from ebm_jax import samplers
 from ebm_jax.evaluation.density import annealing, baselines, conditional_bound, log_likelihood
+from ebm_jax.methods.probability_flow import ProbabilityFlow
 from ebm_jax.runs import modes
 from ebm_jax.runs.settings import ConfigError
 from ebm_jax.tasks.likelihood import ends as annealed_ends
@@ -30,7 +31,7 @@ __all__ = ["full_bars", "run", "stubs"]
 
 BESIDE = (
     "likelihood.num_components", "likelihood.num_fitted", "likelihood.num_conditional_images",
-    "likelihood.num_conditional_temperatures",
+    "likelihood.num_conditional_temperatures", "likelihood.num_flow_images",
 )  # fmt: skip
 
 
@@ -44,12 +45,26 @@ def conditional(level, x_noisy):
     )
 
 
+def flow_energy(y, t):
+    """-log p_t of N(0, v + t) whose noise at the flow's end makes it the law of x_0."""
+    variance = VARIANCE[0] - SIGMA_BAR[0] ** 2 + t
+    return 0.5 * (jnp.sum(y**2, (1, 2, 3)) / variance + 4 * jnp.log(2 * np.pi * variance))
+
+
+FLOW = ProbabilityFlow(
+    lambda log_t: lambda y: flow_energy(y, jnp.exp(log_t)),
+    lambda y: flow_energy(y, 4.0),
+    jnp.linspace(np.log(4.0), 2 * np.log(SIGMA_BAR[0]), 101),
+)
+
+
 @shows(*BESIDE)
 def test_what_stands_beside_the_likelihood(run, monkeypatch):
-    """Gaussians of so many images and components; the bound on so many images, here exact."""
+    """Gaussians of so many images and components; two likelihoods of so many, here exact."""
     known = DENSITIES._replace(
-        conditional=conditional, conditional_std=jnp.asarray(SIGMA_BAR), num_conditionals=5
-    )
+        conditional=conditional, conditional_std=jnp.asarray(SIGMA_BAR), num_conditionals=5,
+        flow=FLOW,
+    )  # fmt: skip
     monkeypatch.setattr(Known, "densities", lambda self, params: known)
     estimate = log_likelihood.Estimate(2 * np.log(2 * np.pi * VARIANCE[0]), 0.1, 16.0)
     bracket = log_likelihood.Bracket(20, estimate, estimate)
@@ -92,9 +107,13 @@ def test_what_stands_beside_the_likelihood(run, monkeypatch):
         nats = bound["log_likelihood_nats"]
         assert nats["lower"] - 1.5 < truth.mean() < nats["upper"] + 1.5  # 3 temperatures each
         assert len(bound["widths_of_log_z_by_level"]) == 6
+        flow = found["through_flow"]["splits"][name]
+        assert flow["num_images"] == 8
+        assert flow["log_likelihood_nats"] == pytest.approx(truth.mean(), abs=0.01)
     none = run("likelihood", config_of(likelihood={"num_chains": 16, "num_components": (),
-                                                   "num_conditional_images": 0}))  # fmt: skip
-    assert none["through_conditionals"] == {}
+                                                   "num_conditional_images": 0,
+                                                   "num_flow_images": 0}))  # fmt: skip
+    assert none["through_conditionals"] == none["through_flow"] == {}
     assert [row["num_components"] for row in none["baselines"]] == [1]
 
 
@@ -128,7 +147,7 @@ def test_likelihood(run, monkeypatch):
     config.data.dequantize = True
     config.likelihood.update(num_components=(), num_conditional_images=0)
     with monkeypatch.context() as patch:  # an end after annealing, with other images
-        patch.setattr(reporting, "statement", lambda **_: int("none"))
+        patch.setattr(reporting, "meaning", lambda *_: int("none"))
         config.likelihood.num_images = 8
         with pytest.raises(ConfigError):
             run("likelihood", config)
