@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from ebm_jax.data import Mixture
+from ebm_jax.data import Mixture, Moments
 from ebm_jax.evaluation.density.flow_likelihood import flow_log_density
+from ebm_jax.methods import DualScoreMatching
+from ebm_jax.methods.dual_score_matching import DualScoreSampler
 from ebm_jax.methods.mixture_base import MixtureBase
 from ebm_jax.methods.probability_flow import ProbabilityFlow
+from ebm_jax.networks import FunctionNetwork
+from ebm_jax.networks.film_resnet import FilmResNet
 
 KEY = jax.random.key(0)
 SMALLEST, LARGEST = 0.04, 400.0  # t
@@ -109,3 +113,44 @@ def test_probes_are_an_examples_own():
     np.testing.assert_allclose(part, whole[2:4], rtol=1e-5)
     other = flow_log_density(jax.random.key(1), along, y, jnp.arange(6))
     assert np.abs(other - whole).max() > 0.01
+
+
+def test_it_goes_through_a_networks_own_convolutions():
+    """Whose gradients are written by hand in one formulation, and XLA's in the other."""
+    moments = Moments(np.zeros(16), 0.3 * np.eye(16))
+    y = 0.5 * jax.random.normal(KEY, (3, 4, 4, 1))
+    found = []
+    for formulation in ("flipped", "native"):
+        network = FilmResNet(4, channels=1, width=4, num_blocks=1, formulation=formulation)
+        method = DualScoreMatching(network, moments, min_noise=0.2, max_noise=8.0, num_levels=3)
+        params, _ = method.init(KEY, {"image": y})
+        params = jax.tree.map(
+            lambda p: p + 0.1 * jnp.cos(jnp.arange(p.size).reshape(p.shape)), params
+        )
+        along = method.densities(params).flow
+        assert along is not None
+        found.append(
+            jax.jit(lambda y, along=along: flow_log_density(KEY, along, y, jnp.arange(3)))(y)
+        )
+        start = method.densities(params).flow.start_energy(y)
+        np.testing.assert_allclose(
+            start,
+            -multivariate_normal(np.zeros(16), 64.3 * np.eye(16)).logpdf(y.reshape(3, 16)),
+            rtol=1e-4,
+        )
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-4)
+    plain = -np.asarray(method.base_law.energy(y, jnp.asarray(0.04)))
+    assert np.abs(found[0] - plain).max() > 0.1  # the network does something
+
+
+def test_a_sampler_of_chains_has_no_flow():
+    moments, network = (
+        Moments(np.zeros(2), np.eye(2)),
+        FunctionNetwork(
+            lambda params, x, t: params * jnp.sum(x, 1), lambda key: jnp.zeros(()), (2,)
+        ),
+    )
+    method = DualScoreMatching(
+        network, moments, max_noise=9.0, sampler=DualScoreSampler(kind="langevin")
+    )
+    assert method.densities(jnp.zeros(())).flow is None

@@ -126,7 +126,8 @@ def test_without_annealing_the_samplers_own_likelihood_is_left(tmp_path, monkeyp
     said = capsys.readouterr().out
     folder = tmp_path / "likelihood"
     result = json.loads((folder / "likelihood.json").read_text())
-    assert {path.name for path in folder.iterdir()} == {"likelihood.json", "partial"}
+    assert {path.name for path in folder.iterdir()} == {"likelihood.json", "flow.png", "partial"}
+    assert Image.open(folder / "flow.png").size[0] > 600
     assert result["measured_on"]["num_samples"] == 100
     assert result["through_conditionals"] == {}
     assert "log_z" not in result

@@ -99,5 +99,17 @@ def test_the_flows_density_beside_the_gaussians():
     assert of_split["bits_per_dim"] == pytest.approx(5 / (4 * np.log(2)) + 1)
     points = through_flow.metrics(found, margins, Units(2, 0.0))
     assert "bits_per_dim" not in points["splits"]["held out"]
-    assert through_flow.metrics({}, [], Units(4, 0.5)) == {}
-    assert through_flow.margins({}, GAUSSIANS, "held out") == []
+
+
+def test_the_flows_picture_has_every_split_by_every_density(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(through_flow.charts, "histograms_picture", drawn.append)
+    found = {"held out": through_flow.ThroughFlow(np.array([-4.0, -8.0]), np.zeros(2))}
+    through_flow.figure(found, GAUSSIANS[:1], Units(4, 0.0))
+    through_flow.figure(found, GAUSSIANS[:1], Units(4, 0.5))
+    ((nats,), (bits,)) = (panels.values() for panels in drawn)
+    assert list(drawn[0]) == ["held out, log density, nats"]
+    assert list(drawn[1]) == ["held out, bits/dim"]
+    np.testing.assert_allclose(nats["the flow"], [-4, -8])
+    np.testing.assert_allclose(nats["one Gaussian"], [-9 + 30, -9 - 30])
+    np.testing.assert_allclose(bits["the flow"], np.array([1, 2]) / np.log(2) + 1)

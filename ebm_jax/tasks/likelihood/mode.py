@@ -28,7 +28,7 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
     """`likelihood/`: likelihood.json; prints a table and what it means.
 
     Of annealing: likelihood.png, and annealed.png, of images: the chains that it weighs most beside
-    training images.
+    training images. Of a sampler that is a flow: flow.png.
     """
     with trained.for_densities() as exact:
         return _run(exact, settings, work)
@@ -187,11 +187,14 @@ def _conditionals(
 
 def _flow(trained: TrainedRun, settings: Settings, work: ResumableWork, measured: Measured) -> Part:
     found = through_flow.log_densities(trained, settings, work, measured.images, measured.noise_key)
+    if not found:
+        return Part(metrics={"through_flow": {}})
     margins = through_flow.margins(found, measured.fitted, "held out")
     return Part(
         through_flow.lines(found, measured.units),
-        [through_flow.meaning(margins, measured.fitted, "held out")] if found else [],
+        [through_flow.meaning(margins, measured.fitted, "held out")],
         {"through_flow": through_flow.metrics(found, margins, measured.units)},
+        {"flow": through_flow.figure(found, measured.fitted, measured.units)},
     )
 
 

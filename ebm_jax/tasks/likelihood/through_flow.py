@@ -10,7 +10,7 @@ import numpy as np
 from ebm_jax.evaluation.density.baselines import Baseline, Likelihood
 from ebm_jax.evaluation.density.flow_likelihood import flow_log_density
 from ebm_jax.evaluation.density.log_likelihood import Units
-from ebm_jax.io import files
+from ebm_jax.io import charts, files
 from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.runs.trained import TrainedRun
 from ebm_jax.tasks.likelihood.settings import Settings
@@ -71,8 +71,6 @@ def margins(
     found: Mapping[str, ThroughFlow], baselines: Sequence[Baseline], split: str
 ) -> list[Likelihood]:
     """Nats that the flow has more than each fitted density, on the very same noisy images."""
-    if not found:
-        return []
     log_p = found[split].log_densities
     return [
         Likelihood.of(log_p - baseline.log_densities[split][: len(log_p)]) for baseline in baselines
@@ -82,9 +80,7 @@ def margins(
 def metrics(
     found: Mapping[str, ThroughFlow], held_out_margins: Sequence[Likelihood], units: Units
 ) -> dict[str, Any]:
-    """For the JSON; {} without a flow. The margins are in the order of the baselines."""
-    if not found:
-        return {}
+    """For the JSON. The margins are in the order of the baselines."""
     splits = {}
     for name, values in found.items():
         nats, by_half = map(Likelihood.of, values)
@@ -137,3 +133,23 @@ def meaning(
         "flow's steps; energies of one law with noise would claim the same."
     )
     return f"{said} {split.capitalize()}, it {', and '.join(parts)}" if parts else said
+
+
+def figure(
+    found: Mapping[str, ThroughFlow], baselines: Sequence[Baseline], units: Units
+) -> np.ndarray:
+    """Histograms of each split's images: by the flow, and by the fitted densities."""
+    panels = {}
+    for name, values in found.items():
+        number = len(values.log_densities)
+        densities = {"the flow": values.log_densities} | {
+            baseline.name: baseline.log_densities[name][:number] for baseline in baselines
+        }
+        if units.bin_width:
+            densities = {
+                title: np.array([units.bits_per_dim(float(nats)) for nats in log_p])
+                for title, log_p in densities.items()
+            }
+        unit = "bits/dim" if units.bin_width else "log density, nats"
+        panels[f"{name}, {unit}"] = densities
+    return charts.histograms_picture(panels)
