@@ -78,8 +78,9 @@ def test_energies_gradients_and_samples_without_this_package(tmp_path, monkeypat
 def test_a_sampler_is_that_of_the_mode(tmp_path):
     flags = (*TINY, f"--workdir={tmp_path}/run", "--config.training.num_steps=2")
     assert run_main(*flags).code == 0
+    here = "--config.export.platforms=('cpu',)"
     for mode in ("export", "sample"):
-        result = run_main(*flags, f"--mode={mode}", "--config.sampling.seed=3")
+        result = run_main(*flags, f"--mode={mode}", "--config.sampling.seed=3", here)
         assert result.code == 0, result.err
     inputs = {"x": np.zeros((2, 8, 8, 1), np.float32), "index": np.arange(16, dtype=np.int32)}
     _, found = alone(tmp_path / "run/export", tmp_path, **inputs)
