@@ -144,7 +144,7 @@ def test_what_the_density_is_of():
         densities = types.SimpleNamespace(
             sigma_bar=np.array([0.25]), num_levels=levels, base=types.SimpleNamespace(box=box)
         )
-        return mode._measured(run, densities, Units(6, width))
+        return mode._described(run, densities, Units(6, width))
 
     assert measured(run_of(), box=(0, 1)) == (
         "exp(-E) / Z on the box of the images, at the images themselves"
