@@ -143,6 +143,29 @@ def test_it_goes_through_a_networks_own_convolutions():
     assert np.abs(found[0] - plain).max() > 0.1  # the network does something
 
 
+def test_a_methods_own_flow_ends_at_the_law_of_its_lowest_noise():
+    """About a mixture with a network that is nothing: its samples' law, not that of the data."""
+    nothing = FunctionNetwork(
+        lambda params, x, t: params * jnp.sum(x, 1) + 0 * t, lambda key: jnp.zeros(()), (2,)
+    )
+    mean = TWO.weights @ TWO.means
+    apart = TWO.means - mean
+    covariance = np.tensordot(TWO.weights, COVARIANCES, 1) + (apart.T * TWO.weights) @ apart
+    method = DualScoreMatching(
+        nothing, Moments(mean, covariance), min_noise=np.sqrt(SMALLEST), max_noise=20.0,
+        num_components=2, data_mixture=TWO, sampler=DualScoreSampler(num_steps=20),
+    )  # fmt: skip
+    params, _ = method.init(KEY, {"image": jnp.zeros((2, 2))})
+    along = method.densities(params).flow
+    assert along is not None
+    y = jnp.asarray(points(400), jnp.float32)
+    found = jax.jit(lambda y: flow_log_density(KEY, along, y, jnp.arange(400)))(y)
+    exact = TWO._replace(covariances=COVARIANCES + SMALLEST * np.eye(2)).log_density(np.asarray(y))
+    error = np.asarray(found) - exact
+    assert np.std(error) < 0.2
+    assert abs(error.mean()) < 4 * error.std() / 20 + 5e-3
+
+
 def test_a_sampler_of_chains_has_no_flow():
     moments, network = (
         Moments(np.zeros(2), np.eye(2)),

@@ -122,7 +122,15 @@ def test_without_annealing_the_samplers_own_likelihood_is_left(tmp_path, monkeyp
     densities = exact.DENSITIES._replace(flow=flow, conditional=None, num_conditionals=0)
     config = small(exact.install(monkeypatch, densities))
     config.likelihood.update(num_temperatures=(), num_flow_images=40)
+    steps, usual = [], through_flow.flow_log_density
+
+    def spied(rng_key, flow, y, index):
+        steps.append(len(flow.log_t) - 1)
+        return usual(rng_key, flow, y, index)
+
+    monkeypatch.setattr(through_flow, "flow_log_density", spied)
     assert exact.run_mode("likelihood", config, str(tmp_path)) == 0
+    assert set(steps) == {199, 99}
     said = capsys.readouterr().out
     folder = tmp_path / "likelihood"
     result = json.loads((folder / "likelihood.json").read_text())
@@ -142,7 +150,7 @@ def test_without_annealing_the_samplers_own_likelihood_is_left(tmp_path, monkeyp
     gaussian, _ = result["through_flow"]["more_nats_held_out_than_baselines"]
     assert abs(gaussian["mean"]) < 0.5  # which is of the same family
     assert "through the flow, held out, 40 images: " in said
-    assert " Held out, it " in said
+    assert " Held out, on the same 40 images, it " in said
 
     def fail(*_, **__):
         raise AssertionError("carried again")

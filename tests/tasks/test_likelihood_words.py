@@ -80,16 +80,16 @@ def test_the_flows_density_beside_the_gaussians():
         r"\(-4\.75 nats with half as many steps\)",
         line,
     )
-    said = through_flow.meaning(margins, GAUSSIANS, "held out")
+    said = through_flow.meaning(found, margins, GAUSSIANS, "held out")
     assert said.endswith(
-        " Held out, it beats one Gaussian (+4.00 +- 0.11 nats), and beats a mixture of 3 "
-        "Gaussians (+1.00 +- 0.11 nats)"
+        " Held out, on the same 40 images, it beats one Gaussian (+4.00 +- 0.11 nats), and beats a "
+        "mixture of 3 Gaussians (+1.00 +- 0.11 nats)"
     )
     worse = [Likelihood(-1.0, 0.4), Likelihood(0.7, 0.4)]
-    said = through_flow.meaning(worse, GAUSSIANS, "held out")
+    said = through_flow.meaning(found, worse, GAUSSIANS, "held out")
     assert "it does not beat one Gaussian" in said
     assert "and cannot be told from a mixture of 3 Gaussians (+0.70 +- 0.40 nats)" in said
-    assert through_flow.meaning([], [], "held out").endswith("would claim the same.")
+    assert through_flow.meaning(found, [], [], "held out").endswith("would claim the same.")
     nats = through_flow.metrics(found, margins, Units(4, 0.5))
     assert nats["more_nats_held_out_than_baselines"][0]["mean"] == pytest.approx(4.0)
     of_split = nats["splits"]["held out"]

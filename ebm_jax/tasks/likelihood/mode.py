@@ -192,7 +192,7 @@ def _flow(trained: TrainedRun, settings: Settings, work: ResumableWork, measured
     margins = through_flow.margins(found, measured.fitted, "held out")
     return Part(
         through_flow.lines(found, measured.units),
-        [through_flow.meaning(margins, measured.fitted, "held out")],
+        [through_flow.meaning(found, margins, measured.fitted, "held out")],
         {"through_flow": through_flow.metrics(found, margins, measured.units)},
         {"flow": through_flow.figure(found, measured.fitted, measured.units)},
     )

@@ -41,6 +41,8 @@ class Settings:
         50, "of annealing from the Gaussian factor to each conditional", at_least=1
     )
     num_flow_images: int = setting(
-        100, "of each split, for the density of samples where the sampler is a flow; 0: none",
+        500,
+        "of each split, for the density of samples where the sampler is a flow; 0: none. Beside "
+        "fewer than num_images stand the other figures of all",
         at_least=0,
     )  # fmt: skip

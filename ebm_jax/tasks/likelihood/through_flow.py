@@ -113,7 +113,10 @@ def lines(found: Mapping[str, ThroughFlow], units: Units) -> list[str]:
 
 
 def meaning(
-    held_out_margins: Sequence[Likelihood], baselines: Sequence[Baseline], split: str
+    found: Mapping[str, ThroughFlow],
+    held_out_margins: Sequence[Likelihood],
+    baselines: Sequence[Baseline],
+    split: str,
 ) -> str:
     """What the lines are, and whether the samples' density beats the fitted ones, in a sentence.
 
@@ -132,7 +135,10 @@ def meaning(
         "along the probability flow. They integrate to 1 whatever the energies are, but for the "
         "flow's steps; energies of one law with noise would claim the same."
     )
-    return f"{said} {split.capitalize()}, it {', and '.join(parts)}" if parts else said
+    if not parts:
+        return said
+    number = len(found[split].log_densities)
+    return f"{said} {split.capitalize()}, on the same {number:,} images, it {', and '.join(parts)}"
 
 
 def figure(
