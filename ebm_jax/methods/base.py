@@ -13,7 +13,7 @@ from ebm_jax.methods.densities import Densities
 from ebm_jax.samplers import random
 
 Params = Any
-Index = jax.Array | random.Blend
+Index = jax.Array | random.Blend[jax.Array]
 
 
 class MethodState(NamedTuple):

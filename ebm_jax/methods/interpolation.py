@@ -15,7 +15,7 @@ import numpy as np
 from ebm_jax.samplers.random import Blend
 
 
-def sample_paths(num_pairs: int, num_points: int) -> Blend:
+def sample_paths(num_pairs: int, num_points: int) -> Blend[np.ndarray]:
     """Chains on the paths from sample 2 i to sample 2 i + 1, path by path.
 
     Args:

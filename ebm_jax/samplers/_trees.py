@@ -10,6 +10,7 @@ from jax.core import Tracer
 from jax.typing import DTypeLike
 
 PyTree = Any
+AnyArray = jax.Array | np.ndarray  # of a device, or of the host
 
 _FLOATS = (jnp.bfloat16, jnp.float16, jnp.float32, jnp.float64)
 

@@ -7,7 +7,8 @@ length of the path, if the transitions leave each distribution invariant (MALA, 
 Langevin).
 """
 
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any, Concatenate, Literal, NamedTuple, Protocol, overload
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from jax.tree_util import Partial
 
 from ebm_jax.samplers import random
 from ebm_jax.samplers._compilation import compiled
-from ebm_jax.samplers._trees import PyTree, check_positions, is_traced, rows, wide_dtype
+from ebm_jax.samplers._trees import AnyArray, PyTree, check_positions, is_traced, rows, wide_dtype
 from ebm_jax.samplers.base import EnergyFn, Info, Kernel, check_energy
 from ebm_jax.samplers.run import Chains, as_index, restart, run_chain, start
 
@@ -30,12 +31,9 @@ class EnergyPath(Protocol):
         ...
 
 
-class MakeKernel(Protocol):
-    """A transition for each energy of a path."""
-
-    def __call__(self, energy_fn: EnergyFn, /, *params: PyTree) -> Kernel:
-        """A kernel that leaves exp(-energy_fn) invariant; `params` if `kernel_params` are given."""
-        ...
+# (energy_fn), or (energy_fn, params) where `kernel_params` are given -> a kernel that leaves
+# exp(-energy_fn) invariant.
+MakeKernel = Callable[Concatenate[EnergyFn, ...], Kernel]
 
 
 class AISResult(NamedTuple):
@@ -92,6 +90,36 @@ def _weighted(weight: Array, energy_fn: EnergyFn, x: PyTree) -> Array:
         return jnp.where(mask, jax.lax.stop_gradient(leaf), leaf)
 
     return jnp.where(is_absent, 0.0, weight * energy_fn(jax.tree.map(masked, x)))
+
+
+@overload
+def ais(
+    rng_key: Array,
+    energy_path: EnergyPath,
+    x: PyTree,
+    betas: Any,
+    make_kernel: MakeKernel,
+    *,
+    num_steps: int = 1,
+    kernel_params: Any = None,
+    first_chain: Any = None,
+    return_info: Literal[False] = False,
+) -> AISResult: ...
+
+
+@overload
+def ais(
+    rng_key: Array,
+    energy_path: EnergyPath,
+    x: PyTree,
+    betas: Any,
+    make_kernel: MakeKernel,
+    *,
+    num_steps: int = 1,
+    kernel_params: Any = None,
+    first_chain: Any = None,
+    return_info: Literal[True],
+) -> tuple[AISResult, Info]: ...
 
 
 def ais(
@@ -232,7 +260,7 @@ def _add(total: Array, lost: Array, term: Array) -> tuple[Array, Array]:
     return new, lost
 
 
-def summarize_weights(log_weights: Array) -> WeightSummary:
+def summarize_weights(log_weights: AnyArray) -> WeightSummary:
     """log of the mean weight, its standard error, and the effective number of chains.
 
     `standard_error = sd(w) / (sqrt(chains) mean(w))`, the delta method on `log mean w`, in nats:

@@ -13,14 +13,16 @@ The second word is left unused on purpose: XLA evaluates each word in the loop t
 a CPU using both costs two hashes as well, plus the shuffle of the words into place.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from ebm_jax.samplers._trees import PyTree, rows, wide_dtype
+from ebm_jax.samplers._trees import AnyArray, PyTree, rows, wide_dtype
+
+ArrayT = TypeVar("ArrayT", jax.Array, np.ndarray)
 
 _ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
 _KEY_ROUNDS, _DRAW_ROUNDS = 20, 13
@@ -38,7 +40,7 @@ _NORMAL = (
 )  # fmt: skip
 
 
-class Blend(NamedTuple):
+class Blend(NamedTuple, Generic[ArrayT]):
     """Chains whose noise lies between that of two others; takes the place of `State.chain`.
 
     The draws are `first_weight n_first + second_weight n_second`. With weights on the unit circle
@@ -49,10 +51,10 @@ class Blend(NamedTuple):
         first_weight, second_weight: float32 [chains]. 1 and 0 give exactly the first's draws.
     """
 
-    first: jax.Array
-    second: jax.Array
-    first_weight: jax.Array
-    second_weight: jax.Array
+    first: ArrayT
+    second: ArrayT
+    first_weight: ArrayT
+    second_weight: ArrayT
 
 
 def threefry2x32(k0: Any, k1: Any, c0: Any, c1: Any, rounds: int) -> tuple[jax.Array, jax.Array]:
@@ -105,7 +107,7 @@ def fold_in(rng_key: jax.Array, n: jax.Array | int) -> jax.Array:
     return jax.random.wrap_key_data(words, impl="threefry2x32") if _is_typed(rng_key) else words
 
 
-def _words(rng_key: jax.Array, chain: jax.Array, start: int, count: int) -> jax.Array:
+def _words(rng_key: jax.Array, chain: AnyArray, start: int, count: int) -> jax.Array:
     """Entries `start` to `start + count` of each chain, uint32 [chains, count]."""
     entry = np.arange(start, start + count, dtype=np.uint32)[None, :]
     k0, k1 = key_words(rng_key)
@@ -145,7 +147,7 @@ def _num_entries(like: PyTree) -> int:
     return sum(int(np.prod(leaf.shape[1:])) for leaf in jax.tree.leaves(like))
 
 
-def normal(rng_key: jax.Array, chain: jax.Array | Blend, like: PyTree) -> PyTree:
+def normal(rng_key: jax.Array, chain: AnyArray | Blend[jax.Array], like: PyTree) -> PyTree:
     """Standard normal noise, indexed by chain.
 
     Args:
@@ -179,7 +181,10 @@ def normal(rng_key: jax.Array, chain: jax.Array | Blend, like: PyTree) -> PyTree
 
 
 def uniform(
-    rng_key: jax.Array, chain: jax.Array | Blend, like: PyTree, dtype: DTypeLike = jnp.float32
+    rng_key: jax.Array,
+    chain: AnyArray | Blend[jax.Array],
+    like: PyTree,
+    dtype: DTypeLike = jnp.float32,
 ) -> jax.Array:
     """A uniform number in (0, 1) per chain, independent of `normal` for the same key and `like`.
 

@@ -9,6 +9,7 @@ from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.methods import interpolation
 from ebm_jax.runs.results import Result
 from ebm_jax.runs.trained import TrainedRun
+from ebm_jax.samplers import Blend
 from ebm_jax.settings import setting
 
 IMAGES_ONLY = True
@@ -33,7 +34,7 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
     paths = interpolation.sample_paths(settings.num_pairs, settings.num_points)
 
     def sample(params, *blend):
-        return {"x": run.method.sample(params, key, type(paths)(*blend))}
+        return {"x": run.method.sample(params, key, Blend(*blend))}
 
     number = len(paths.first)
     work.begin("interpolating", number)

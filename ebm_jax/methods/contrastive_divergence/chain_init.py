@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ebm_jax import samplers
-from ebm_jax.methods.base import per_example
+from ebm_jax.methods.base import Index, per_example
 from ebm_jax.methods.densities import uniform_noise
 from ebm_jax.samplers import random
 
@@ -189,7 +189,7 @@ def _without_memory(name: str, make: Callable[..., jax.Array]) -> ChainInit:
 def blended_noise(
     noise: Callable[[jax.Array], jax.Array],
     kind: str,
-    index: jax.Array | random.Blend,
+    index: Index,
     low: float,
     high: float,
 ) -> jax.Array:
