@@ -35,7 +35,7 @@ def recovery_energy(
     return conditional
 
 
-def clamp(energy_fn: EnergyFn, is_fixed: jax.Array, x_fixed: jax.Array) -> EnergyFn:
+def clamp(energy_fn: EnergyFn, is_fixed: jax.typing.ArrayLike, x_fixed: jax.Array) -> EnergyFn:
     """x -> E(x with its fixed entries replaced): the conditional of the others given these.
 
     Any kernel may run on it. Fixed entries have no gradient; what a chain leaves there is noise,

@@ -5,12 +5,16 @@ from `example_keys`, so that an example's draw depends on its index in the globa
 the number of devices that share the batch.
 """
 
+from typing import TypeVar
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+ArrayT = TypeVar("ArrayT", jax.Array, np.ndarray)  # of the device, or of the host
 
-def example_keys(rng_key: jax.Array, example_index: jax.Array) -> jax.Array:
+
+def example_keys(rng_key: jax.Array, example_index: jax.Array | np.ndarray) -> jax.Array:
     """One key per example: `fold_in(rng_key, example_index[i])`.
 
     Args:
@@ -30,10 +34,8 @@ def intensity_scale(low: float, high: float, *, dequantized: bool = False) -> tu
     return (high - low) / 255, low
 
 
-def scale_images(
-    images: jax.Array, low: float, high: float, *, dequantized: bool = False
-) -> jax.Array:
-    """Map uint8 intensities 0..255 to float32 model units linearly; the shape is kept.
+def scale_images(images: ArrayT, low: float, high: float, *, dequantized: bool = False) -> ArrayT:
+    """Map uint8 intensities 0..255 to float32 model units linearly; shape and kind are kept.
 
     Without dequantization 0 becomes `low` and 255 becomes `high`: `[-1, 1]` gives `x / 127.5 - 1`,
     `[0, 1]` gives `x / 255`.
@@ -94,7 +96,9 @@ def scale_stored(
     return np.asarray(scale_points(x.astype(np.float64), value_range, low, high))
 
 
-def dequantize(keys: jax.Array, images: jax.Array, low: float, high: float) -> jax.Array:
+def dequantize(
+    keys: jax.Array, images: jax.Array | np.ndarray, low: float, high: float
+) -> jax.Array:
     """Uniform dequantization: `low + (high - low) (x + u) / 256`, u uniform on [0, 1).
 
     A density of these values bounds the probability of the intensities themselves: with d values
@@ -111,10 +115,10 @@ def dequantize(keys: jax.Array, images: jax.Array, low: float, high: float) -> j
         float32 of the shape of `images`, between `low` and `high`.
     """
     noise = jax.vmap(lambda key: jax.random.uniform(key, images.shape[1:]))(keys)
-    return low + (high - low) * ((images.astype(jnp.float32) + noise) / 256.0)
+    return low + (high - low) * ((noise + images.astype(jnp.float32)) / 256.0)
 
 
-def random_flip(keys: jax.Array, images: jax.Array) -> jax.Array:
+def random_flip(keys: jax.Array, images: jax.Array | np.ndarray) -> jax.Array:
     """Mirror each image left to right with probability 1/2.
 
     Args:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
 from ebm_jax import samplers
 from ebm_jax.methods.densities import Densities
@@ -82,6 +83,27 @@ class Method(Protocol):
 
 
 @runtime_checkable
+class OneNetwork(Protocol):
+    """A method whose energies are those of one network."""
+
+    @property
+    def network(self) -> nn.Module:
+        """A field of the method."""
+        ...
+
+
+@runtime_checkable
+class KernelSampler(Protocol):
+    """A method whose samples any kernel can make."""
+
+    def sample_with(
+        self, rng_key: jax.Array, kernel: samplers.Kernel, index: Index, num_steps: int = 0
+    ) -> jax.Array:
+        """Ends of the kernel's chains from where samples start; num_steps 0: those of `sample`."""
+        ...
+
+
+@runtime_checkable
 class Inpainter(Protocol):
     """A method that draws some values of x given the others."""
 
@@ -90,7 +112,7 @@ class Inpainter(Protocol):
         params: Params,
         rng_key: jax.Array,
         x: jax.Array,
-        is_known: jax.Array,
+        is_known: random.AnyArray,
         index: jax.Array,
         label: jax.Array,
     ) -> jax.Array:

@@ -41,7 +41,9 @@ class BaseDistribution(NamedTuple):
             return num_values * float(np.log(self.box[1] - self.box[0]))
         return num_values * (0.5 * _LOG_2PI + float(np.log(self.std)))
 
-    def sample(self, rng_key: jax.Array, index: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    def sample(
+        self, rng_key: jax.Array, index: random.AnyArray, shape: tuple[int, ...]
+    ) -> jax.Array:
         """[len(index), *shape]; row i is a function of (rng_key, index[i])."""
         if self.box is not None:
             return uniform_noise(rng_key, index, shape, *self.box)
@@ -123,7 +125,7 @@ class Densities(NamedTuple):
         return self.class_energy
 
     def noised(
-        self, rng_key: jax.Array, level: int | jax.Array, x: jax.Array, index: jax.Array
+        self, rng_key: jax.Array, level: int | jax.Array, x: random.AnyArray, index: random.AnyArray
     ) -> jax.Array:
         """Data x [batch, ...] at a level's noise; the noise is a function of (key, index)."""
         return self.a_bar[level] * x + self.sigma_bar[level] * random.normal(rng_key, index, x)
@@ -136,7 +138,7 @@ class Densities(NamedTuple):
         return a, jnp.sqrt(sigma_bar[1:] ** 2 - (a * sigma_bar[:-1]) ** 2)
 
     def noised_further(
-        self, rng_key: jax.Array, level: int | jax.Array, x: jax.Array, index: jax.Array
+        self, rng_key: jax.Array, level: int | jax.Array, x: random.AnyArray, index: random.AnyArray
     ) -> jax.Array:
         """x_{t+1} of x_t [batch, ...], for a level t below num_conditionals."""
         a, sigma = self.noising_steps()
@@ -155,7 +157,7 @@ class Densities(NamedTuple):
 
 
 def uniform_noise(
-    rng_key: jax.Array, index: jax.Array, shape: tuple[int, ...], low: float, high: float
+    rng_key: jax.Array, index: random.AnyArray, shape: tuple[int, ...], low: float, high: float
 ) -> jax.Array:
     """Uniform in a box, [len(index), *shape]; row i is a function of (rng_key, index[i])."""
     keys = jax.vmap(jax.random.fold_in, (None, 0))(rng_key, index)

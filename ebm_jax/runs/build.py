@@ -15,7 +15,9 @@ import optax
 from flax import linen as nn
 
 from ebm_jax import data, parallel
-from ebm_jax.methods.base import BlockSampler, Method
+from ebm_jax.data import Dataset
+from ebm_jax.data.preprocess import ArrayT
+from ebm_jax.methods.base import BlockSampler, Method, OneNetwork
 from ebm_jax.methods.registry import METHODS
 from ebm_jax.networks.ensemble import CYCLE, Ensemble
 from ebm_jax.networks.registry import NETWORKS, in_float32, make_network, with_formulation
@@ -44,7 +46,7 @@ class Run:
     """
 
     config: ml_collections.ConfigDict
-    dataset: data.Dataset
+    dataset: Dataset
     method: Method
     general: settings.General
     data: settings.Data
@@ -60,11 +62,11 @@ class Run:
         """Whether examples are next states of trajectories."""
         return self.dataset.trajectories is not None
 
-    def load_split(self, split: str) -> data.Dataset:
+    def load_split(self, split: str) -> Dataset:
         """Another split of the same data set."""
         return load_split(self.config, split)
 
-    def held_out(self) -> data.Dataset:
+    def held_out(self) -> Dataset:
         """The split that a trained model is compared with."""
         return self.load_split(self.general.held_out_split)
 
@@ -94,7 +96,7 @@ class Run:
             return known[name]
         return named_key(self.sampling.seed, name)
 
-    def preprocess(self, dataset: data.Dataset | None = None, *, flip: bool = True) -> Preprocess:
+    def preprocess(self, dataset: Dataset | None = None, *, flip: bool = True) -> Preprocess:
         """(keys, stored examples) -> examples in model units, on the device.
 
         dataset: theirs; None: the training split. flip: whether to mirror, where the data may be.
@@ -102,20 +104,20 @@ class Run:
         dataset = dataset or self.dataset
         low, high = self.data.low, self.data.high
 
-        def scaled(keys: jax.Array, x: jax.Array) -> jax.Array:
+        def scaled(keys: jax.Array, x: ArrayT) -> ArrayT | jax.Array:
             if x.dtype != jnp.uint8:
                 return data.scale_points(x, dataset.value_range, low, high)
             if self.data.dequantize:
-                x = data.dequantize(keys, x, low, high)
+                images = data.dequantize(keys, x, low, high)
             else:
-                x = data.scale_images(x, low, high)
+                images = data.scale_images(x, low, high)
             if not (flip and self.data.random_flip):
-                return x
-            return data.random_flip(jax.vmap(jax.random.fold_in, (0, None))(keys, 1), x)
+                return images
+            return data.random_flip(jax.vmap(jax.random.fold_in, (0, None))(keys, 1), images)
 
         return scaled
 
-    def random_examples(self, dataset: data.Dataset, number: int) -> np.ndarray:
+    def random_examples(self, dataset: Dataset, number: int) -> np.ndarray:
         """Examples of a split in model units: dequantized as in training, not mirrored.
 
         Returns:
@@ -174,7 +176,7 @@ def named_key(seed: int | jax.Array, name: str) -> jax.Array:
 
 def build(
     config: ml_collections.ConfigDict,
-    dataset: data.Dataset | None = None,
+    dataset: Dataset | None = None,
     *,
     workdir: pathlib.Path | None = None,
 ) -> Run:
@@ -228,7 +230,7 @@ def check_sections(
     return general, sections
 
 
-def load_split(config: ml_collections.ConfigDict, split: str) -> data.Dataset:
+def load_split(config: ml_collections.ConfigDict, split: str) -> Dataset:
     """One split of a config's data set.
 
     Raises:
@@ -295,26 +297,25 @@ def make_ensemble(run: Run, num_members: int) -> Run:
             "energies in nats, which this method's networks give times s_t^2: expected 'mean' or "
             "'sum', temperature 1"
         )
-    if not hasattr(run.method, "network"):
+    method = run.method
+    if not (isinstance(method, OneNetwork) and dataclasses.is_dataclass(method)):
         raise ConfigError(
-            f"ensemble.checkpoints: expected (), as {type(run.method).__name__} is no method of "
+            f"ensemble.checkpoints: expected (), as {type(method).__name__} is no method of "
             "one network"
         )
-    if combined.combine == CYCLE and not (isinstance(run.method, BlockSampler) and run.has_images):
+    if combined.combine == CYCLE and not (isinstance(method, BlockSampler) and run.has_images):
         raise ConfigError(
             "ensemble.combine: expected 'mean', 'sum' or 'mixture', got 'cycle', which is for the "
             f"chains of contrastive_divergence on images; this is {run.config.method.name} on "
             f"{run.dataset.name}"
         )
-    network = Ensemble(run.method.network, num_members, combined.combine, combined.temperature)
+    network = Ensemble(method.network, num_members, combined.combine, combined.temperature)
     with one_line():
-        method = dataclasses.replace(run.method, network=network)
+        method = dataclasses.replace(method, network=network)
     return dataclasses.replace(run, method=method)
 
 
-def make_method(
-    config: ml_collections.ConfigDict, dataset: data.Dataset, facts: DataFacts
-) -> Method:
+def make_method(config: ml_collections.ConfigDict, dataset: Dataset, facts: DataFacts) -> Method:
     """The method of a config, its network and its sampler.
 
     dataset: of which the shape of an example and of a label are read alone.
@@ -340,7 +341,7 @@ def make_method(
     return cls(**values)
 
 
-def _make_network(config: ml_collections.ConfigDict, group: str, dataset: data.Dataset) -> Any:
+def _make_network(config: ml_collections.ConfigDict, group: str, dataset: Dataset) -> Any:
     cls, values = read_named(config, "network", NETWORKS, group)
     compute = read_section(config, "compute", settings.Compute)
     network = make_network(
@@ -367,7 +368,7 @@ def _make_network(config: ml_collections.ConfigDict, group: str, dataset: data.D
     return network
 
 
-def _check_data_settings(described: settings.Data, dataset: data.Dataset) -> None:
+def _check_data_settings(described: settings.Data, dataset: Dataset) -> None:
     """Raises ValueError for settings of images where there are none."""
     if len(dataset.example_shape) == 3:
         return

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import ml_collections
 
@@ -14,6 +14,7 @@ from ebm_jax.runs.settings import ConfigError, one_line, plain, read_section
 from ebm_jax.runs.trained import TrainedRun, check_trained, load_trained
 
 
+@runtime_checkable
 class Task(Protocol):
     """A module of `ebm_jax.tasks` that reads a trained model.
 

@@ -12,7 +12,7 @@ from types import ModuleType
 import ml_collections
 
 from ebm_jax.runs.build import check_sections
-from ebm_jax.runs.modes import run_task
+from ebm_jax.runs.modes import Task, run_task
 from ebm_jax.runs.settings import check_names, read_section
 
 
@@ -43,6 +43,6 @@ def run(mode: str, config: ml_collections.ConfigDict, workdir: str | os.PathLike
     """
     check(config)
     task = load(mode)
-    if hasattr(task, "main"):
-        return task.main(config, workdir)
-    return run_task(task, mode, config, workdir, other_modes=names())
+    if isinstance(task, Task):
+        return run_task(task, mode, config, workdir, other_modes=names())
+    return task.main(config, workdir)

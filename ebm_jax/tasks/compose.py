@@ -18,6 +18,7 @@ from ebm_jax.evaluation.images.errors import image_error
 from ebm_jax.evaluation.images.factor_regressor import FactorErrors, FactorRegressor
 from ebm_jax.io import image_grids
 from ebm_jax.io.resumable import ResumableWork
+from ebm_jax.methods.base import KernelSampler
 from ebm_jax.methods.densities import Densities
 from ebm_jax.runs.results import Result
 from ebm_jax.runs.settings import ConfigError
@@ -135,7 +136,7 @@ def _check(models: Sequence[TrainedRun], settings: Settings) -> None:
                 f"compose.workdirs: expected models of one data set in one range, {here}, got "
                 f"{there} in {path}"
             )
-        if not hasattr(run.method, "sample_with"):
+        if not isinstance(run.method, KernelSampler):
             raise ConfigError(
                 f"--mode=compose wants contrastive_divergence, whose chains run on any energy; got "
                 f"{run.config.method.name} in {path}"
@@ -221,7 +222,7 @@ def _written_labels(models: Sequence[TrainedRun], settings: Settings) -> list[np
                     f"compose.labels: expected a class 0 to {dataset.num_classes - 1}, got "
                     f"{values[0]:g}"
                 )
-            values = np.int32(values[0])
+            values = np.asarray(values[0], np.int32)
         found.append(np.repeat(values[None], settings.num_images, axis=0))
     return found
 
@@ -234,7 +235,12 @@ def _sampler(
     negates_last: with 'and_not', whether the last of these models is that which is negated.
     """
     first, level = models[0].run, jnp.array(0)
-    key = first.key("compose")
+    method, key = first.method, first.key("compose")
+    assert isinstance(method, KernelSampler)  # else `_check` has refused
+
+    def native_kernel(densities: Densities, energy_fn: energy.EnergyFn) -> samplers.Kernel:
+        assert densities.native_kernel is not None  # of a method that makes samples with chains
+        return densities.native_kernel(energy_fn, level)
 
     def sample(params: Sequence[Any], index: jax.Array, *labels: jax.Array) -> dict[str, Any]:
         densities: list[Densities] = [
@@ -245,15 +251,11 @@ def _sampler(
             for found, label in zip(densities, labels, strict=True)
         ]
         if settings.order == "turns":
-            kernels = [
-                found.native_kernel(energy_fn, level)
-                for found, energy_fn in zip(densities, energies, strict=True)
-            ]
-            kernel = _in_turn(kernels)
+            kernel = _in_turn([*map(native_kernel, densities, energies)])
         else:
             together = _together(energies, settings, negates_last=negates_last)
-            kernel = densities[0].native_kernel(together, level)
-        return {"x": first.method.sample_with(key, kernel, index, settings.num_steps)}
+            kernel = native_kernel(densities[0], together)
+        return {"x": method.sample_with(key, kernel, index, settings.num_steps)}
 
     return sample
 

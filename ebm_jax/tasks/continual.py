@@ -19,9 +19,10 @@ from ebm_jax import parallel
 from ebm_jax.data import Dataset
 from ebm_jax.evaluation.classification import continual
 from ebm_jax.evaluation.classification.continual import Scores, Tasks
-from ebm_jax.evaluation.classification.softmax import softmax_classifier
+from ebm_jax.evaluation.classification.softmax import SoftmaxClassifier, softmax_classifier
 from ebm_jax.io import charts, files
 from ebm_jax.io.resumable import ResumableWork
+from ebm_jax.methods.base import Method, OneNetwork
 from ebm_jax.runs import build
 from ebm_jax.runs.lock import Lock
 from ebm_jax.runs.results import Result, write_result
@@ -144,7 +145,7 @@ def _plan(run: build.Run, settings: Settings, training: Training) -> _Plan:
     )
     if any(name.startswith("softmax") for name in settings.learners):
         try:
-            softmax_classifier(run.method.network, has_norm=True)
+            _softmax(run.method)
         except (AttributeError, ValueError) as error:
             raise ValueError(
                 f"continual.learners: expected energies alone, as {type(run.method).__name__} here "
@@ -190,8 +191,14 @@ def _learner(plan: _Plan, exact: TrainedRun, name: str) -> _Learner:
     method = plan.models.run.method
     if name.startswith(ENERGIES):
         return _Learner(method, _classes.class_logits(exact))
-    classifier = softmax_classifier(method.network, has_norm=True)
+    classifier = _softmax(method)
     return _Learner(classifier, classifier.logits)
+
+
+def _softmax(method: Method) -> SoftmaxClassifier:
+    if not isinstance(method, OneNetwork):
+        raise ValueError(f"{type(method).__name__} is no method of one network")
+    return softmax_classifier(method.network, has_norm=True)
 
 
 def _learn(plan: _Plan, name: str, learner: _Learner, work: ResumableWork) -> list[np.ndarray]:

@@ -77,7 +77,8 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
         return {"x": jnp.moveaxis(states, 0, 1), "energies": jnp.moveaxis(of_class, 0, 1)}
 
     def fresh(params: Any, label: jax.Array, index: jax.Array) -> dict[str, Any]:
-        x = run.method.sample(params, run.key("sample"), index, label=label)
+        method: Any = run.method  # of a model with classes: its samples are given labels
+        x = method.sample(params, run.key("sample"), index, label=label)
         return {"x": x, "energies": energies(params, x)}
 
     work.begin("chains", 2 * len(kept))

@@ -21,6 +21,7 @@ from ebm_jax.evaluation.trajectories.next_state import NextStatePredictor, next_
 from ebm_jax.evaluation.trajectories.rollout import NextState, repeat_last, rollout
 from ebm_jax.io import charts
 from ebm_jax.io.resumable import ResumableWork
+from ebm_jax.methods.base import OneNetwork
 from ebm_jax.runs.results import Result
 from ebm_jax.runs.trained import TrainedRun
 from ebm_jax.settings import setting
@@ -181,7 +182,9 @@ def _checked(trained: TrainedRun, settings: Settings) -> Trajectories:
 
 
 def _predictor(trained: TrainedRun, settings: Settings) -> NextStatePredictor:
-    return next_state_predictor(trained.run.method.network, has_norm=settings.spectral_norm)
+    method = trained.run.method
+    assert isinstance(method, OneNetwork)  # as it is conditional
+    return next_state_predictor(method.network, has_norm=settings.spectral_norm)
 
 
 def _trained(

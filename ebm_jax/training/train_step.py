@@ -1,17 +1,24 @@
 """One training step of any method, as a pure function of (state, batch)."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from ebm_jax.data.preprocess import ArrayT
 from ebm_jax.methods.base import Mean, Method, MethodState
 from ebm_jax.training import divergence
 from ebm_jax.training.state import TrainState
 
-Preprocess = Callable[[jax.Array, jax.Array], jax.Array]  # (keys [batch], x [batch, ...]) -> x
+
+class Preprocess(Protocol):
+    """What is done with stored examples before a method sees them."""
+
+    def __call__(self, keys: jax.Array, x: ArrayT, /) -> ArrayT | jax.Array:
+        """Examples in model units, of x [batch, ...] and a key each."""
+        ...
 
 
 def make_train_step(

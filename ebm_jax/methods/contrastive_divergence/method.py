@@ -404,7 +404,7 @@ class ContrastiveDivergence:
         params: Params,
         rng_key: jax.Array,
         x: jax.Array,
-        is_known: jax.Array,
+        is_known: random.AnyArray,
         index: jax.Array,
         label: jax.Array,
     ) -> jax.Array:
@@ -482,8 +482,9 @@ class ContrastiveDivergence:
     def _cycle(self) -> Ensemble | None:
         """The network, where it is one of checkpoints that take turns."""
         network = self.network
-        is_cycle = isinstance(network, Ensemble) and network.combine == CYCLE
-        return network if is_cycle else None
+        if isinstance(network, Ensemble) and network.combine == CYCLE:
+            return network
+        return None
 
     def _turns(self, normalized: Params, label: jax.Array | None) -> Sequence[EnergyFn]:
         """The energies that a chain runs on in turn: of each checkpoint of a cycle, or the one."""
@@ -550,7 +551,8 @@ class ContrastiveDivergence:
         """E+ and E- [batch] in one evaluation, x_pos and x_neg each under its labels."""
         halves = [self._masks(key, index) for key in jax.random.split(rng_key)]
         masks = jax.tree.map(lambda *half: jnp.concatenate(half), *halves)
-        both = None if labels[0] is None else jnp.concatenate(labels)
+        given = [label for label in labels if label is not None]
+        both = jnp.concatenate(given) if given else None
         energy_fn = networks.bind(self.network, params, both, **masks)
         energy_pos, energy_neg = jnp.split(energy_fn(jnp.concatenate([x_pos, x_neg])), 2)
         return energy_pos, energy_neg

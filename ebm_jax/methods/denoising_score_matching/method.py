@@ -196,7 +196,7 @@ class DenoisingScoreMatching:
         params: Params,
         rng_key: jax.Array,
         x: jax.Array,
-        is_known: jax.Array,
+        is_known: random.AnyArray,
         index: jax.Array,
         label: jax.Array,
     ) -> jax.Array:

@@ -49,7 +49,7 @@ def inpaint_annealed(
     energy_fn: EnergyFn,
     start: jax.Array,
     x: jax.Array,
-    is_known: jax.Array,
+    is_known: random.AnyArray,
     temperatures: Sequence[float] | np.ndarray,
     index: jax.Array,
     *,

@@ -62,7 +62,7 @@ def progressive_sample(
 
     levels = jnp.arange(schedule.num_pairs - 1, -1, -1)
     last, ends = jax.lax.scan(one_level, x, levels)
-    return (last, jnp.concatenate([x[None], ends])) if keep_trajectory else last
+    return last if ends is None else (last, jnp.concatenate([x[None], ends]))
 
 
 def inpaint_levels(
@@ -71,7 +71,7 @@ def inpaint_levels(
     schedule: NoiseSchedule,
     transition: Transition,
     x: jax.Array,
-    is_known: jax.Array,
+    is_known: random.AnyArray,
     index: jax.Array,
     *,
     num_rounds: int,
@@ -151,7 +151,7 @@ def _descend(
     *,
     num_levels: int,
     num_rounds: int,
-    is_known: jax.Array,
+    is_known: random.AnyArray,
     known: jax.Array,
 ) -> jax.Array:
     """From x_L to x_0 through the pairs L-1 .. 0; known: u_0 .. at least u_{L-1}."""
