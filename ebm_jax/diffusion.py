@@ -123,13 +123,13 @@ def t1k_schedule() -> NoiseSchedule:
     return make_schedule(NUM_FINE_STEPS)
 
 
-def _per_example(values: jax.Array, level: jax.Array, x: jax.Array) -> jax.Array:
+def _per_example(values: jax.Array, level: jax.Array | int, x: jax.Array) -> jax.Array:
     """values[level], shaped so that it multiplies x [batch, ...] (level is [] or [batch])."""
     picked = values[jnp.asarray(level)]
     return picked.reshape(picked.shape + (1,) * (x.ndim - picked.ndim)) if picked.ndim else picked
 
 
-def q_sample(schedule: NoiseSchedule, x: jax.Array, level: jax.Array, noise: jax.Array):
+def q_sample(schedule: NoiseSchedule, x: jax.Array, level: jax.Array | int, noise: jax.Array):
     """x_t = abar_t x_0 + sbar_t eps.
 
     Args:

@@ -35,7 +35,8 @@ flags.mark_flags_as_required(["config", "workdir"])
 def main(argv: list[str]) -> None:
     """Runs one mode. argv: the program alone; `parse_flags` lets nothing else through."""
     del argv
-    config = _CONFIG.value
+    config, workdir = _CONFIG.value, _WORKDIR.value
+    assert workdir is not None  # it is required
     collect_background_errors()
     with one_line_errors():
         use_compilation_cache()
@@ -44,7 +45,7 @@ def main(argv: list[str]) -> None:
         split_cpu(general.cpu_devices)
         if general.distributed:
             join_processes()
-        sys.exit(tasks.run(_MODE.value, config, _WORKDIR.value))
+        sys.exit(tasks.run(_MODE.value, config, workdir))
 
 
 def run() -> None:

@@ -100,7 +100,7 @@ def synthetic_set(name: str, images: np.ndarray, *, seed: int) -> np.ndarray:
             return np.take_along_axis(flat, order[..., None], 1).reshape(images.shape)
 
 
-def resize_to(images: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+def resize_to(images: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Resizes uint8 images of another data set to the shape of the model's; uint8.
 
     By means over areas; gray is repeated, colors become gray by their luminance.

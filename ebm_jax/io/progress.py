@@ -169,6 +169,7 @@ class Progress:
         if self._bar is None:
             self._print(f"{self._description}: " + "  ".join(parts))
         else:
+            assert self._task is not None  # as there is a bar
             self._bar.update(self._task, completed=self._step, says="  ".join(parts))
 
     def _recent_speed(self) -> float | None:

@@ -185,7 +185,7 @@ class ResumableWork:
         name: str,
         fn: Callable[..., dict[str, Any]],
         common: Any,
-        arrays: tuple[np.ndarray, ...],
+        arrays: tuple[jax.Array | np.ndarray, ...],
         *,
         batch_size: int,
     ) -> dict[str, np.ndarray]:

@@ -145,6 +145,7 @@ def convolve(x: jax.Array, weights: PreparedKernel, *, stride: int = 1) -> jax.A
         batch, height, width, _ = x.shape
         out = -(-height // stride), -(-width // stride)
         return (x.reshape(batch, -1) @ weights.matrix).reshape(batch, *out, -1)
+    assert weights.kernel is not None  # as there is no matrix
     if weights.reverse is not None:
         return _flipped(x, weights.kernel, weights.reverse)
     return _native(x, weights.kernel, stride)

@@ -153,11 +153,12 @@ class IgebmResNet(nn.Module):
         """(height, width, channels) of every block's dropout mask, in the order of the blocks."""
         size = self.image_size // self.patch_size
         return [
-            (size >> (stage + (block > 0)),) * 2 + (self.width * multiplier,)
+            (side, side, self.width * multiplier)
             for stage, (multiplier, count) in enumerate(
                 zip(self.multipliers, self.num_blocks, strict=True)
             )
             for block in range(count)
+            for side in [size >> (stage + (block > 0))]
         ]
 
     @staticmethod
@@ -316,13 +317,13 @@ def resnet32_large(num_classes: int | None = None, *, width: int = 128, **fields
     *quirk*: the published final activation is ReLU without a label, leaky ReLU with one.
     """
     final_activation = "relu" if num_classes is None else "leaky_relu"
-    defaults = {"image_size": 32, "final_activation": final_activation}
+    defaults: dict[str, Any] = {"image_size": 32, "final_activation": final_activation}
     return IgebmResNet(width=width, num_classes=num_classes, **defaults | fields)
 
 
 def resnet32(num_classes: int | None = None, *, width: int = 128, **fields) -> IgebmResNet:
     """Six blocks of F, F, then 2F channels; F = 128 on CIFAR-10 conditional (5.3 M parameters)."""
-    defaults = {"image_size": 32, "multipliers": (1, 2, 2), "num_blocks": (2, 2, 2)}
+    defaults: dict[str, Any] = {"image_size": 32, "multipliers": (1, 2, 2), "num_blocks": (2, 2, 2)}
     return IgebmResNet(width=width, num_classes=num_classes, **defaults | fields)
 
 
@@ -331,7 +332,7 @@ def imagenet32(num_classes: int = 1000, *, width: int = 256, **fields) -> IgebmR
 
     *quirk*: the published final activation is ReLU, unlike that of `resnet32_large` with a label.
     """
-    defaults = {"image_size": 32, "first_width": 128}
+    defaults: dict[str, Any] = {"image_size": 32, "first_width": 128}
     return IgebmResNet(width=width, num_classes=num_classes, **defaults | fields)
 
 
@@ -340,7 +341,7 @@ def imagenet128(num_classes: int = 1000, *, width: int = 64, **fields) -> IgebmR
 
     *quirk*: the first block has leaky ReLU, as the published one is not told of the activation.
     """
-    defaults = {
+    defaults: dict[str, Any] = {
         "image_size": 128,
         "multipliers": (1, 2, 4, 8, 8),
         "num_blocks": (1, 1, 1, 1, 2),
@@ -361,7 +362,7 @@ def dsprites_net(num_classes: int = 3, *, width: int = 64, **fields) -> IgebmCon
 
     num_classes: 3 shapes, or the number of values that a continuous factor is written with.
     """
-    defaults = {
+    defaults: dict[str, Any] = {
         "image_size": 64,
         "first_width": 32,
         "multipliers": (1, 2, 2, 2),

@@ -28,18 +28,17 @@ def class_weights(condition: jax.Array | None, num_classes: int | None) -> jax.A
             f"the network is conditional on {num_classes} classes and got no labels: "
             "give condition=label, int [batch]"
         )
-    if not isinstance(condition, Tracer):
-        condition = np.asarray(condition)
-    if jnp.issubdtype(condition.dtype, jnp.integer) and condition.ndim <= 1:
-        if isinstance(condition, np.ndarray):
-            check_classes(condition, num_classes)
-        label = jnp.atleast_1d(condition)
+    values = condition if isinstance(condition, Tracer) else np.asarray(condition)
+    if jnp.issubdtype(values.dtype, jnp.integer) and values.ndim <= 1:
+        if isinstance(values, np.ndarray):
+            check_classes(values, num_classes)
+        label = jnp.atleast_1d(values)
         is_class = (label >= 0) & (label < num_classes)
         return jnp.where(is_class[:, None], jax.nn.one_hot(label, num_classes), jnp.nan)
-    if jnp.issubdtype(condition.dtype, jnp.floating) and condition.shape[1:] == (num_classes,):
-        return jnp.asarray(condition, jnp.float32)
+    if jnp.issubdtype(values.dtype, jnp.floating) and values.shape[1:] == (num_classes,):
+        return jnp.asarray(values, jnp.float32)
     raise ValueError(
-        f"labels are {condition.dtype}{list(condition.shape)}: give classes, int [batch], "
+        f"labels are {values.dtype}{list(values.shape)}: give classes, int [batch], "
         f"or weights, float [batch, {num_classes}]"
     )
 
@@ -69,7 +68,7 @@ def label_weights(
     return jnp.asarray(condition, jnp.float32)
 
 
-def check_classes(label: jax.Array, num_classes: int) -> None:
+def check_classes(label: jax.typing.ArrayLike, num_classes: int) -> None:
     """Raises ValueError unless every concrete label is one of 0 .. num_classes - 1."""
     labels = np.asarray(label)
     wrong = labels[(labels < 0) | (labels >= num_classes)]

@@ -1,5 +1,6 @@
 """What a Frechet distance stands beside: real images as its floor, and the plainest model."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -71,11 +72,7 @@ def plan(
         )
     draw = None
     if not reason:  # so that none is fitted in vain
-        gaussian = fit_gaussian_images(split.images)
-
-        def draw(first: int, stop: int) -> np.ndarray:
-            return gaussian.draw(first, stop, seed=seed)
-
+        draw = functools.partial(fit_gaussian_images(split.images).draw, seed=seed)
     return [floor, Baseline(GAUSSIAN, details, number, draw, split.images, reason)]
 
 
@@ -99,7 +96,7 @@ def measure(
             continue
         name = one.title.replace(" ", "_").replace("'", "")
         row["images_sha256"] = files.arrays_sha256(one.made_of)
-        piece = work.piece(name, row | extractor.details, keep=True)
+        piece = work.piece(name, {**row, **extractor.details}, keep=True)
         summary = summarize_images(piece, extractor, one.draw, one.number, _NONE_KEPT)
         distance = frechet.frechet_distance(summary.moments.fit(), reference)
         found[one.title] = {**row, "frechet_distance": distance}

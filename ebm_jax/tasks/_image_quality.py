@@ -23,6 +23,8 @@ def lines(found: ImageQuality, name: str) -> list[str]:
         to = f"to the {found.pixel.num_training:,} training images of {name}"
         table = _distance_lines(found.pixel, f"Frechet distance over pixels, {to}")
     if found.samples is not None:
+        assert found.held_out is not None  # all three at once
+        assert found.num_training is not None
         table += _classifier_lines(found.samples, found.held_out, found.num_training)
     if found.logits is not None:
         table += _distance_lines(found.logits, "Frechet distance over the classifier's logits")
@@ -43,6 +45,7 @@ def metrics(found: ImageQuality, training: Dataset, held_out: Dataset) -> dict[s
     if found.why_undefined is not None:
         values["frechet_distance_not_measured"] = found.why_undefined
     if found.samples is not None:
+        assert found.held_out is not None
         values["classifier"] = {
             "kind": "multinomial logistic regression on radial basis functions of training images",
             "scikit_learn": importlib.metadata.version("scikit-learn"),
@@ -65,6 +68,7 @@ def figure(found: ImageQuality, generated: np.ndarray, held_out: Dataset) -> np.
     some_real = held_out.images[data.batch_indices(held_out.num_examples, shown, 0, 0)]
     bars = {}
     if found.samples is not None:
+        assert found.held_out is not None
         bars = {
             "generated": found.samples.class_share,
             "real, held out": found.held_out.class_share,

@@ -135,9 +135,9 @@ def _functions(trained: TrainedRun) -> dict[str, Function]:
 
     sampler = _on_platforms(sample, trained.run)
     found = {"sample": Function(sampler, ("seed", "index"), "x [n, ...]")}
-    energies = {"class_energy": (class_energy, ("x", "level", "label"))}
-    if densities.class_energy is None:
-        energies = {}
+    energies: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {}
+    if densities.class_energy is not None:
+        energies["class_energy"] = (class_energy, ("x", "level", "label"))
     if densities.num_classes or densities.class_energy is None:
         energies["energy"] = (energy, ("x", "level"))
     for name, (of_run, arguments) in energies.items():
@@ -191,9 +191,9 @@ def _arguments(trained: TrainedRun) -> dict[str, np.ndarray]:
     noise = np.random.default_rng(run.sampling.seed).normal(size=x.shape)
     return {
         "x": (a_bar[0] * x + sigma_bar[0] * noise).astype(np.float32),
-        "level": np.int32(0),
+        "level": np.asarray(0, np.int32),
         "label": np.asarray(run.dataset.labels[: len(x)]),
-        "seed": np.int32(run.sampling.seed),
+        "seed": np.asarray(run.sampling.seed, np.int32),
         "index": np.arange(len(x), dtype=np.int32),
         "a_bar": a_bar,
         "sigma_bar": sigma_bar,

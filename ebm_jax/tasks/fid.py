@@ -138,7 +138,7 @@ def _measure_samples(
 
     def measure(first: int, stop: int) -> dict[str, np.ndarray]:
         x = sample(first, stop)
-        finite, images = np.isfinite(x).all(tuple(range(1, x.ndim))), run.to_pixels(x)
+        finite, images = np.all(np.isfinite(x), tuple(range(1, x.ndim))), run.to_pixels(x)
         return {"image": images, "is_finite": finite, **extractor.extract(images)}
 
     def update(state: _Measured, first: int, found: dict[str, np.ndarray]) -> _Measured:

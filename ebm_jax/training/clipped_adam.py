@@ -10,7 +10,7 @@ import optax
 class ClippedAdamState(NamedTuple):
     """count: updates done, int32. mu, nu: running means of the clipped gradient and its square."""
 
-    count: jax.Array
+    count: jax.typing.ArrayLike
     mu: Any
     nu: Any
 
@@ -38,7 +38,7 @@ def scale_by_clipped_adam(
         zeros = jax.tree.map(jnp.zeros_like, params)
         return ClippedAdamState(jnp.zeros((), jnp.int32), zeros, zeros)
 
-    def update(grads, state, params=None):
+    def update(updates, state, params=None):
         del params
         count = optax.safe_increment(state.count)
         correction = 1 - jnp.asarray(b2, jnp.float32) ** count
@@ -47,13 +47,13 @@ def scale_by_clipped_adam(
             bound = clip_factor * jnp.sqrt(nu / correction) + clip_offset
             return jnp.clip(g, -bound, bound)
 
-        grads = jax.tree.map(clip, grads, state.nu)
+        grads = jax.tree.map(clip, updates, state.nu)
         share = 1 - jnp.asarray(b2, jnp.float32)  # all in float32, as there: 1.3e-5 from 1 - .999
         mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, grads)
         nu = jax.tree.map(lambda v, g: b2 * v + share * g**2, state.nu, grads)
         size = jnp.sqrt(correction) / (1 - b1**count)
-        updates = jax.tree.map(lambda m, v: size * m / (jnp.sqrt(v) + eps), mu, nu)
-        return updates, ClippedAdamState(count, mu, nu)
+        directions = jax.tree.map(lambda m, v: size * m / (jnp.sqrt(v) + eps), mu, nu)
+        return directions, ClippedAdamState(count, mu, nu)
 
     return optax.GradientTransformation(init, update)
 

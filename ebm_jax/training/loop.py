@@ -49,7 +49,7 @@ class Callbacks(NamedTuple):
     save: (step, state). sample: (step, state). step_done: (step), after all of these.
     """
 
-    check: Callable[[int, Metrics], None]
+    check: Callable[[int, Metrics], object]
     log: Callable[[int, Metrics], None]
     save: Callable[[int, State], None]
     sample: Callable[[int, State], None]

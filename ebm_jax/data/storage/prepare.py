@@ -11,7 +11,7 @@ import itertools
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -138,7 +138,7 @@ def prepared_plan(directory: Path, name: str, split: str) -> Plan:
     import tensorflow_datasets as tfds
 
     with _reading(directory):
-        builder = tfds.builder_from_directory(directory)
+        builder: Any = tfds.builder_from_directory(directory)  # its types know no feature's shape
         splits, file_format = builder.info.splits, builder.info.file_format.value
     if split not in splits:
         raise ValueError(f"{name} has no split {split!r}; it has {', '.join(sorted(splits))}")

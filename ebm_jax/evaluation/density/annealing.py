@@ -18,7 +18,8 @@ from ebm_jax import samplers
 from ebm_jax.evaluation.density.long_run import advance
 from ebm_jax.methods.densities import Densities
 
-Segment = int | jax.Array  # a number of the path's; 0 as an int spares a network, see `Path.ends`
+# A number of the path's; 0 as an int spares a network, see `Path.ends`.
+Segment = int | jax.Array | np.ndarray
 
 _TUNED_LENGTH = 0.8  # nats between tuned temperatures
 _LEAST_BETA_STEP = 1e-6  # a segment has at most a million temperatures when tuned
@@ -254,7 +255,7 @@ def settle(
     rng_key: jax.Array,
     path: Path,
     x: jax.Array,
-    step_size: jax.Array,
+    step_size: jax.Array | float,
     first_step: Any,
     num_steps: Any,
     *,

@@ -7,7 +7,7 @@ import numpy as np
 NAMES = ("lower_half", "centre")
 
 
-def hidden_pixels(mask: str, shape: tuple[int, int, int]) -> np.ndarray:
+def hidden_pixels(mask: str, shape: tuple[int, ...]) -> np.ndarray:
     """The pixels that a mask hides.
 
     Args:

@@ -229,7 +229,7 @@ class TwoDirections:
         self,
         anneal: Callable[..., samplers.AISResult],
         ladder: Ladder,
-        u: np.ndarray,
+        u: jax.Array | np.ndarray,
         number: int,
         *,
         reverse: bool,

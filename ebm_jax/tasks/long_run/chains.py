@@ -245,7 +245,9 @@ class Chains:
 
     def _descend(self, params: Params, level: Any, x_noisy: jax.Array):
         key = jax.random.fold_in(jax.random.fold_in(self.key, 4), level)
-        return self.run.method.densities(params).conditional_start(key, level, x_noisy)
+        start = self.run.method.densities(params).conditional_start
+        assert start is not None  # of every model with several levels
+        return start(key, level, x_noisy)
 
     def _measure(self, params: Params, level: Any, u: jax.Array):
         densities = self.run.method.densities(params)
