@@ -13,6 +13,7 @@ The second word is left unused on purpose: XLA evaluates each word in the loop t
 a CPU using both costs two hashes as well, plus the shuffle of the words into place.
 """
 
+import functools
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
@@ -57,6 +58,9 @@ class Blend(NamedTuple, Generic[ArrayT]):
     second_weight: ArrayT
 
 
+# Compiled functions within compiled ones: a program traces their hundred operations once and
+# calls them, and XLA fuses them with what uses the numbers all the same.
+@functools.partial(jax.jit, static_argnames="rounds")
 def threefry2x32(k0: Any, k1: Any, c0: Any, c1: Any, rounds: int) -> tuple[jax.Array, jax.Array]:
     """Threefry-2x32: two words for the key (k0, k1) at the counter (c0, c1), all uint32.
 
@@ -129,6 +133,7 @@ def _log(y: jax.Array) -> jax.Array:
     return m * _polynomial(_LOG1P, m) + exponent.astype(jnp.float32) * np.float32(np.log(2))
 
 
+@functools.partial(jax.jit, static_argnames="dtype")
 def to_normal(words: jax.Array, dtype: DTypeLike = jnp.float32) -> jax.Array:
     """Standard normals from uniform words: the normal quantile of the middle of the word's cell.
 
