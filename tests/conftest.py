@@ -1,8 +1,8 @@
 """Eight CPU devices, quick compilation, and compiled programs shared by all processes of a run.
 
 All are set before jax is imported anywhere; the workers of pytest-xdist inherit them. Without
-LLVM's optimizations and with XLA's earlier emitters of loops a program compiles in a quarter of
-the time, and most of the tests' time is that. Flags of XLA_FLAGS come last and win:
+LLVM's optimizations, with XLA's earlier emitters of loops and each program in one piece it compiles
+in a quarter of the time, and most of the tests' time is that. Flags of XLA_FLAGS come last and win:
 
     XLA_FLAGS="--xla_cpu_use_fusion_emitters=true --xla_backend_optimization_level=3" pytest
 
@@ -20,7 +20,7 @@ import pytest
 
 QUICK = "--xla_backend_optimization_level=0"
 if importlib.metadata.version("jaxlib").startswith("0.10."):
-    QUICK += " --xla_cpu_use_fusion_emitters=false"
+    QUICK += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 DEVICES = "--xla_force_host_platform_device_count=8"
 if QUICK not in os.environ.get("XLA_FLAGS", ""):  # else a worker's, whose parent set them
     os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '')} {DEVICES}"
@@ -29,7 +29,11 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # in the first process: it removes the folder
     compiled = tempfile.TemporaryDirectory(prefix="ebm_jax_tests_", ignore_cleanup_errors=True)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.name
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+# What takes less is compiled again sooner than it is written and read.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.02")
+
+# Tracing makes objects by the million, nearly all of which end without a look for cycles.
+gc.set_threshold(50_000, 20, 50)
 
 
 def pytest_xdist_auto_num_workers() -> int | None:
