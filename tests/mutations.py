@@ -128,9 +128,14 @@ def keyword(node: ast.AST) -> Iterator[ast.AST]:
                 yield _with(node, keywords=node.keywords[:i] + node.keywords[i + 1 :])
 
 
+_SYMMETRIC = ("minimum", "maximum", "min", "max", "logaddexp", "isclose", "gcd")
+
+
 def arguments(node: ast.AST) -> Iterator[ast.AST]:
-    """Two neighboring positional arguments are exchanged."""
+    """Two neighboring positional arguments are exchanged, where their order says something."""
     if isinstance(node, ast.Call) and not any(isinstance(a, ast.Starred) for a in node.args):
+        if ast.unparse(node.func).rpartition(".")[2] in _SYMMETRIC:
+            return
         for i in range(len(node.args) - 1):
             first, second = node.args[i : i + 2]
             if ast.dump(first) != ast.dump(second):

@@ -125,7 +125,8 @@ def _flipped(x: jax.Array, kernel: jax.Array, reverse: jax.Array) -> jax.Array:
 
 
 def _flipped_forward(x, kernel, reverse):
-    return _native(x, kernel), (x, kernel, reverse)
+    # Not `_native`: gradients of gradients come through here, and would be XLA's slow ones.
+    return _flipped(x, kernel, reverse), (x, kernel, reverse)
 
 
 def _flipped_backward(residuals, cotangent):
