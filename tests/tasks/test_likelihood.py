@@ -121,7 +121,7 @@ def test_without_annealing_the_samplers_own_likelihood_is_left(tmp_path, monkeyp
     )
     densities = exact.DENSITIES._replace(flow=flow, conditional=None, num_conditionals=0)
     config = small(exact.install(monkeypatch, densities))
-    config.likelihood.update(num_temperatures=(), num_flow_images=40)
+    config.likelihood.update(num_temperatures=(), num_chains=12, num_flow_images=40)  # of 8 devices
     steps, usual = [], through_flow.flow_log_density
 
     def spied(rng_key, flow, y, index):

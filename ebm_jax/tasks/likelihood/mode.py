@@ -103,9 +103,9 @@ def _run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result
 
 def _levels(densities: Densities, settings: Settings) -> tuple[int, ...]:
     """That annealing passes; none where it is left out."""
-    parallel.check_divides("likelihood.num_chains", settings.num_chains, jax.device_count())
     if not settings.num_temperatures:
         return ()
+    parallel.check_divides("likelihood.num_chains", settings.num_chains, jax.device_count())
     levels = annealing.path_levels(np.asarray(densities.sigma_bar), settings.max_levels)
     if min(settings.num_temperatures) < len(levels):
         raise ValueError(
