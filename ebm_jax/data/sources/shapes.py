@@ -65,11 +65,14 @@ def draw(grid: Grid, classes: np.ndarray) -> np.ndarray:
         down = pixel[None, :, None] - margin - y * (grid.places - 1)
         u = (np.cos(angle) * right - np.sin(angle) * down) / (scale * largest)
         v = (np.sin(angle) * right + np.cos(angle) * down) / (scale * largest)
-        w = 0.2 - 1.15 * v  # the heart's own units; it stands upright at orientation 0
+        # The heart's own units; it stands upright at orientation 0. Cubes as products, as NumPy
+        # takes ten times as long for a third power.
+        w, square = 0.2 - 1.15 * v, 1.3225 * u**2
+        disk = square + w**2 - 1
         inside = np.select(
             [shape == 1, shape == 2],
             [np.maximum(np.abs(u), np.abs(v)) <= 1, 4 * u**2 + v**2 <= 1],
-            (1.3225 * u**2 + w**2 - 1) ** 3 <= 1.3225 * u**2 * w**3,
+            disk * disk * disk <= square * w * w * w,
         )
         images[start : start + BLOCK] = inside
     return images
