@@ -43,9 +43,12 @@ def exact_log_density(x):
 
 def bounds(known, x, num_temperatures):
     path = conditional_bound.noising_path(KEY, known, x, jnp.arange(len(x)))
-    steps = conditional_bound.tune_steps(KEY, known, path, num_steps=60, target_acceptance=0.8)
+    levels = jnp.arange(len(path))
+    steps = conditional_bound.tune_steps(
+        KEY, known, path, levels, num_steps=60, target_acceptance=0.8
+    )
     found = conditional_bound.conditional_bounds(
-        KEY, known, path, steps, jnp.int32(0), num_temperatures=num_temperatures
+        KEY, known, path, levels, steps, jnp.int32(0), num_temperatures=num_temperatures
     )
     return found
 
@@ -82,6 +85,24 @@ def test_wrong_conditionals_lie_below_the_truth_and_more_temperatures_close_the_
     for side in (narrow.lower, narrow.upper):
         error = np.asarray(side) - exact
         assert error.mean() < -4 * error.std() / np.sqrt(len(x))
+
+
+def test_parts_of_the_levels_add_up_to_the_whole():
+    """Each level's chains are the same alone and among others; q is of each level once."""
+    known, x = densities(), images(8)
+    path = conditional_bound.noising_path(KEY, known, x, jnp.arange(8))
+
+    def of(*levels):
+        steps = 0.1 * jnp.ones(len(levels))
+        return conditional_bound.conditional_bounds(
+            KEY, known, path, np.asarray(levels), steps, jnp.int32(0), num_temperatures=4
+        )
+
+    whole, first, others = of(0, 1, 2), of(1), of(2, 0)
+    np.testing.assert_allclose(whole.lower, first.lower + others.lower, rtol=1e-4)
+    np.testing.assert_allclose(whole.upper, first.upper + others.upper, rtol=1e-4)
+    np.testing.assert_array_equal(whole.widths[:, 1], first.widths[:, 0])
+    np.testing.assert_array_equal(whole.widths[:, ::2], others.widths[:, ::-1])
 
 
 def test_temperatures_are_of_the_conditional_that_sampling_runs_on():

@@ -20,7 +20,6 @@ import numpy as np
 
 from ebm_jax import samplers
 from ebm_jax.energy import EnergyFn
-from ebm_jax.methods.base import per_example
 from ebm_jax.methods.densities import Densities
 from ebm_jax.samplers import random
 
@@ -35,7 +34,8 @@ _STEP = (
 class Bounds(NamedTuple):
     """Of log p(x_0) per image, [batch], with log Z by reverse ('lower') and by forward annealing.
 
-    widths: [batch, levels] of log Z's brackets, which add up to upper - lower.
+    Of some levels alone, their terms of it. widths: [batch, levels] of log Z's brackets, which add
+    up to upper - lower.
     """
 
     lower: jax.Array
@@ -76,15 +76,16 @@ def tune_steps(
     rng_key: jax.Array,
     densities: Densities,
     path: jax.Array,
+    levels: jax.Array | np.ndarray,
     *,
     num_steps: int,
     target_acceptance: float,
 ) -> jax.Array:
-    """h of MALA on every level's conditional, [levels].
+    """h of MALA on the conditionals of some levels, [levels].
 
     Args:
-      path: x_0 .. x_n [levels, batch, ...], where chains on the conditionals start.
-      num_steps: of the warm-up, at least 20.
+      path: x_0 .. x_n [all levels, batch, ...], where chains on the conditionals start.
+      levels: int [levels]. num_steps: of the warm-up, at least 20.
     """
 
     def at_level(level: jax.Array) -> jax.Array:
@@ -101,35 +102,46 @@ def tune_steps(
         )
         return found.step_size
 
-    return jax.lax.map(at_level, jnp.arange(len(path)))
+    return jax.lax.map(at_level, jnp.asarray(levels))
 
 
 def conditional_bounds(
     rng_key: jax.Array,
     densities: Densities,
     path: jax.Array,
+    levels: jax.Array | np.ndarray,
     step_sizes: jax.Array,
     first_chain: jax.Array,
     *,
     num_temperatures: int,
 ) -> Bounds:
-    """The bound of the module for images x_0 and their noising paths.
+    """The bound of the module for images x_0 and their noising paths: the sum over some levels.
 
     Reverse chains start at the path's x_t after num_temperatures steps of MALA on the conditional.
 
     Args:
       rng_key: chains' noise is a function of it, the level and the chain. densities: those with
-        conditionals. path: [levels, batch, ...]. step_sizes: [levels], see `tune_steps`.
+        conditionals. path: [all levels, batch, ...]. levels: int [levels]; the sums over parts of
+        the levels add up to the bound. step_sizes: [levels], see `tune_steps`.
       first_chain: index of the first image. num_temperatures: of each conditional's annealing.
     """
-    a, sigma = densities.noising_steps()
+    a, sigma = (jnp.append(v, 1.0) for v in densities.noising_steps())
+    top, num_values = len(path) - 1, int(np.prod(path.shape[2:]))
 
-    def at_level(level: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def log_noising(level: jax.Array) -> jax.Array:
+        """log q(x_{t+1} | x_t) [batch]; 0 at the top."""
+        noise = (path[jnp.minimum(level + 1, top)] - a[level] * path[level]) / sigma[level]
+        squares = jnp.sum(noise**2, axis=tuple(range(1, noise.ndim)))
+        log_z = num_values * (0.5 * np.log(2 * np.pi) + jnp.log(sigma[level]))
+        return jnp.where(level == top, 0.0, -0.5 * squares - log_z)
+
+    def at_level(at: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        level, narrowest = at
         keys = jax.random.split(jax.random.fold_in(rng_key, level), 4)
         x = path[level]
         end, start = _ends(densities, level, path)
         energy_path = samplers.geometric_path(start.energy, end)
-        widest, narrowest = _mala_step(start.std, x), step_sizes[level]
+        widest = _mala_step(start.std, x)
         betas = _temperatures(widest / narrowest, num_temperatures)
         scaled = 1 / ((1 - betas) / widest + betas / narrowest)
 
@@ -155,17 +167,12 @@ def conditional_bounds(
             keys[3], kernel, x, num_temperatures, first_chain=first_chain
         )
         down = log_weights(keys[2], settled.x, betas[::-1], scaled[:-1][::-1])
-        return -end(x) - jnp.stack([start.log_z() - down, forward]), forward - start.log_z() + down
+        reverse = start.log_z() - down
+        return -end(x) - log_noising(level) - jnp.stack([reverse, forward]), reverse - forward
 
-    levels = jnp.arange(len(path))
-    (of_levels, negative_widths) = jax.lax.map(at_level, levels)
-    noise = (path[1:] - per_example(a, path[1:]) * path[:-1]) / per_example(sigma, path[1:])
-    num_values = int(np.prod(path.shape[2:]))
-    log_q = -0.5 * jnp.sum(noise**2, axis=tuple(range(2, path.ndim))) - num_values * (
-        0.5 * np.log(2 * np.pi) + jnp.log(sigma)[:, None]
-    )
-    lower, upper = of_levels.sum(0) - log_q.sum(0)
-    return Bounds(lower, upper, -negative_widths.T)
+    of_levels, widths = jax.lax.map(at_level, (jnp.asarray(levels), step_sizes))
+    lower, upper = of_levels.sum(0)
+    return Bounds(lower, upper, widths.T)
 
 
 def _mala_step(std: jax.Array, x: jax.Array) -> jax.Array:
