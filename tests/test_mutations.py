@@ -12,6 +12,7 @@ def f(x: int = 3, *, scale=2.0):
     if x < 4 and not scale:
         raise ValueError(f"{x + 1}")
     g(x, scale, key=x)
+    max(x, scale)
     zip(x, strict=True)
     é = settings.width + f.width + self.width
     return float(x + 2) if x else scale or é
@@ -33,6 +34,7 @@ CHANGES = {
     ("logic", "scale or é -> (é)"),
     ("call", "float(x + 2) -> (x + 2)"),
     ("removed", "g(x, scale, key=x) -> pass"),
+    ("removed", "max(x, scale) -> pass"),
     ("removed", "zip(x, strict=True) -> pass"),
     ("attribute", "settings.width -> (128)"),
     (

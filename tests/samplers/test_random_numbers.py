@@ -91,6 +91,18 @@ def test_draws_depend_on_chain_and_entry_alone():
     np.testing.assert_array_equal(flat[:, 3:], full["b"].reshape(10, 4))
 
 
+def test_a_program_calls_what_it_draws_with():
+    """The hash's hundred operations are traced once, and not written out at each draw."""
+
+    def draws(key):
+        keys = [random.fold_in(key, n) for n in range(5)]
+        return [random.normal(k, jnp.arange(3), jnp.zeros((3, 2))) for k in keys]
+
+    equations = jax.make_jaxpr(draws)(jax.random.key(0)).eqns
+    assert len(equations) < 5 * 40
+    assert sum(e.primitive.name in ("jit", "pjit") for e in equations) >= 5 * 3
+
+
 def test_raw_and_typed_keys_agree_and_rbg_works():
     like = jnp.zeros((1000, 2))
     typed = random.normal(jax.random.key(9), jnp.arange(1000), like)

@@ -156,7 +156,6 @@ def conditional_bounds(
                 kernel_params=steps,
                 first_chain=first_chain,
             )
-            assert isinstance(found, samplers.AISResult)  # and no Info beside it
             return found.log_weights
 
         index = first_chain + jnp.arange(len(x), dtype=jnp.int32)

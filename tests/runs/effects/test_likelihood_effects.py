@@ -24,7 +24,7 @@ from ebm_jax.methods.probability_flow import ProbabilityFlow
 from ebm_jax.runs import modes
 from ebm_jax.runs.settings import ConfigError
 from ebm_jax.tasks.likelihood import ends as annealed_ends
-from ebm_jax.tasks.likelihood import reporting, two_directions
+from ebm_jax.tasks.likelihood import reporting, through_conditionals, two_directions
 from ebm_jax.tasks.likelihood.reverse_starts import Starts
 
 __all__ = ["full_bars", "run", "stubs"]
@@ -87,6 +87,7 @@ def test_what_stands_beside_the_likelihood(run, monkeypatch):
 
     monkeypatch.setattr(baselines, "fit_mixture", fit_mixture)
     monkeypatch.setattr(conditional_bound, "conditional_bounds", conditional_bounds)
+    monkeypatch.setattr(through_conditionals, "_LEVELS_AT_ONCE", 4)  # of six: in two parts
     found = run("likelihood", config_of(*BESIDE, likelihood={"num_chains": 16, "num_images": 40}))
     assert asked[0] == (60, pytest.approx(SIGMA_BAR[0]), (1, 3))
     assert {number for _, number in asked[1:]} == {3}
