@@ -4,43 +4,30 @@
     python benchmarks/methods_on_digits.py --minutes=1 --workdir=runs/methods_in_a_minute
 
 Every method is the README's command with its own digits config and nothing changed but the number
-of steps: a first run of `CALIBRATION_STEPS` tells its steps per second, and that times the minutes
-is the number. Compilation, checkpoints and the pictures come on top and are reported. Then
---mode=evaluate measures 1,797 samples of the EMA weights, drawn as each method's paper draws them.
+of steps (`timed_runs.py`). Compilation, checkpoints and the pictures come on top and are reported.
+Then --mode=evaluate measures 1,797 samples of the EMA weights, drawn as each method's paper draws them.
 
 Writes methods_on_digits.json and .png to the workdir, and prints a table. Running it again goes on
 where it stopped.
 """
 
 import argparse
-import importlib
 import json
 import pathlib
-import subprocess
-import sys
-import time
 from typing import Any
 
 import numpy as np
 from measure import machine, table
+from timed_runs import load_config, num_steps_in, run_main, steps_per_second
 
 from ebm_jax import data
 from ebm_jax.io import charts, files, image_grids
 
-ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = {
-    "recovery likelihood": "digits",
-    "IGEBM": "digits_igebm",
-    "multiscale DSM": "digits_mdsm",
+    "recovery likelihood": "digits.py",
+    "IGEBM": "digits_igebm.py",
+    "multiscale DSM": "digits_mdsm.py",
 }
-CALIBRATION_STEPS = 60
-
-
-def load_config(name: str) -> Any:
-    """The config of configs/<name>.py, which is beside this package and not part of it."""
-    if str(ROOT) not in sys.path:
-        sys.path.insert(0, str(ROOT))
-    return importlib.import_module(f"configs.{name}").get_config()
 
 
 def gradients_per_sample(config: Any) -> int:
@@ -53,46 +40,12 @@ def gradients_per_sample(config: Any) -> int:
     return sampler.num_hot + sampler.num_cooling + sampler.num_final + 1  # and the last jump
 
 
-def run_main(name: str, workdir: pathlib.Path, *flags: str) -> float:
-    """Runs main.py in a process of its own; returns the seconds that it took."""
-    command = [
-        sys.executable,
-        "main.py",
-        f"--config=configs/{name}.py",
-        f"--workdir={workdir.resolve()}",
-        "--config.train.sample_every=0",
-        *flags,
-    ]
-    begin = time.perf_counter()
-    subprocess.run(command, cwd=ROOT, check=True)
-    return time.perf_counter() - begin
-
-
-def steps_per_second(workdir: pathlib.Path) -> float:
-    """Mean rate of a run from its first line of metrics to its last."""
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    first, last = json.loads(lines[0]), json.loads(lines[-1])
-    return (last["step"] - first["step"]) / (last["time"] - first["time"])
-
-
 def measure(name: str, workdir: pathlib.Path, seconds: float) -> dict[str, Any]:
     """Trains and evaluates one method; its metrics."""
     result_file = workdir / "result.json"
     if result_file.exists():
         return json.loads(result_file.read_text())
-    schedule_file = workdir / "num_steps.json"
-    if not schedule_file.exists():
-        trial = workdir / "calibration"
-        run_main(
-            name,
-            trial,
-            f"--config.training.num_steps={CALIBRATION_STEPS}",
-            f"--config.train.log_every={CALIBRATION_STEPS // 2}",
-            "--config.optimizer.warmup_steps=0",
-        )
-        rate = steps_per_second(trial)
-        files.write_json(schedule_file, {"num_steps": max(1, round(rate * seconds))})
-    num_steps = json.loads(schedule_file.read_text())["num_steps"]
+    num_steps = num_steps_in(name, workdir, seconds)
     length = f"--config.training.num_steps={num_steps}"
     run = workdir / "run"
     training_seconds = run_main(name, run, length)

@@ -19,6 +19,7 @@ import held_out_combinations
 import measure
 import methods_on_digits
 import requirements
+import timed_runs
 import train_step
 
 from ebm_jax.data import load_dataset
@@ -65,11 +66,31 @@ def test_all_reduces_are_found_with_their_bytes():
 
 
 @pytest.mark.parametrize(
-    ("name", "gradients"), [("digits", 20), ("digits_igebm", 200), ("digits_mdsm", 561)]
+    ("name", "gradients"), [("digits.py", 20), ("digits_igebm.py", 200), ("digits_mdsm.py", 561)]
 )
 def test_gradients_per_sample(name, gradients):
-    config = methods_on_digits.load_config(name)
+    config = timed_runs.load_config(name)
     assert methods_on_digits.gradients_per_sample(config) == gradients
+
+
+def test_a_config_is_named_as_on_the_command_line():
+    assert timed_runs.load_config("toy2d.py:rings").data.name == "rings"
+    assert timed_runs.load_config("toy2d.py").data.name == "checkerboard"
+
+
+def test_steps_of_a_given_time_are_measured_once_and_kept(tmp_path, monkeypatch):
+    calls = []
+
+    def run_main(name, workdir, *flags):
+        calls.append(name)
+        workdir.mkdir(parents=True)
+        lines = [{"step": 30, "time": 5.0}, {"step": 60, "time": 11.0}]  # 5 steps a second
+        (workdir / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+
+    monkeypatch.setattr(timed_runs, "run_main", run_main)
+    assert timed_runs.num_steps_in("digits.py", tmp_path, 60.0) == 300
+    assert timed_runs.num_steps_in("digits.py", tmp_path, 60.0) == 300
+    assert calls == ["digits.py"]
 
 
 def test_flops_are_two_for_each_multiplication_and_loops_are_multiplied_out():

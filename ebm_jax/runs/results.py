@@ -1,6 +1,7 @@
 """What a mode gives, and how it is written: JSON, figures, a summary on the terminal."""
 
 import dataclasses
+import json
 import pathlib
 import shutil
 from collections.abc import Mapping, Sequence
@@ -42,18 +43,28 @@ def write_result(
 ) -> None:
     """Writes a result to `folder` and prints its summary, on process 0.
 
+    What an earlier result had written there and this one has not is removed: it would stand beside
+    figures that it is not of.
+
     measured_on: see `TrainedRun.provenance`. settings: the section of the mode.
     """
     if jax.process_index() != 0:
         return
     name = result.file_name or mode
+    written = [
+        *(f"{t}.png" for t in result.figures), *(f"{t}.npz" for t in result.archives),
+        *(f"{t}/*.png" for t in result.image_folders),
+        *result.other_files,
+    ]  # fmt: skip
     described = {
         "mode": mode,
         "measured_on": dict(measured_on),
         "settings": dict(settings),
         "summary": list(result.summary),
+        "files": written,
     }
     folder.mkdir(parents=True, exist_ok=True)
+    earlier = _files_of(folder / f"{name}.json")
     for title, arrays in result.archives.items():
         files.write_arrays(folder / f"{title}.npz", arrays)
     for title, images in result.image_folders.items():
@@ -65,9 +76,26 @@ def write_result(
     for title, figure in result.figures.items():
         image_grids.save_image(folder / f"{title}.png", figure)
     files.write_json(folder / f"{name}.json", {**described, **result.metrics})
-    written = [
-        *(f"{t}.png" for t in result.figures), *(f"{t}.npz" for t in result.archives),
-        *(f"{t}/*.png" for t in result.image_folders),
-        *result.other_files,
-    ]  # fmt: skip
+    for stale in earlier - set(written):
+        _remove(folder, stale)
     print(*result.summary, f"{folder}/{name}.json; {', '.join(written)}", sep="\n", flush=True)
+
+
+def _files_of(path: pathlib.Path) -> set[str]:
+    """What the result in a JSON file wrote beside it; of none or of a damaged one, nothing."""
+    try:
+        found = json.loads(path.read_text())["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+    return {name for name in found if isinstance(name, str)} if isinstance(found, list) else set()
+
+
+def _remove(folder: pathlib.Path, name: str) -> None:
+    """A file of an earlier result, or a folder of its images; nothing outside of `folder`."""
+    title = name.removesuffix("/*.png")
+    if title in ("", "..") or pathlib.PurePath(title).name != title:
+        return
+    if title == name:
+        (folder / name).unlink(missing_ok=True)
+    else:
+        shutil.rmtree(folder / title, ignore_errors=True)

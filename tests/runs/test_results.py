@@ -43,6 +43,7 @@ def test_a_result_is_files_and_words(tmp_path, capsys):
     assert json.loads((folder / "a_mode.json").read_text()) == {
         "mode": "a_mode", "measured_on": {"checkpoint_step": 7}, "settings": {"width": 2},
         "summary": ["one", "two"], "value": 0.5,
+        "files": ["picture.png", "arrays.npz", "grids/*.png", "a.txt"],
     }  # fmt: skip
     names = sorted(path.name for path in (folder / "grids").iterdir())
     assert names == [f"{i:02d}.png" for i in range(12)]
@@ -52,6 +53,24 @@ def test_a_result_is_files_and_words(tmp_path, capsys):
         np.testing.assert_array_equal(np.asarray(image), IMAGES[1, ..., 0])
     np.testing.assert_array_equal(np.load(folder / "arrays.npz")["x"], [0, 1, 2])
     assert (folder / "a.txt").read_bytes() == b"text"
+
+
+def test_what_an_earlier_result_alone_wrote_is_removed(tmp_path):
+    outside, folder = tmp_path / "kept.png", tmp_path / "a_mode"
+    outside.write_text("not of this result")
+    figures = {"left_out": IMAGES[0], "again": IMAGES[1]}
+    write(folder, figures=figures, image_folders={"grids": IMAGES}, other_files={"b.txt": b"b"})
+    (folder / "mine.txt").write_text("put there by hand")
+    described = json.loads((folder / "a_mode.json").read_text())
+    described["files"] += ["../kept.png", "..", "never_there.png", 3]
+    (folder / "a_mode.json").write_text(json.dumps(described))
+    write(folder, figures={"again": IMAGES[2]})
+    assert {path.name for path in folder.iterdir()} == {"a_mode.json", "again.png", "mine.txt"}
+    assert outside.exists()
+    for damaged in ("not JSON", "[]", '{"files": 3}'):
+        (folder / "a_mode.json").write_text(damaged)
+        write(folder)
+        assert (folder / "again.png").exists()
 
 
 def test_a_result_by_another_name(tmp_path, capsys):
