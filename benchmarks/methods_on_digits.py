@@ -5,7 +5,7 @@
 
 Every method is the README's command with its own digits config and nothing changed but the number
 of steps (`timed_runs.py`). Compilation, checkpoints and the pictures come on top and are reported.
-Then --mode=evaluate measures 1,797 samples of the EMA weights, drawn as each method's paper draws them.
+Then --mode=evaluate measures 1,797 samples of the EMA weights, drawn as each paper draws them.
 
 Writes methods_on_digits.json and .png to the workdir, and prints a table. Running it again goes on
 where it stopped.

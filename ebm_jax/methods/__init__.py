@@ -1,6 +1,13 @@
 """Methods: how an energy-based model is trained, sampled, and what its energies mean."""
 
-from ebm_jax.methods.base import Inpainter, Mean, Method, MethodState, Restorer
+from ebm_jax.methods.base import (
+    Inpainter,
+    LevelSampler,
+    Mean,
+    Method,
+    MethodState,
+    Restorer,
+)
 from ebm_jax.methods.contrastive_divergence import ContrastiveDivergence
 from ebm_jax.methods.contrastive_divergence.method import ContrastiveDivergenceSampler
 from ebm_jax.methods.denoising_score_matching import DenoisingScoreMatching
@@ -23,6 +30,7 @@ __all__ = [
     "EnergyDiscrepancy",
     "EnergyDiscrepancySampler",
     "Inpainter",
+    "LevelSampler",
     "Mean",
     "Method",
     "MethodState",

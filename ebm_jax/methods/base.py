@@ -136,6 +136,22 @@ class Restorer(Protocol):
         ...
 
 
+@runtime_checkable
+class LevelSampler(Protocol):
+    """A method of noise levels whose samples can be begun at any of them."""
+
+    @property
+    def num_pairs(self) -> int:
+        """T: levels are 1 .. T, the last of which is noise."""
+        ...
+
+    def sample_from_level(
+        self, params: Params, rng_key: jax.Array, x: jax.Array, index: jax.Array, *, level: int
+    ) -> jax.Array:
+        """Examples x [batch, ...] brought to a noise level, and sampled down from there."""
+        ...
+
+
 Move = Callable[[Params, np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 

@@ -1,6 +1,7 @@
 """Image quality and errors as tables, as numbers for JSON, and as a picture."""
 
 import importlib.metadata
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,35 @@ def metrics(found: ImageQuality, training: Dataset, held_out: Dataset) -> dict[s
             "held_out": found.held_out._asdict(),
         }
     return values
+
+
+def level_metrics(found: ImageQuality) -> dict[str, Any]:
+    """Of images that were sampled down from a level, for the JSON."""
+    distances = {"over_pixels": found.pixel, "over_class_scores": found.logits}
+    values: dict[str, Any] = {name: one and one.samples for name, one in distances.items()}
+    if found.samples is not None:
+        values["classifier"] = found.samples._asdict()
+    return values
+
+
+def level_lines(found: Mapping[int, ImageQuality], number: int) -> list[str]:
+    """A table of levels that held-out images were sampled down from."""
+    if not found:
+        return []
+    table = [
+        f"{number:,} held-out images, sampled down from a level",
+        f"  {'':<8}"
+        + "".join(f"{name:>18}" for name in ("over pixels", "over logits", "confidence")),
+    ]
+    for level, one in found.items():
+        values = (
+            one.pixel and one.pixel.samples,
+            one.logits and one.logits.samples,
+            one.samples and one.samples.median_confidence,
+        )
+        shown = "".join(f"{'-' if v is None else f'{v:.3f}':>18}" for v in values)
+        table.append(f"  level {level:<2}{shown}")
+    return table
 
 
 def figure(found: ImageQuality, generated: np.ndarray, held_out: Dataset) -> np.ndarray:

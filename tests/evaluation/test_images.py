@@ -5,7 +5,7 @@ import pytest
 
 from ebm_jax import data
 from ebm_jax.evaluation.fidelity.frechet import fit_gaussian, frechet_distance
-from ebm_jax.evaluation.images.quality import image_quality
+from ebm_jax.evaluation.images.quality import RealImages
 from ebm_jax.tasks import _image_quality as report
 
 
@@ -22,7 +22,7 @@ def in_model_units(images, low, high):
 def real_quality(halves):
     """The held-out digits evaluated as if they were samples, in units from 0 to 1."""
     samples = in_model_units(halves[1].images, 0, 1)
-    return image_quality(samples, *halves, low=0, high=1)
+    return RealImages(*halves, low=0, high=1).quality(samples)
 
 
 def test_real_held_out_digits_get_the_floor(real_quality):
@@ -45,7 +45,7 @@ def test_a_gaussian_of_the_right_moments_fools_pixels_and_not_logits(halves):
     rows = in_model_units(halves[0].images, -1, 1).reshape(-1, 64)
     rng = np.random.default_rng(0)
     samples = rng.multivariate_normal(rows.mean(0), np.cov(rows, rowvar=False), 1_000)
-    found = image_quality(samples.reshape(-1, 8, 8, 1), *halves, low=-1, high=1)
+    found = RealImages(*halves, low=-1, high=1).quality(samples.reshape(-1, 8, 8, 1))
     assert found.pixel.samples < found.pixel.floor
     assert found.pixel.samples < found.pixel.samples_as_held_out  # the bias of fewer samples
     assert found.logits.samples > 10 * found.logits.floor
@@ -56,7 +56,7 @@ def test_a_gaussian_of_the_right_moments_fools_pixels_and_not_logits(halves):
 def test_a_class_that_is_never_generated_is_noticed(halves):
     _training, held_out = halves
     samples = in_model_units(held_out.images[held_out.labels != 6], -1, 1)
-    found = image_quality(samples, *halves, low=-1, high=1)
+    found = RealImages(*halves, low=-1, high=1).quality(samples)
     assert found.samples.class_share.argmin() == 6
     assert found.samples.class_share[6] < 0.01
     assert found.pixel.samples_as_held_out is None  # there are fewer
@@ -65,7 +65,7 @@ def test_a_class_that_is_never_generated_is_noticed(halves):
 
 def test_too_few_samples_get_the_reason_for_no_distance(halves):
     samples = in_model_units(halves[1].images[:50], -1, 1)
-    found = image_quality(samples, *halves, low=-1, high=1)
+    found = RealImages(*halves, low=-1, high=1).quality(samples)
     assert found.pixel is None
     assert "50 examples leave the covariance of 64 features singular" in found.why_undefined
     assert found.logits is not None
@@ -79,7 +79,7 @@ def test_too_few_samples_get_the_reason_for_no_distance(halves):
 def test_data_without_classes_get_the_pixel_distance_alone(halves):
     training, held_out = (half._replace(num_classes=1, labels=0 * half.labels) for half in halves)
     samples = in_model_units(held_out.images, -1, 1)
-    found = image_quality(samples, training, held_out, low=-1, high=1)
+    found = RealImages(training, held_out, low=-1, high=1).quality(samples)
     assert found.pixel.samples == pytest.approx(0.3253, abs=1e-4)
     assert found[3:] == (None,) * 4
     assert "classifier" not in report.metrics(found, training, held_out)
@@ -99,7 +99,7 @@ def test_dequantized_samples_are_compared_with_the_middles_of_cells(halves):
     """Real images, dequantized, add 1/12 of a cell to every variance and nothing to the means."""
     rng = np.random.default_rng(0)
     samples = (halves[1].images + rng.uniform(size=halves[1].images.shape)) / 256
-    found = image_quality(samples, *halves, low=0, high=1, dequantized=True)
+    found = RealImages(*halves, low=0, high=1, dequantized=True).quality(samples)
     assert found.share_outside == 0
     # By hand: the same images in the middles of their cells.
     rows = [(half.images.reshape(-1, 64) + 0.5) / 128 - 1 for half in halves]
@@ -116,7 +116,7 @@ def test_dequantized_samples_are_compared_with_the_middles_of_cells(halves):
 def test_refusals(halves):
     samples = in_model_units(halves[1].images, -1, 1)
     with pytest.raises(ValueError, match="differ in shape"):
-        image_quality(samples[:, :, :7], *halves, low=-1, high=1)
+        RealImages(*halves, low=-1, high=1).quality(samples[:, :, :7])
     samples[3, 2, 1, 0] = np.nan
     with pytest.raises(ValueError, match="1 of 896 samples have non-finite values"):
-        image_quality(samples, *halves, low=-1, high=1)
+        RealImages(*halves, low=-1, high=1).quality(samples)

@@ -177,13 +177,9 @@ def test_share_of_values_outside_and_equal_numbers():
     train, held_out = (rng.integers(0, 256, (n, 2, 1, 1)).astype(np.uint8) for n in (40, 10))
     x = rng.uniform(0, 1, (20, 2, 1, 1))
     x[:4] = np.array([0.0, 1.0, -0.01, 1.01])[:, None, None, None]
-    found = quality.image_quality(
-        x, dataset(train, "train"), dataset(held_out, "test"), low=0.0, high=1.0
-    )
+    real = quality.RealImages(dataset(train, "train"), dataset(held_out, "test"), low=0.0, high=1.0)
+    found, alone = real.quality(x), real.quality(x[:10])
     assert found.share_outside == pytest.approx(4 / 40)
-    alone = quality.image_quality(
-        x[:10], dataset(train, "train"), dataset(held_out, "test"), low=0.0, high=1.0
-    )
     assert found.pixel.samples_as_held_out == pytest.approx(alone.pixel.samples)
     assert found.pixel.samples != pytest.approx(alone.pixel.samples)
     assert (found.pixel.num_samples, found.pixel.num_held_out, found.pixel.num_training) == (

@@ -149,17 +149,28 @@ def test_restoring(trained, work, drawn):
 def test_evaluation_is_told_the_units(trained, work, monkeypatch):
     asked = {}
 
-    def image_quality(samples, training, held_out, **units):
-        asked.update(units, splits=(training.split, held_out.split), number=len(samples))
+    def quality(real, samples):
+        units = {name: getattr(real, name) for name in ("low", "high", "dequantized")}
+        splits = (real.training.split, real.held_out.split)
+        asked.update(units, splits=splits, number=len(samples))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(evaluate, "image_quality", image_quality)
+    monkeypatch.setattr(evaluate.RealImages, "quality", quality)
     monkeypatch.setattr(TrainedRun, "samples", lambda *_: np.zeros((5, 2, 2, 1)))
     with pytest.raises(KeyboardInterrupt):
         evaluate.run(trained, evaluate.Settings(num_samples=5), work)
     assert asked == {
         "low": -2.0, "high": 4.0, "dequantized": False, "splits": ("train", "test"), "number": 5,
     }  # fmt: skip
+
+
+def test_levels_are_asked_of_methods_that_have_them(trained, work, monkeypatch):
+    monkeypatch.setattr(TrainedRun, "samples", lambda *_: pytest.fail("sampled"))
+    expected = (
+        r"from_levels: expected \(\) for Method, whose samples begin at noise alone, got \(1,"
+    )
+    with pytest.raises(ValueError, match=expected):
+        evaluate.run(trained, evaluate.Settings(num_samples=5, from_levels=(1,)), work)
 
 
 def test_attacks_are_made_in_the_unit_range(trained):

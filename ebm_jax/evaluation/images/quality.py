@@ -3,6 +3,10 @@
 Everything is measured on images in [-1, 1], samples as they are: not clipped, not rounded.
 """
 
+import dataclasses
+import functools
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -47,78 +51,124 @@ class ImageQuality(NamedTuple):
     num_training: int | None
 
 
-def image_quality(
-    samples: np.ndarray,
-    training: Dataset,
-    held_out: Dataset,
-    *,
-    low: float,
-    high: float,
-    dequantized: bool = False,
-) -> ImageQuality:
-    """Evaluates samples in model units.
+@dataclasses.dataclass(frozen=True)
+class RealImages:
+    """What samples are compared with: real images, their fits and a classifier, each made once.
 
-    Args:
-      samples: [n, height, width, channels]; low, high, dequantized: of the model's units, as
-        `data.scale_images` takes them.
-      training, held_out: real images, uint8; the distances are from the first, whose images the
-        classifier learns too. A classifier is trained where there are classes and an image has at
-        most 32 x 32 values.
+    training, held_out: uint8; the distances are from the first, whose images the classifier learns
+      too. A classifier is trained where there are classes and an image has at most 32 x 32 values.
+    low, high, dequantized: of the samples' units, as `data.scale_images` takes them.
+
     Raises:
-      ValueError: for images of different shapes, or samples that are not finite.
+      ValueError: for images of different shapes.
     """
-    shapes = {samples.shape[1:], training.example_shape, held_out.example_shape}
-    if len(shapes) > 1:
-        raise ValueError(f"samples and real images differ in shape: {sorted(shapes)}")
-    if not np.all(np.isfinite(samples)):
-        bad = np.sum(~np.isfinite(samples).all((1, 2, 3)))
-        raise ValueError(f"{bad} of {len(samples)} samples have non-finite values")
-    unit = 2 / (high - low)
-    of_model = {"scale": unit, "offset": -1 - unit * low}
-    scale, offset = intensity_scale(-1.0, 1.0, dequantized=dequantized)
-    of_real = {"scale": scale, "offset": offset}
-    pixel, reason = _distances(
-        (samples, training.images, held_out.images), (of_model, of_real, of_real)
-    )
-    outside = float(np.mean((samples < low) | (samples > high)))
-    found = ImageQuality(pixel, reason, outside, None, None, None, None)
-    if not classifiers.supports(training.num_classes, training.example_shape):
-        return found
-    classifier = classifiers.train_classifier(
-        training.images, training.labels, training.num_classes, **of_real
-    )
-    logits = [
-        classifier.logits(x, **scale)
-        for x, scale in (
-            (samples, of_model), (training.images, of_real), (held_out.images, of_real)
+
+    training: Dataset
+    held_out: Dataset
+    low: float
+    high: float
+    dequantized: bool = False
+
+    def __post_init__(self) -> None:
+        shapes = {self.training.example_shape, self.held_out.example_shape}
+        if len(shapes) > 1:
+            raise ValueError(f"training and held-out images differ in shape: {sorted(shapes)}")
+
+    def quality(self, samples: np.ndarray) -> ImageQuality:
+        """Evaluates samples [n, height, width, channels] in model units.
+
+        Raises:
+          ValueError: for samples of another shape, or that are not finite.
+        """
+        if (shape := samples.shape[1:]) != self.training.example_shape:
+            shapes = sorted({shape, self.training.example_shape})
+            raise ValueError(f"samples and real images differ in shape: {shapes}")
+        if not np.all(np.isfinite(samples)):
+            bad = np.sum(~np.isfinite(samples).all((1, 2, 3)))
+            raise ValueError(f"{bad} of {len(samples)} samples have non-finite values")
+        unit = 2 / (self.high - self.low)
+        of_model = {"scale": unit, "offset": -1 - unit * self.low}
+        pixel, reason = _distances(samples, self._pixels, of_model)
+        outside = float(np.mean((samples < self.low) | (samples > self.high)))
+        found = ImageQuality(pixel, reason, outside, None, None, None, None)
+        if (classifier := self._classifier) is None:
+            return found
+        assert self._logits is not None
+        logits = classifier.logits(samples, **of_model)
+        distances, _ = _distances(logits, self._logits)
+        return found._replace(
+            samples=classifiers.summarize_logits(logits),
+            held_out=classifiers.summarize_logits(self._logits.held_out, self.held_out.labels),
+            logits=distances,
+            num_training=classifier.num_training,
         )
-    ]  # fmt: skip
-    distances, _ = _distances(logits)
-    return found._replace(
-        samples=classifiers.summarize_logits(logits[0]),
-        held_out=classifiers.summarize_logits(logits[2], held_out.labels),
-        logits=distances,
-        num_training=classifier.num_training,
-    )
+
+    @functools.cached_property
+    def _pixels(self) -> "_RealFeatures":
+        return _RealFeatures(self.training.images, self.held_out.images, self._units)
+
+    @functools.cached_property
+    def _logits(self) -> "_RealFeatures | None":
+        if (classifier := self._classifier) is None:
+            return None
+        sets = (self.training.images, self.held_out.images)
+        return _RealFeatures(*(classifier.logits(x, **self._units) for x in sets), {})
+
+    @functools.cached_property
+    def _classifier(self) -> classifiers.Classifier | None:
+        training = self.training
+        if not classifiers.supports(training.num_classes, training.example_shape):
+            return None
+        return classifiers.train_classifier(
+            training.images, training.labels, training.num_classes, **self._units
+        )
+
+    @property
+    def _units(self) -> dict[str, float]:
+        """From uint8 to [-1, 1]."""
+        scale, offset = intensity_scale(-1.0, 1.0, dequantized=self.dequantized)
+        return {"scale": scale, "offset": offset}
 
 
-def _distances(sets, scales=({}, {}, {})) -> tuple[FrechetDistances | None, str | None]:
-    """From (samples, training, held out), each [n, ...], to distances, or the reason for none."""
-    num_samples, num_training, num_held_out = (len(x) for x in sets)
-    fewest = min(num_samples, num_training, num_held_out)
-    if (reason := frechet.why_undefined(fewest, sets[0][0].size)) is not None:
+@dataclasses.dataclass(frozen=True)
+class _RealFeatures:
+    """Features of real images [n, ...], with Gaussian fits that are made when they are wanted."""
+
+    training: np.ndarray
+    held_out: np.ndarray
+    scale: dict[str, float]
+
+    @functools.cached_property
+    def fits(self) -> tuple[frechet.GaussianFit, frechet.GaussianFit]:
+        """(training, held out)."""
+        fit = functools.partial(frechet.fit_gaussian, **self.scale)
+        return fit(self.training), fit(self.held_out)
+
+    @functools.cached_property
+    def floor(self) -> float:
+        """The distance of held-out images."""
+        training, held_out = self.fits
+        return frechet.frechet_distance(held_out, training)
+
+
+def _distances(
+    samples: np.ndarray, real: _RealFeatures, scale: Mapping[str, float] = MappingProxyType({})
+) -> tuple[FrechetDistances | None, str | None]:
+    """Of features [n, ...], times a scale and with an offset; or the reason for none."""
+    num_held_out = len(real.held_out)
+    fewest = min(len(samples), len(real.training), num_held_out)
+    if (reason := frechet.why_undefined(fewest, samples[0].size)) is not None:
         return None, reason
-    fits = [frechet.fit_gaussian(x, **scale) for x, scale in zip(sets, scales, strict=True)]
-    samples, training, held_out = fits
+    training, _ = real.fits
     as_held_out = None
-    if num_samples >= num_held_out:
-        first = frechet.fit_gaussian(sets[0][:num_held_out], **scales[0])
+    if len(samples) >= num_held_out:
+        first = frechet.fit_gaussian(samples[:num_held_out], **scale)
         as_held_out = frechet.frechet_distance(first, training)
     return FrechetDistances(
-        samples=frechet.frechet_distance(samples, training),
+        samples=frechet.frechet_distance(frechet.fit_gaussian(samples, **scale), training),
         samples_as_held_out=as_held_out,
-        floor=frechet.frechet_distance(held_out, training),
-        num_samples=num_samples,
+        floor=real.floor,
+        num_samples=len(samples),
         num_held_out=num_held_out,
-        num_training=num_training,
+        num_training=len(real.training),
     ), None

@@ -332,9 +332,15 @@ class RecoveryLikelihood:
     def restore(
         self, params: Params, rng_key: jax.Array, x: jax.Array, index: jax.Array, label: jax.Array
     ) -> jax.Array:
-        """Samples near x by `sampling.restore_levels`; see `base.Restorer`."""
+        """Samples near x, from `sampler.restore_level`; see `base.Restorer`."""
         del label
+        return self.sample_from_level(params, rng_key, x, index, level=self.sampler.restore_level)
+
+    def sample_from_level(
+        self, params: Params, rng_key: jax.Array, x: jax.Array, index: jax.Array, *, level: int
+    ) -> jax.Array:
+        """By `sampling.restore_levels`; see `base.LevelSampler`."""
         return sampling.restore_levels(
             rng_key, self.level_energy(params), self.schedule, self.sampling_transition,
-            x, index, level=self.sampler.restore_level,
+            x, index, level=level,
         )  # fmt: skip

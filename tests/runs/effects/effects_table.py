@@ -196,6 +196,7 @@ TABLE: dict[str, tuple[Any, str]] = {
     "sampler:dual_score_matching.step_scale": (0.1, "steps of the chains, by hand"),
     # Modes
     "evaluate.num_samples": (40, "samples behind the distance"),
+    "evaluate.from_levels": ((1, 3), "distances of held-out images from these levels, by hand"),
     "fid.weights": ("weights.npz", "the file that Inception is made of"),
     "fid.stats": ("stats.npz", "their distance, and no kernel distance"),
     "fid.split": ("test", "the distance to that split"),

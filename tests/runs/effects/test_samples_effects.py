@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from effects_stubs import full_bars, images, stubs
 from effects_table import shows
-from known_model import SAMPLES, config_of, distance, rows_of, run
+from known_model import SAMPLES, columns_of, config_of, distance, rows_of, run
 from PIL import Image
 
 from ebm_jax.data import unscale_images
@@ -63,3 +63,27 @@ def test_evaluate(run):
         assert pixels["samples"] == pytest.approx(distance(SAMPLES[:number], training), rel=1e-3)
         held_out = images("test").images / 127.5 - 1
         assert pixels["floor"] == pytest.approx(distance(held_out, training), rel=1e-3)
+
+
+@shows("evaluate.from_levels")
+def test_evaluate_from_levels(run, tmp_path, monkeypatch):
+    training, held_out = (images(split).images / 127.5 - 1 for split in ("train", "test"))
+    drawn = columns_of(monkeypatch)
+    field = "evaluate.from_levels"
+    for fields, levels in (((), ()), ((field,), (1, 3))):
+        found = run("evaluate", config_of(*fields, evaluate={"num_samples": 48}))
+        assert list(found.get("from_levels", {})) == [str(level) for level in levels]
+        for level in levels:
+            index = 0.01 * np.arange(48)[:, None, None, None]
+            expected = distance(held_out[:48] / level + index, training)
+            measured = found["from_levels"][str(level)]["over_pixels"]
+            assert measured == pytest.approx(expected, rel=1e-4)
+        assert (tmp_path / "evaluate/levels.png").exists() == bool(levels)
+    (columns,) = drawn
+    assert list(columns) == ["held out", "from level 1", "from level 3", "from noise"]
+    np.testing.assert_array_equal(columns["held out"], images("test").images[:8])
+    np.testing.assert_array_equal(columns["from noise"], unscale_images(SAMPLES[:8], -1, 1))
+    lines = {"evaluate.from_levels: expected different levels among 1 to 6": (1, 7), "got": (2, 2)}
+    for message, levels in lines.items():
+        with pytest.raises(ValueError, match=message):
+            run("evaluate", config_of(evaluate={"num_samples": 48, "from_levels": levels}))
