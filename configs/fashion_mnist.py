@@ -5,9 +5,8 @@
 
 CIFAR-10's run with one channel and N = 2: 9.05 M parameters. Hardware: an accelerator; no figure
 has been measured yet.
-Variant `cpu`: .31 M parameters, for two CPU cores, where 6,000 steps took 22 minutes beside other
-work. The first convolution takes squares of 4 x 4 pixels as channels, so that all others see 8 x 8
-positions.
+Variant `cpu`: .31 M parameters, for two CPU cores, where it takes 18 minutes. The first convolution
+takes squares of 4 x 4 pixels as channels, so that all others see 8 x 8 positions.
 """
 
 import ml_collections

@@ -1,11 +1,18 @@
 """Restoring on a bowl: no further than asked, by every method."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 from toy_networks import Bowl
 
-from ebm_jax.methods import ContrastiveDivergence, DenoisingScoreMatching, RecoveryLikelihood
+from ebm_jax.methods import (
+    ContrastiveDivergence,
+    DenoisingScoreMatching,
+    LevelSampler,
+    RecoveryLikelihood,
+)
 from ebm_jax.methods.contrastive_divergence import ContrastiveDivergenceSampler
 from ebm_jax.methods.denoising_score_matching import AnnealedLangevinSampler
 from ebm_jax.methods.recovery_likelihood import RecoverySampler
@@ -40,6 +47,28 @@ def restored(method):
 )
 def test_restoring_goes_no_further_than_asked(method):
     assert 0 < np.abs(restored(method) - X).mean() < 0.6
+
+
+def test_the_higher_the_level_the_less_is_left_of_an_example():
+    """The same noise for two starts: in a bowl their difference shrinks by a factor alone."""
+    method = RecoveryLikelihood(Bowl(), num_pairs=3, num_steps=3, step_scale=1e-2)
+    assert isinstance(method, LevelSampler)
+    shallow, left = {"scale": np.float32(0.02)}, []
+    for level in (1, 2, 3):
+        from_x, from_other = (
+            method.sample_from_level(shallow, KEY, x, np.arange(3), level=level) for x in (X, X + 1)
+        )
+        left.append(np.asarray(from_other - from_x))
+        np.testing.assert_allclose(left[-1], left[-1].mean(), rtol=1e-3, atol=1e-5)
+    sizes = [float(one.mean()) for one in left]
+    assert 1 > sizes[0] > sizes[1] > sizes[2] > 0
+    assert sizes[2] < 0.03  # abar_3 is .006: noise
+    restoring = dataclasses.replace(method, sampler=RecoverySampler(restore_level=2))
+    np.testing.assert_allclose(
+        restored(restoring),
+        method.sample_from_level(PARAMS, KEY, X, np.arange(3), level=2),
+        rtol=1e-5, atol=1e-6,
+    )  # fmt: skip
 
 
 def test_chains_have_the_steps_that_restoring_asks_for():

@@ -111,8 +111,10 @@ class RealImages:
     def _logits(self) -> "_RealFeatures | None":
         if (classifier := self._classifier) is None:
             return None
-        sets = (self.training.images, self.held_out.images)
-        return _RealFeatures(*(classifier.logits(x, **self._units) for x in sets), {})
+        training, held_out = (
+            classifier.logits(one.images, **self._units) for one in (self.training, self.held_out)
+        )
+        return _RealFeatures(training, held_out, {})
 
     @functools.cached_property
     def _classifier(self) -> classifiers.Classifier | None:
