@@ -163,6 +163,7 @@ def kernel_distances(
 
     real, found = features(reference), {}
     for name, images in sets.items():
+        print(f"Inception's features of {len(images):,} images: {name}", flush=True)
         size = min(1_000, len(images), len(real))
         distance = kernel_inception_distance(
             features(images), real, num_subsets=100, subset_size=size
