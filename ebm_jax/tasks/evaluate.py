@@ -7,6 +7,7 @@ Points of the plane: the learned density against the true one on a grid, and the
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from ebm_jax.evaluation.density import plane
 from ebm_jax.evaluation.images.quality import RealImages
 from ebm_jax.io import image_grids
 from ebm_jax.io.resumable import ResumableWork
-from ebm_jax.methods.base import LevelSampler
+from ebm_jax.methods.base import LevelSampler, Method
 from ebm_jax.runs import preview
 from ebm_jax.runs.results import Result
 from ebm_jax.runs.trained import TrainedRun
@@ -51,14 +52,15 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
 
 def _evaluate_images(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
     run, held_out, number = trained.run, trained.run.held_out(), settings.num_samples
-    _check_levels(trained, settings.from_levels)
+    levels = settings.from_levels
+    method = _level_sampler(run.method, levels) if levels else None
     num_restarted = min(number, held_out.num_examples)
-    work.begin("sampling", number + num_restarted * len(settings.from_levels))
+    work.begin("sampling", number + num_restarted * len(levels))
     samples = trained.samples(work, number)
-    restarted = {
-        level: _from_level(trained, level, held_out.images[:num_restarted], work)
-        for level in settings.from_levels
-    }
+    restarted = {}
+    if method is not None:
+        images = held_out.images[:num_restarted]
+        restarted = {level: _from_level(trained, method, level, images, work) for level in levels}
     real = RealImages(run.dataset, held_out, run.data.low, run.data.high, run.data.dequantize)
     found = real.quality(samples)
     by_level = {level: real.quality(x) for level, x in restarted.items()}
@@ -82,10 +84,8 @@ def _evaluate_images(trained: TrainedRun, settings: Settings, work: ResumableWor
     )
 
 
-def _check_levels(trained: TrainedRun, levels: tuple[int, ...]) -> None:
-    method = trained.run.method
-    if not levels:
-        return
+def _level_sampler(method: Method, levels: Sequence[int]) -> LevelSampler:
+    """The method, if it can begin at all of these levels."""
     if not isinstance(method, LevelSampler):
         raise ValueError(
             f"evaluate.from_levels: expected () for {type(method).__name__}, whose samples begin "
@@ -96,14 +96,14 @@ def _check_levels(trained: TrainedRun, levels: tuple[int, ...]) -> None:
             f"evaluate.from_levels: expected different levels among 1 to {method.num_pairs}, got "
             f"{levels}"
         )
+    return method
 
 
 def _from_level(
-    trained: TrainedRun, level: int, images: np.ndarray, work: ResumableWork
+    trained: TrainedRun, method: LevelSampler, level: int, images: np.ndarray, work: ResumableWork
 ) -> np.ndarray:
     """Real images [n, height, width, channels], noised to a level and sampled down from it."""
     run, key = trained.run, trained.run.key("sample")
-    method: Any = run.method
 
     def sample(params: Any, x: Any, index: Any) -> dict[str, Any]:
         return {"x": method.sample_from_level(params, key, x, index, level=level)}
