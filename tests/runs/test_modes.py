@@ -36,6 +36,7 @@ class Settings:
     """Of the mode `evaluate`, whose section of the config this task has."""
 
     num_samples: int = setting(40, "samples", at_least=1)
+    from_levels: tuple[int, ...] = setting((), "not asked for here", at_least=1)
 
 
 def task(fails):
@@ -94,7 +95,7 @@ def test_a_result_is_written(tmp_path, batches, capsys):
     found = json.loads((tmp_path / "evaluate/evaluate.json").read_text())
     assert found["sum"] == 4 * sum(range(40))
     assert found["measured_on"]["checkpoint_step"] == 3
-    assert found["settings"] == {"num_samples": 40}
+    assert found["settings"] == {"num_samples": 40, "from_levels": []}
     assert "summed\n" in capsys.readouterr().out
     names = sorted(path.name for path in (tmp_path / "evaluate").iterdir())
     assert names == ["evaluate.json", "x.npz"]  # no partial work, no lock
