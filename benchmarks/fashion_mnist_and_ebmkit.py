@@ -56,14 +56,14 @@ _SAMPLED_AT_ONCE = 500
 _SHOWN = 100
 
 
-def ours(workdir: pathlib.Path, minutes: float, num_samples: int) -> dict[str, Any]:
+def ours(workdir: pathlib.Path, minutes: float, num_samples: int, seed: int) -> dict[str, Any]:
     """Trains and samples with main.py; {'x': [n, 32, 32, 1] in [-1, 1], ..}."""
     num_steps = num_steps_in(CONFIG, workdir, 60 * minutes)
-    length = f"--config.training.num_steps={num_steps}"
+    flags = (f"--config.training.num_steps={num_steps}", f"--config.seed={seed}")
     run = workdir / "run"
-    run_main(CONFIG, run, length)
-    seconds = run_main(
-        CONFIG, run, length, "--mode=sample", f"--config.sampling.num_samples={num_samples}"
+    run_main(CONFIG, run, *flags)
+    seconds = run_main(  # with its start and compilation
+        CONFIG, run, *flags, "--mode=sample", f"--config.sampling.num_samples={num_samples}"
     )
     config = load_config(CONFIG)
     assert (config.data.low, config.data.high) == (-1.0, 1.0)
@@ -176,6 +176,15 @@ def kernel_distances(
     return found
 
 
+def check_asked(path: pathlib.Path, asked: dict[str, Any]) -> None:
+    """Refuses to go on with other settings than the workdir was begun with; these are kept."""
+    asked = json.loads(json.dumps(asked))
+    if not path.exists():
+        files.write_json(path, asked)
+    elif (kept := json.loads(path.read_text())) != asked:
+        raise SystemExit(f"--workdir: expected a new one, as {path.parent} was begun with {kept}")
+
+
 def show(results: dict[str, dict[str, Any]]) -> None:
     head = ["", "steps", "steps/s", "samples/s", "KID", "Frechet distance over logits",
             "over pixels", "median confidence", "rarest class"]  # fmt: skip
@@ -205,28 +214,26 @@ def main() -> None:
     parser.add_argument("--num_samples", type=int, default=10_000)
     parser.add_argument("--weights", default="", help="of the FID Inception; '': no KID")
     parser.add_argument("--num_kid_images", type=int, default=2_000, help="of each")
-    parser.add_argument("--data_dir", default=None)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--methods", default=f"{OURS},{EBMKIT}")
     parser.add_argument("--peer", default="{}", help="settings of ebmkit as JSON, over PEER")
     args = parser.parse_args()
     workdir = pathlib.Path(args.workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     number = args.num_samples
-    where = {"data_dir": args.data_dir}
     training, held_out = (
-        data.load_dataset("fashion_mnist", split, pad_to=PAD_TO, **where)
-        for split in ("train", "test")
+        data.load_dataset("fashion_mnist", split, pad_to=PAD_TO) for split in ("train", "test")
     )
     settings = {**PEER, **json.loads(args.peer)}
+    asked = {"minutes": args.minutes, "num_samples": number, "seed": args.seed, "peer": settings}
+    check_asked(workdir / "asked.json", asked)
     samples, results = {}, {}
-    for name in args.methods.split(","):
+    for name in (OURS, EBMKIT):
         kept, about = workdir / f"{name}.npy", workdir / f"{name}.json"
         if not about.exists():
             if name == OURS:
-                made = ours(workdir / name, args.minutes, number)
+                made = ours(workdir / name, args.minutes, number, args.seed)
             else:
-                images = data.load_dataset("fashion_mnist", "train", **where).images
+                images = data.load_dataset("fashion_mnist", "train").images
                 made = ebmkit(images, args.minutes, number, settings, args.seed)
                 made["settings"] = {**settings, "version": metadata.version("ebmkit")}
             np.save(kept, made.pop("x"))

@@ -15,6 +15,7 @@ sys.path.append(str(pathlib.Path(__file__).parent.parent / "benchmarks"))
 
 import data_at_size
 import devices
+import fashion_mnist_and_ebmkit
 import held_out_combinations
 import measure
 import methods_on_digits
@@ -91,6 +92,14 @@ def test_steps_of_a_given_time_are_measured_once_and_kept(tmp_path, monkeypatch)
     assert timed_runs.num_steps_in("digits.py", tmp_path, 60.0) == 300
     assert timed_runs.num_steps_in("digits.py", tmp_path, 60.0) == 300
     assert calls == ["digits.py"]
+
+
+def test_another_setting_wants_another_workdir(tmp_path):
+    asked = {"minutes": 1.0, "peer": {"channels": (3, 4)}}
+    for _ in range(2):
+        fashion_mnist_and_ebmkit.check_asked(tmp_path / "asked.json", asked)
+    with pytest.raises(SystemExit, match=r"expected a new one, as .* was begun with"):
+        fashion_mnist_and_ebmkit.check_asked(tmp_path / "asked.json", {**asked, "minutes": 2.0})
 
 
 def test_flops_are_two_for_each_multiplication_and_loops_are_multiplied_out():

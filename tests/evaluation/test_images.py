@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ebm_jax import data
+from ebm_jax.evaluation.fidelity import classifier
 from ebm_jax.evaluation.fidelity.frechet import fit_gaussian, frechet_distance
 from ebm_jax.evaluation.images.quality import RealImages
 from ebm_jax.tasks import _image_quality as report
@@ -85,6 +86,20 @@ def test_data_without_classes_get_the_pixel_distance_alone(halves):
     assert "classifier" not in report.metrics(found, training, held_out)
     assert len(report.lines(found, "digits")) == 3
     assert report.figure(found, held_out.images, held_out).dtype == np.uint8
+
+
+def test_the_classifier_is_trained_once_for_all_samples(halves, monkeypatch):
+    trained, usual = [], classifier.train_classifier
+
+    def train_classifier(*args, **kwargs):
+        trained.append(args)
+        return usual(*args, **kwargs)
+
+    monkeypatch.setattr(classifier, "train_classifier", train_classifier)
+    real, samples = RealImages(*halves, low=-1, high=1), in_model_units(halves[1].images, -1, 1)
+    first, last = real.quality(samples[:100]), real.quality(samples)
+    assert len(trained) == 1
+    assert first.logits.floor == last.logits.floor == pytest.approx(last.logits.samples)
 
 
 def test_the_table_says_what_was_measured_on_what(real_quality):
