@@ -8,8 +8,10 @@ from ebm_jax.methods.base import (
     MethodState,
     Restorer,
 )
-from ebm_jax.methods.contrastive_divergence import ContrastiveDivergence
-from ebm_jax.methods.contrastive_divergence.method import ContrastiveDivergenceSampler
+from ebm_jax.methods.contrastive_divergence import (
+    ContrastiveDivergence,
+    ContrastiveDivergenceSampler,
+)
 from ebm_jax.methods.denoising_score_matching import DenoisingScoreMatching
 from ebm_jax.methods.denoising_score_matching.method import AnnealedLangevinSampler
 from ebm_jax.methods.densities import BaseDistribution, Densities

@@ -10,9 +10,7 @@ A K-step chain that does not forget its start biases the optimum: on E = theta x
 theta gives the *ends of the chains* the variance of the data.
 """
 
-from ebm_jax.methods.contrastive_divergence.method import (
-    ContrastiveDivergence,
-    ContrastiveDivergenceSampler,
-)
+from ebm_jax.methods.contrastive_divergence.method import ContrastiveDivergence
+from ebm_jax.methods.contrastive_divergence.sampler_settings import ContrastiveDivergenceSampler
 
 __all__ = ["ContrastiveDivergence", "ContrastiveDivergenceSampler"]

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ebm_jax import samplers
 from ebm_jax.methods.base import Index, per_example
@@ -72,6 +73,17 @@ def box_noise(kind: str, shape: tuple[int, ...], low: float, high: float) -> Noi
         return (low + high) / 2 + (high - low) / 2 * z
 
     return noise
+
+
+def check_box(x: jax.Array, low: float, high: float) -> None:
+    """Raises ValueError for examples x outside the box of the chains."""
+    values = np.asarray(x)
+    smallest, largest = values.min(), values.max()
+    if smallest < low or largest > high:
+        raise ValueError(
+            f"low, high: expected a box that contains the data, {smallest:g} to {largest:g}, got "
+            f"{low:g} to {high:g}"
+        )
 
 
 def from_replay_buffer(

@@ -17,46 +17,19 @@ from ebm_jax.energy import EnergyFn
 from ebm_jax.methods import base
 from ebm_jax.methods.base import Index, MethodState, Move, Params
 from ebm_jax.methods.contrastive_divergence import chain_init as starting
+from ebm_jax.methods.contrastive_divergence import labels as labeling
 from ebm_jax.methods.contrastive_divergence.chain_init import ChainInit, Noise
+from ebm_jax.methods.contrastive_divergence.dropout import keep_masks, with_dropout
 from ebm_jax.methods.contrastive_divergence.loss import FORMS, energy_penalty, likelihood_loss
-from ebm_jax.methods.contrastive_divergence.refreshed_buffer import Refresh, refreshed_buffer
-from ebm_jax.methods.contrastive_divergence.turns import in_turn, run_in_turn
+from ebm_jax.methods.contrastive_divergence.refreshed_buffer import refreshed_buffer
+from ebm_jax.methods.contrastive_divergence.sampler_settings import (
+    ContrastiveDivergenceSampler,
+)
+from ebm_jax.methods.contrastive_divergence.turns import cycle_of, energies_in_turn, run_in_turn
 from ebm_jax.methods.densities import BaseDistribution, Densities
-from ebm_jax.networks.ensemble import CYCLE, Ensemble
 from ebm_jax.networks.labels import check_classes
 from ebm_jax.samplers import random
 from ebm_jax.settings import check, setting
-
-
-@dataclasses.dataclass(frozen=True)
-class ContrastiveDivergenceSampler:
-    """Settings of a trained model's chains; none of them matters to training.
-
-    Raises:
-      ValueError: for a value that a setting cannot have.
-    """
-
-    num_steps: int = setting(0, "steps of fresh chains; 0: K, as in training", at_least=0)
-    chains: str = setting(
-        "fresh", "where samples come from; grids of training are of fresh chains in any case",
-        one_of=("fresh", "refreshed_buffer"),
-    )  # fmt: skip
-    buffer_size: int = setting(1_000, "entries of a refreshed buffer, samples each", at_least=1)
-    buffer_rounds: int = setting(200, "after which a buffer's entries are taken", at_least=1)
-    buffer_drawn: int = setting(512, "entries drawn in a round, with replacement", at_least=1)
-    buffer_num_steps: int = setting(0, "steps of a round; 0: K, as in training", at_least=0)
-    buffer_noise: float = setting(
-        0.01, "share of those drawn that start from noise again", at_least=0, at_most=1
-    )
-    buffer_labels: float = setting(
-        0.1, "share of those drawn that get another label", at_least=0, at_most=1
-    )
-    buffer_last_rounds: int = setting(10, "rounds without new noise and labels", at_least=0)
-    inpaint_num_steps: int = setting(0, "steps when inpainting; 0: num_steps", at_least=0)
-    restore_num_steps: int = setting(0, "steps when restoring; 0: num_steps", at_least=0)
-
-    def __post_init__(self) -> None:
-        check(self, "sampler.")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -135,7 +108,7 @@ class ContrastiveDivergence:
         "masks of rate 1/2 in every block, fresh ones for each evaluation, the chain's included "
         "(*quirk* of the published unconditional training); samples have none",
     )
-    sampler: ContrastiveDivergenceSampler = ContrastiveDivergenceSampler()
+    sampler: ContrastiveDivergenceSampler = ContrastiveDivergenceSampler()  # noqa: RUF009, it is frozen
     make_kernel: Callable[[EnergyFn], samplers.Kernel] | None = None
     labels: np.ndarray | None = None
 
@@ -177,21 +150,21 @@ class ContrastiveDivergence:
     @property
     def num_classes(self) -> int | None:
         """Of the network; None: unconditional, or labels are vectors."""
-        return getattr(self.network, "num_classes", None)
+        return labeling.num_classes(self.network)
 
     @property
     def is_conditional(self) -> bool:
         """Whether the energy is one of an example and its label."""
-        return self.num_classes is not None or bool(getattr(self.network, "label_size", 0))
+        return labeling.is_conditional(self.network)
 
     def init(
         self, rng_key: jax.Array, example_batch: Mapping[str, jax.Array]
     ) -> tuple[Params, MethodState]:
         """Parameters of the network, vectors of its spectral norm, and empty buffers."""
         params_key, state_key = jax.random.split(rng_key)
-        x, label = example_batch["image"], self._label_of(example_batch)
+        x, label = example_batch["image"], labeling.of_batch(self.network, example_batch)
         if not isinstance(x, Tracer):
-            _check_box(x, self.low, self.high)
+            starting.check_box(x, self.low, self.high)
             if label is not None and self.num_classes is not None:
                 check_classes(label, self.num_classes)
         condition = None if label is None else jnp.zeros_like(label[:1])
@@ -208,7 +181,11 @@ class ContrastiveDivergence:
     ) -> tuple[jax.Array, tuple[MethodState, dict[str, Any]]]:
         """See the class, and `base.Method.loss`."""
         start_key, chain_key, mask_key, kl_key = jax.random.split(rng_key, 4)
-        x_pos, index, label = batch["image"], base.example_index(batch), self._label_of(batch)
+        x_pos, index, label = (
+            batch["image"],
+            base.example_index(batch),
+            labeling.of_batch(self.network, batch),
+        )
         normalized, power_state = networks.normalize_params(
             self.network, params, method_state.shared
         )
@@ -291,13 +268,10 @@ class ContrastiveDivergence:
         Where checkpoints take turns, a round is a turn, as published.
         """
         own = self.sampler
-        refresh = Refresh(
-            own.buffer_size, own.buffer_rounds, own.buffer_drawn, own.buffer_noise,
-            own.buffer_labels, own.buffer_last_rounds,
-        )  # fmt: skip
         index = np.arange(own.buffer_drawn, dtype=np.int32)
-        known = self._known_labels()
-        turns = [params] if self._cycle is None else self._cycle.turns(params)
+        known = labeling.known(self.network, self.labels)
+        cycle = cycle_of(self.network)
+        turns = [params] if cycle is None else cycle.turns(params)
         if own.buffer_rounds < len(turns):
             raise ValueError(
                 f"sampler.buffer_rounds: expected at least {len(turns)}, a round for each of the "
@@ -311,7 +285,7 @@ class ContrastiveDivergence:
         first = block * own.buffer_size + np.arange(own.buffer_size)
         return refreshed_buffer(
             jax.random.fold_in(rng_key, block), moved, self._noise(), first % len(known),
-            len(known), refresh, on_round,
+            len(known), own.refresh, on_round,
         )[0]  # fmt: skip
 
     def move_entries(
@@ -324,10 +298,11 @@ class ContrastiveDivergence:
         label: jax.Array,
     ) -> jax.Array:
         """See `base.BlockSampler`; params are those of one checkpoint."""
-        network = self.network if self._cycle is None else self._cycle.base
+        cycle = cycle_of(self.network)
+        network = self.network if cycle is None else cycle.base
         normalized, _ = networks.normalize_params(network, params)
         condition = label if self.is_conditional else None
-        scale = self.temperature if self._cycle is None else self._cycle.scale(self.temperature)
+        scale = self.temperature if cycle is None else cycle.scale(self.temperature)
         energy_fn = networks.bind(network, normalized, condition, scale=scale)
         key = jax.random.fold_in(rng_key, number[0])
         num_steps = self.sampler.buffer_num_steps or self.num_steps
@@ -360,7 +335,7 @@ class ContrastiveDivergence:
         Raises:
           ValueError: for checkpoints in turn.
         """
-        if self._cycle is not None:
+        if cycle_of(self.network) is not None:
             raise ValueError(
                 "ensemble.combine: expected 'mean', 'sum' or 'mixture' for what asks for a "
                 "density, got 'cycle', whose checkpoints take turns and have none together"
@@ -478,66 +453,28 @@ class ContrastiveDivergence:
         condition = label if self.is_conditional else None
         return networks.bind(self.network, normalized, condition, scale=self.temperature)
 
-    @property
-    def _cycle(self) -> Ensemble | None:
-        """The network, where it is one of checkpoints that take turns."""
-        network = self.network
-        if isinstance(network, Ensemble) and network.combine == CYCLE:
-            return network
-        return None
-
     def _turns(self, normalized: Params, label: jax.Array | None) -> Sequence[EnergyFn]:
-        """The energies that a chain runs on in turn: of each checkpoint of a cycle, or the one."""
-        if self._cycle is None:
-            return (self._energy(normalized, label),)
         condition = label if self.is_conditional else None
-        scale = self._cycle.scale(self.temperature)
-        return [
-            networks.bind(self._cycle.base, params, condition, scale=scale)
-            for params in self._cycle.turns(normalized)
-        ]
-
-    def _known_labels(self) -> np.ndarray:
-        """The labels [m, ...] that samples have in turn; one 0 of an unconditional network."""
-        if not self.is_conditional:
-            return np.zeros(1, np.int32)
-        if self.num_classes is not None:
-            return np.arange(self.num_classes, dtype=np.int32)
-        if self.labels is None:
-            raise ValueError("expected labels for samples given a vector, got none")
-        return self.labels
-
-    def _label_of(self, batch: Mapping[str, jax.Array]) -> jax.Array | None:
-        if not self.is_conditional:
-            return None
-        if "label" not in batch:
-            raise ValueError(
-                f"network.num_classes: expected 0, as the data have no labels, got "
-                f"{self.num_classes}"
-            )
-        return batch["label"]
+        return energies_in_turn(self.network, normalized, condition, self.temperature)
 
     def _labels_in_turn(self, index: Index) -> jax.Array:
-        return in_turn(index, jnp.asarray(self._known_labels()), self.num_classes)
+        known = jnp.asarray(labeling.known(self.network, self.labels))
+        return labeling.in_turn(index, known, self.num_classes)
 
     def _masks(self, rng_key: jax.Array, index: jax.Array) -> dict[str, Any]:
-        """Inputs of one evaluation of the network: a function of (rng_key, index) per example."""
-        if not self.dropout:
-            return {}
-        like = [jnp.zeros((index.shape[0], *shape)) for shape in self.network.mask_shapes]
-        return {"keep_masks": [noise > 0 for noise in random.normal(rng_key, index, like)]}
+        return keep_masks(self.network, rng_key, index) if self.dropout else {}
 
     def _training_kernel(self, params: Params, label: jax.Array | None) -> samplers.Kernel:
-        plain = self._kernel(self._energy(params, label))
+        kernel = self._kernel(self._energy(params, label))
         if not self.dropout:
-            return plain
+            return kernel
 
-        def step(rng_key, state):  # another energy at each step
-            masks = self._masks(jax.random.fold_in(rng_key, 1), state.chain)
-            energy_fn = networks.bind(self.network, params, label, scale=self.temperature, **masks)
-            return self._kernel(energy_fn).step(rng_key, state)
+        def masked(**masks):
+            return self._kernel(
+                networks.bind(self.network, params, label, scale=self.temperature, **masks)
+            )
 
-        return samplers.Kernel(plain.init, step)
+        return with_dropout(kernel, masked, self.network)
 
     def _energies(
         self,
@@ -585,13 +522,3 @@ class ContrastiveDivergence:
         """Ends of chains; of several energies each has turns of K steps, one after the other."""
         kernels = [base.index_chains(self._kernel(energy_fn), index) for energy_fn in energy_fns]
         return run_in_turn(rng_key, kernels, x, num_steps, turn=self.num_steps)
-
-
-def _check_box(x: jax.Array, low: float, high: float) -> None:
-    values = np.asarray(x)
-    smallest, largest = values.min(), values.max()
-    if smallest < low or largest > high:
-        raise ValueError(
-            f"low, high: expected a box that contains the data, {smallest:g} to {largest:g}, got "
-            f"{low:g} to {high:g}"
-        )

@@ -1,28 +1,35 @@
-"""Labels that samples have in turn, and chains on which energies take turns."""
+"""Chains on which checkpoints take turns."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
-from ebm_jax import samplers
-from ebm_jax.methods.base import Index
-from ebm_jax.samplers import random
+from ebm_jax import networks, samplers
+from ebm_jax.energy import EnergyFn
+from ebm_jax.methods.base import Params
+from ebm_jax.networks.ensemble import CYCLE, Ensemble
 
 
-def in_turn(index: Index, labels: jax.Array, num_classes: int | None) -> jax.Array:
-    """Labels [batch, ...] by index; a blend's are mixed, classes as distributions over them."""
-    if not isinstance(index, random.Blend):
-        return labels[index % len(labels)]
-    shares = index.first_weight**2, index.second_weight**2
-    if num_classes is not None:
-        labels = jax.nn.one_hot(labels, num_classes)
-    first, second = (
-        (share / (shares[0] + shares[1]))[:, None] * labels[one % len(labels)]
-        for share, one in zip(shares, (index.first, index.second), strict=True)
-    )
-    return first + second
+def cycle_of(network: nn.Module) -> Ensemble | None:
+    """The network, where it is one of checkpoints that take turns."""
+    return network if isinstance(network, Ensemble) and network.combine == CYCLE else None
+
+
+def energies_in_turn(
+    network: nn.Module, normalized: Params, condition: jax.Array | None, temperature: float
+) -> Sequence[EnergyFn]:
+    """The energies that a chain runs on in turn: of each checkpoint of a cycle, or the one."""
+    cycle = cycle_of(network)
+    if cycle is None:
+        return (networks.bind(network, normalized, condition, scale=temperature),)
+    scale = cycle.scale(temperature)
+    return [
+        networks.bind(cycle.base, params, condition, scale=scale)
+        for params in cycle.turns(normalized)
+    ]
 
 
 def run_in_turn(
