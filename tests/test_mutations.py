@@ -2,6 +2,8 @@
 
 import ast
 
+import import_graph
+import mutants
 import mutations
 import pytest
 
@@ -47,7 +49,7 @@ CHANGES = {
 
 def test_operators():
     """All changes of a function, and nothing of messages, docstrings and annotations."""
-    found = mutations.mutants_of("f.py", SOURCE, {"width": "128"})
+    found = mutants.mutants_of("f.py", SOURCE, {"width": "128"})
     assert {(m.operator, m.change) for m in found} == CHANGES
     for mutant in found:
         ast.parse(mutant.source)
@@ -56,37 +58,37 @@ def test_operators():
 
 def test_mutants_of_the_package():
     """Thousands, all of which parse; a sample is of all operators, and the same for a seed."""
-    found = mutations.all_mutants(mutations.TREE, "ebm_jax/t*")
+    found = mutants.all_mutants(mutations.TREE, "ebm_jax/t*")
     assert len(found) > 500
-    sample = mutations.chosen(found, 30, seed=1)
-    assert sample == mutations.chosen(found, 30, seed=1)
-    assert sample != mutations.chosen(found, 30, seed=2)
-    assert {m.operator for m in sample} == {*mutations.EXPRESSIONS, "removed", "attribute"}
+    sample = mutants.chosen(found, 30, seed=1)
+    assert sample == mutants.chosen(found, 30, seed=1)
+    assert sample != mutants.chosen(found, 30, seed=2)
+    assert {m.operator for m in sample} == {*mutants.EXPRESSIONS, "removed", "attribute"}
     for mutant in sample:
         ast.parse(mutant.source)
 
 
 def test_equivalent_mutants_are_of_the_package_and_have_a_reason(tmp_path):
-    for path, _ in mutations.equivalent(mutations.TREE):
+    for path, _ in mutants.equivalent(mutations.TREE):
         assert (mutations.TREE / path).exists()
     (tmp_path / "tests").mkdir()
     (tmp_path / "ebm_jax").mkdir()
     (tmp_path / "ebm_jax/one.py").write_text("x = 1\n")
-    assert len(mutations.all_mutants(tmp_path, "*")) == 1
+    assert len(mutants.all_mutants(tmp_path, "*")) == 1
     (tmp_path / "tests/mutations_equivalent.txt").write_text(
         "# why\nebm_jax/one.py | 1 -> (2) | nobody reads x\n"
     )
-    assert mutations.all_mutants(tmp_path, "*") == []
+    assert mutants.all_mutants(tmp_path, "*") == []
 
 
 def test_tests_that_see_a_file():
-    imports = mutations.Imports(mutations.TREE)
+    imports = import_graph.Imports(mutations.TREE)
     ends = imports.tests_of("ebm_jax/tasks/likelihood/ends.py", 4)
     assert "tests/tasks/test_likelihood.py" in ends
     assert "tests/samplers/test_hmc.py" in imports.tests_of("ebm_jax/samplers/hmc.py", 2)[:2]
     assert "tests/test_cli.py" in imports.tests_of("ebm_jax/command_line.py")
     seen = imports.tests_of("ebm_jax/tasks/fid.py")
-    assert f"{mutations.EFFECTS}/test_fid_effects.py" in seen[:24]
+    assert f"{import_graph.EFFECTS}/test_fid_effects.py" in seen[:24]
     assert "tests/samplers/test_hmc.py" not in seen
 
 
@@ -103,9 +105,9 @@ def small(tmp_path):
 
 
 def test_a_fault_is_noticed_and_none_is_not(small):
-    tests = mutations.Imports(small).tests_of("ebm_jax/one.py")
+    tests = import_graph.Imports(small).tests_of("ebm_jax/one.py")
     assert tests == ["tests/test_one.py"]
-    (doubled, *_) = (m for m in mutations.all_mutants(small, "*") if m.operator == "constant")
+    (doubled, *_) = (m for m in mutants.all_mutants(small, "*") if m.operator == "constant")
     said = mutations.judge(doubled, small, tests, timeout=60)
     assert said == "tests/test_one.py::test_twice failed"
     assert mutations.judge(None, small, tests, timeout=60) == "survived"
