@@ -21,11 +21,14 @@ pytestmark = pytest.mark.slow
 
 FLAGS = tuple(flag for flag in TINY if "cpu_devices" not in flag)
 # Of the modes' own sections: what is done in seconds and still has a number of every kind.
-FEW = (
-    "network.width=4", "network.multipliers=(1,)", "optimizer.schedule='constant'",
-    "training.batch_size=8", "training.num_steps=12", "method.num_steps=2",
-    "sampling.num_samples=16", "sampling.batch_size=16", "train.log_every=1",
-    "train.sample_every=0", "evaluate.num_samples=80", "export.platforms=('cpu',)",
+SHORT = (
+    "optimizer.schedule='constant'", "training.batch_size=8", "training.num_steps=12",
+    "method.num_steps=2", "sampling.num_samples=16", "sampling.batch_size=16",
+    "train.log_every=1", "train.sample_every=0",
+)  # fmt: skip
+NARROW = ("network.width=4", "network.multipliers=(1,)")
+IMAGES = (
+    *SHORT, *NARROW, "evaluate.num_samples=80", "export.platforms=('cpu',)",
     "fid.num_samples=80", "fid.num_splits=2", "fid.kid_subset_size=40", "inpaint.num_images=3",
     "inpaint.num_draws=2", "interpolate.num_pairs=3", "interpolate.num_points=4",
     "long_run.num_steps=10", "long_run.num_chains=16", "neighbours.num_images=30",
@@ -33,10 +36,44 @@ FEW = (
     "ood.sets=('uniform_noise','flipped')", "ood.max_levels=2", "restore.num_images=10",
     "restore.corruptions=('noise',)",
 )  # fmt: skip
-MODES = (
-    "train", "card", "evaluate", "sample", "fid_stats", "fid", "inpaint", "interpolate",
-    "neighbours", "ood", "restore", "long_run", "export", "report",
+DENSITY = (
+    *SHORT, *NARROW, "likelihood.num_chains=16", "likelihood.num_images=16",
+    "likelihood.num_temperatures=(10,)", "likelihood.num_components=(2,)",
+    "likelihood.num_conditional_images=0",
 )  # fmt: skip
+CLASSES = (
+    *SHORT, *NARROW, "network.num_blocks=(1,)", "method.buffer_size=64", "method.buffer_shards=8",
+    "sampler.num_steps=4", "classify.num_images=32", "classify.baseline_steps=10",
+    "crossclass.num_images=16", "crossclass.num_rounds=2", "crossclass.steps_per_round=2",
+    "robustness.num_images=16", "robustness.linf_radii=(0.1,)", "robustness.l2_radii=()",
+    "robustness.published_steps=2", "robustness.strict_steps=(2,)", "robustness.num_restarts=1",
+    "robustness.num_random=4", "robustness.refine_steps=2", "robustness.num_draws=1",
+    "robustness.adaptive_images=0", "robustness.baseline_steps=10", "compose.num_images=16",
+    "compose.judge_steps=10", "continual.num_seeds=1", "continual.num_tasks=2",
+    "continual.learners=('energies','softmax')",
+)  # fmt: skip
+TRAJECTORIES = (
+    *SHORT, "rollout.num_trajectories=16", "rollout.num_draws=1", "rollout.horizons=(1,5)",
+    "rollout.feed_forward_steps=10", "rollout.film_frames=0",
+)  # fmt: skip
+# {name: (config, modes, fields)}
+JOBS = {
+    "images": (
+        "digits",
+        (
+            "train", "card", "evaluate", "sample", "fid_stats", "fid", "inpaint", "interpolate",
+            "neighbours", "ood", "restore", "long_run", "export", "report",
+        ),
+        IMAGES,
+    ),
+    "density": ("digits", ("train", "likelihood"), DENSITY),
+    "classes": (
+        "digits_igebm:conditional",
+        ("train", "classify", "crossclass", "robustness", "compose", "continual"),
+        CLASSES,
+    ),
+    "trajectories": ("trajectories:linear_gaussian", ("train", "rollout"), TRAJECTORIES),
+}  # fmt: skip
 
 
 def training(workdir, num_steps, *more):
@@ -186,24 +223,24 @@ def assert_same_results(one, four):
                     np.testing.assert_allclose(here[name], there[name], rtol=1e-2, atol=1e-2)
 
 
-def test_modes_give_the_numbers_of_one_process(tmp_path):
-    """What trains and judges digits, one of each file.
+def test_every_mode_has_a_job():
+    assert {mode for _, modes, _ in JOBS.values() for mode in modes} == set(tasks.names())
 
-    Not the modes that are for classes, several models or trajectories, and not the likelihood,
-    whose tuning is minutes of collectives here: tasks/test_modes_on_two_processes.py has it.
-    """
-    others = {"classify", "compose", "continual", "crossclass", "robustness", "rollout"}
-    assert {*MODES, "likelihood"} | others == set(tasks.names())
+
+@pytest.mark.parametrize("name", JOBS)
+def test_modes_give_the_numbers_of_one_process(name, tmp_path):
+    """All that a model is trained and judged by, on four processes and on one."""
+    config, modes, fields = JOBS[name]
     outs = []
     for number in (1, 4):
         workdir = tmp_path / f"run_{number}"
-        arguments = ("digits", str(workdir), ",".join(MODES), *FEW)
+        arguments = (config, str(workdir), ",".join(modes), *fields)
         program = ("tests/pod_modes.py",)
         with Pod(number, tmp_path / f"out_{number}", *arguments, program=program) as pod:
             results = pod.wait(1_500)
         for result in results:
             assert result.code == 0, result.err
             ended = [line for line in result.out.splitlines() if line.endswith(": 0")]
-            assert ended == [f"{mode}: 0" for mode in MODES]
+            assert ended == [f"{mode}: 0" for mode in modes]
         outs.append(workdir)
     assert_same_results(*outs)

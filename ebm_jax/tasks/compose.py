@@ -309,7 +309,6 @@ def _judged(
         held_out = model.run.held_out()
         real, known = held_out.images[:_MAX_JUDGED], held_out.labels[:_MAX_JUDGED]
         for concept, part in factors.concepts_of(name).items():
-            part = part if dataset.label_size else ...
             regressor = FactorRegressor(
                 dataset.images, dataset.labels[..., part], num_classes=dataset.num_classes,
                 num_steps=settings.judge_steps,

@@ -184,6 +184,23 @@ def test_errors_of_factors(run):
     assert found["pixels"]["black"]["rmse"] == pytest.approx(np.sqrt(np.mean(truth**2)), rel=1e-6)
 
 
+def test_errors_of_classes(run, monkeypatch):
+    """Dark and bright: a classifier tells real images, which have the classes they are said to."""
+
+    values = brightness
+
+    def classes(split):
+        one = values(split)
+        return one._replace(labels=(one.labels[:, 0] > 0).astype(np.int32), num_classes=2)
+
+    monkeypatch.setitem(globals(), "brightness", classes)
+    found, told = run(config_of(labels="1"))
+    errors = found["factors"]["made"]
+    assert errors["real"]["error"] < 0.1 < 0.3 < errors["chance"]["error"]
+    _, (first,), _ = expected([1.0])
+    np.testing.assert_allclose(told["energy"], first, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
