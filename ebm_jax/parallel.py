@@ -25,6 +25,8 @@ _copies = on_each_device(lambda leaf, _: leaf, in_axes=(None, 0))
 
 def replicate(tree: Any) -> Any:
     """A host tree on every local device: leaves [local_devices, ...]."""
+    if not jax.tree.leaves(tree):  # of which pmap over several processes makes an error
+        return tree
     return _copies(tree, np.zeros(jax.local_device_count()))
 
 

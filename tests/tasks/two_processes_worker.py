@@ -58,11 +58,15 @@ def main(process: int, num_processes: int, port: str, folder: pathlib.Path) -> N
                 square = work.map_batches(
                     "square", lambda c, a: {"y": c * a}, np.float32(2), (x,), batch_size=4
                 )["y"]
+                plain = work.map_batches(
+                    "plain", lambda nothing, a: {"y": a}, (), (x,), batch_size=4
+                )["y"]
         except KeyboardInterrupt:
             assert own.exists() == (process == 0)
     assert measured == [16 + 4 * process]
     np.testing.assert_array_equal(kept["order"], x + 1e-12)
     np.testing.assert_array_equal(square, 2 * x)
+    np.testing.assert_array_equal(plain, x)
 
     for mode in ("long_run", "likelihood"):
         config = exact.small_config(exact.install(pytest.MonkeyPatch()))
