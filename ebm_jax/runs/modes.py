@@ -8,6 +8,7 @@ import ml_collections
 
 from ebm_jax.io import files
 from ebm_jax.io.resumable import ResumableWork
+from ebm_jax.runs.build import Run
 from ebm_jax.runs.lock import Lock
 from ebm_jax.runs.results import Result, write_result
 from ebm_jax.runs.settings import ConfigError, one_line, plain, read_section
@@ -48,14 +49,8 @@ def run_task(
     folder = check_trained(config, workdir) / mode
     with Lock(folder):
         trained = load_trained(config, workdir)
-        if task.IMAGES_ONLY and not trained.run.has_images:
-            has, use = "points", "evaluate, which measures their density"
-            if trained.run.has_trajectories:
-                has, use = "trajectories", "rollout, which predicts them"
-            raise ConfigError(
-                f"--mode={mode} is for images and {trained.run.dataset.name} has {has}: use "
-                f"--mode={use}"
-            )
+        if task.IMAGES_ONLY:
+            check_images(trained.run, mode)
         depends_on = fingerprint(config, trained, mode, other_modes)
         with ResumableWork(folder / "partial", depends_on) as work:
             with one_line():
@@ -63,6 +58,18 @@ def run_task(
                 measured_on = trained.provenance(result.num_examples)
                 write_result(result, measured_on, mode, plain(config[mode]), folder)
     return 0
+
+
+def check_images(run: Run, mode: str) -> None:
+    """Raises ConfigError, with the mode to use instead, unless a run's data are images."""
+    if run.has_images:
+        return
+    has, use = "points", "evaluate, which measures their density"
+    if run.has_trajectories:
+        has, use = "trajectories", "rollout, which predicts them"
+    raise ConfigError(
+        f"--mode={mode} is for images and {run.dataset.name} has {has}: use --mode={use}"
+    )
 
 
 def fingerprint(

@@ -12,6 +12,7 @@ from ebm_jax.io import files
 from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.runs import build
 from ebm_jax.runs.lock import Lock
+from ebm_jax.runs.modes import check_images
 from ebm_jax.runs.settings import one_line, read_section
 from ebm_jax.runs.workdir import check_workdir
 from ebm_jax.tasks import fid
@@ -23,6 +24,7 @@ def main(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> int:
     settings = read_section(config, "fid", fid.Settings)
     out = check_workdir(workdir, config, "evaluate") / "fid_stats"
     run = build.build(config)
+    check_images(run, "fid_stats")
     split = run.load_split(settings.split)
     with one_line():
         extractor = make_extractor(run, settings.weights, settings.batch_size)

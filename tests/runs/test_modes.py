@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import default
-from ebm_jax import parallel
+from configs import default, toy2d
+from ebm_jax import parallel, tasks
 from ebm_jax.data import Dataset
 from ebm_jax.runs import build, modes
 from ebm_jax.runs.results import Result
@@ -159,3 +159,13 @@ def test_a_folder_that_cannot_be_written(tmp_path, batches):
     with pytest.raises(ConfigError, match="evaluate cannot be written"):
         run(config_of(), tmp_path)
     assert batches == []
+
+
+def test_what_is_for_images_refuses_points(tmp_path):
+    """Statistics of real images too, which need no trained model, before any file is asked for."""
+    config = toy2d.get_config()
+    with pytest.raises(ConfigError, match=r"fid_stats is for images and checkerboard has points: "):
+        tasks.run("fid_stats", config, tmp_path)
+    run = build.build(config)
+    with pytest.raises(ConfigError, match=r"--mode=fid is for .*: use --mode=evaluate, which"):
+        modes.check_images(run, "fid")
