@@ -59,5 +59,5 @@ class MixtureBase(NamedTuple):
         choice = random.normal(jax.random.fold_in(rng_key, 1), index, jnp.zeros(like.shape[0]))
         place = norm.cdf(choice)
         chosen = jnp.searchsorted(jnp.cumsum(jnp.exp(self.log_weights[:-1])), place, side="right")
-        drawn = jnp.asarray(self.means)[chosen] + each[chosen, jnp.arange(len(noise))]
+        drawn = jnp.asarray(self.means)[chosen] + each[chosen, jnp.arange(noise.shape[0])]
         return jnp.reshape(drawn, like.shape)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from main_processes import TINY, run_main
 
-from configs import default, digits, digits_igebm, digits_mdsm, shapes_igebm
+from configs import default, digits, digits_dual, digits_igebm, digits_mdsm, shapes_igebm, toy2d
 from ebm_jax.runs import build, modes
 from ebm_jax.runs.trained import TrainedRun
 from ebm_jax.tasks import export
@@ -95,6 +95,9 @@ def test_a_sampler_is_that_of_the_mode(tmp_path):
         (digits_mdsm, "", {"energy"}),
         (digits_igebm, "conditional", {"energy", "class_energy"}),
         (shapes_igebm, "position", {"class_energy"}),
+        (digits_dual, "", {"energy"}),
+        (toy2d, "", {"energy"}),
+        (toy2d, "rings_energy_discrepancy", {"energy"}),
     ],
 )
 def test_models_of_every_kind(module, variant, names, tmp_path, monkeypatch):
