@@ -37,9 +37,10 @@ IMAGES = (
     "restore.corruptions=('noise',)",
 )  # fmt: skip
 DENSITY = (
-    *SHORT, *NARROW, "likelihood.num_chains=16", "likelihood.num_images=16",
-    "likelihood.num_temperatures=(10,)", "likelihood.num_components=(2,)",
-    "likelihood.num_conditional_images=0",
+    *SHORT, "likelihood.num_chains=16", "likelihood.num_images=16",
+    "likelihood.num_temperatures=(20,)", "likelihood.num_components=(2,)",
+    "likelihood.num_conditional_images=0", "likelihood.reverse_steps=20",
+    "likelihood.tuning_steps=20",
 )  # fmt: skip
 # Trained so far that no attack turns on the rounding of a gradient.
 CLASSES = (
@@ -68,7 +69,7 @@ JOBS = {
         ),
         IMAGES,
     ),
-    "density": ("digits", ("train", "likelihood"), DENSITY),
+    "density": ("toy2d", ("train", "likelihood"), DENSITY),
     "classes": (
         "digits_igebm:conditional",
         ("train", "classify", "crossclass", "robustness", "compose", "continual"),
