@@ -5,7 +5,7 @@
 
 The paper's run, which is that of MNIST: see `configs/mnist_mdsm.py`.
 Variant `cpu`: for CPU cores, as `configs/fashion_mnist.py:cpu`; 50 minutes on one of them. Clothes
-that are named at once, and stripes for a quarter of the samples: see docs/trained_models.md.
+that are named at once, and stripes for a third of the samples: see docs/trained_models.md.
 """
 
 import ml_collections

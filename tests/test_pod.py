@@ -17,7 +17,7 @@ from pod import Pod, run
 
 from ebm_jax import tasks
 
-pytestmark = pytest.mark.slow
+slow = pytest.mark.slow
 
 FLAGS = tuple(flag for flag in TINY if "cpu_devices" not in flag)
 # Of the modes' own sections: what is done in seconds and still has a number of every kind.
@@ -105,6 +105,7 @@ def assert_all_say(results, line, code):
         assert [said for said in result.err.splitlines() if said.startswith("main.py: ")] == [line]
 
 
+@slow
 def test_four_processes_then_two_are_one(tmp_path):
     """Trained on four, resumed on two: the metrics of one process, and no more files."""
     four, one = tmp_path / "four", tmp_path / "one"
@@ -141,6 +142,7 @@ def started(pod, workdir, number):
     raise AssertionError("no step was made")
 
 
+@slow
 def test_what_ends_one_ends_all(tmp_path):
     """A process killed, then one told to end as preemption does; the same command goes on."""
     flags = training(tmp_path / "run", 100_000, "--config.train.checkpoint_every=5")
@@ -170,6 +172,7 @@ def test_what_ends_one_ends_all(tmp_path):
     assert len(metrics(tmp_path / "run")) == step + 2
 
 
+@slow
 def test_data_missing_on_one_process(tmp_path):
     """All end with the message of that one, before anything is written."""
     folder = tmp_path / "data/downloads/manual/celeba/img_align_celeba"
@@ -230,6 +233,7 @@ def test_every_mode_has_a_job():
     assert {mode for _, modes, _ in JOBS.values() for mode in modes} == set(tasks.names())
 
 
+@slow
 @pytest.mark.parametrize("name", JOBS)
 def test_modes_give_the_numbers_of_one_process(name, tmp_path):
     """All that a model is trained and judged by, on four processes and on one."""

@@ -181,11 +181,8 @@ class ContrastiveDivergence:
     ) -> tuple[jax.Array, tuple[MethodState, dict[str, Any]]]:
         """See the class, and `base.Method.loss`."""
         start_key, chain_key, mask_key, kl_key = jax.random.split(rng_key, 4)
-        x_pos, index, label = (
-            batch["image"],
-            base.example_index(batch),
-            labeling.of_batch(self.network, batch),
-        )
+        x_pos, index = batch["image"], base.example_index(batch)
+        label = labeling.of_batch(self.network, batch)
         normalized, power_state = networks.normalize_params(
             self.network, params, method_state.shared
         )
