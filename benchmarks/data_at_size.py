@@ -2,12 +2,14 @@
 
     python benchmarks/data_at_size.py                            # every set, one after another
     python benchmarks/data_at_size.py --sets=cifar10,celeba --scratch=/scratch
+    python benchmarks/data_at_size.py --weights=inception.pt     # `fid_stats` with the real ones
     python benchmarks/data_at_size.py --small                    # few images, to try it out
 
 The files are those that one downloads, in number, name and format; the pictures in them are not:
 smooth noise, of which a few hundred are encoded and stand under all names in turn. LSUN's bedrooms
 are a tenth of their number. Each command is a process of its own, with a small network; a set is
-removed before the next one is written.
+removed before the next one is written. `fid_stats` looks at ten images in a second on a core and
+holds no more with the last than with the hundredth: it is ended after three minutes.
 
 Memory is the highest seen: `anonymous` what a process allocated, `resident` with the pages of files
 that it has mapped, which the system takes back when it needs them. A table on stdout, the same as
@@ -19,6 +21,7 @@ import hashlib
 import io
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tarfile
@@ -146,18 +149,23 @@ SETS = {
 
 
 class Measured(NamedTuple):
-    """One process. refusal: what it said, where it could not do it; '' where it did."""
+    """One process.
+
+    refusal: what it said, where it could not do it; '' where it did.
+    is_ended: whether it was ended before it was done.
+    """
 
     seconds: float
     resident_bytes: int
     anonymous_bytes: int
     refusal: str
+    is_ended: bool = False
 
 
-def run(*arguments: str) -> Measured:
-    """Runs Python with arguments to its end."""
+def run(*arguments: str, at_most: float = float("inf")) -> Measured:
+    """Runs Python with arguments to its end, or for so many seconds."""
     print(f"  {arguments[-1][:80]}", flush=True)
-    begin, highest = time.perf_counter(), [0]
+    begin, highest, ended = time.perf_counter(), [0], []
     environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
@@ -168,6 +176,9 @@ def run(*arguments: str) -> Measured:
         def watch() -> None:
             while (found := _anonymous_bytes(process.pid)) is not None:
                 highest[0] = max(highest[0], found)
+                if time.perf_counter() - begin > at_most and not ended:
+                    ended.append(True)
+                    process.send_signal(signal.SIGINT)
                 time.sleep(0.05)
 
         watcher = threading.Thread(target=watch)
@@ -177,9 +188,10 @@ def run(*arguments: str) -> Measured:
         process.returncode = os.waitstatus_to_exitcode(status)
         errors.seek(0)
         said = errors.read().strip().splitlines()
-    refusal = (said or ["ended without a word"])[-1] if process.returncode else ""
+    failed = process.returncode and not ended
+    refusal = (said or ["ended without a word"])[-1] if failed else ""
     seconds = time.perf_counter() - begin
-    return Measured(seconds, usage.ru_maxrss * 1024, highest[0], refusal)
+    return Measured(seconds, usage.ru_maxrss * 1024, highest[0], refusal, bool(ended))
 
 
 def _anonymous_bytes(pid: int) -> int | None:
@@ -192,7 +204,9 @@ def _anonymous_bytes(pid: int) -> int | None:
     return int(found[0][1]) * 1024 if found else None  # a process that has ended has no memory
 
 
-def measure(chosen: Set, scratch: pathlib.Path, *, batch_size: int, number: int) -> dict[str, Any]:
+def measure(
+    chosen: Set, scratch: pathlib.Path, *, batch_size: int, number: int, weights: str
+) -> dict[str, Any]:
     """Seconds, memory and disk of each command on one set. number: of images, in the modes."""
     data_dir, workdir = scratch / "data", scratch / "run"
     begin = time.perf_counter()
@@ -211,12 +225,15 @@ def measure(chosen: Set, scratch: pathlib.Path, *, batch_size: int, number: int)
         "--config.sampling.num_samples=16", "--config.sampling.batch_size=64",
         f"--config.neighbours.num_images={number}", "--config.neighbours.num_samples=16",
         f"--config.ood.num_images={number}", "--config.neighbours.max_levels=2",
-        "--config.ood.max_levels=2",
+        "--config.ood.max_levels=2", f"--config.fid.weights={weights}",
     ]  # fmt: skip
     steps["train, 20 steps"] = run(*flags, "--config.training.num_steps=20")
     steps["resume, 20 more"] = run(*flags, "--config.training.num_steps=40")
     for mode in ("fid_stats", "neighbours", "ood"):
-        steps[mode] = run(*flags, "--config.training.num_steps=40", f"--mode={mode}")
+        at_most = 180 if mode == "fid_stats" else float("inf")
+        steps[mode] = run(
+            *flags, "--config.training.num_steps=40", f"--mode={mode}", at_most=at_most
+        )
     decoded = sum(f.stat().st_size for f in (data_dir / "ebm_jax").rglob("*.npy"))
     return {
         "examples": chosen.numbers,
@@ -236,7 +253,8 @@ def rows(results: dict[str, Any]) -> list[list[str]]:
             f"{name} ({sum(found['examples'].values()):,}; {found['decoded_bytes'] / 1e9:.2f} GB)"
         )
         for command, one in found["commands"].items():
-            seconds = f"{one['seconds']:.0f}" if not one["refusal"] else "refused"
+            seconds = f"{one['seconds']:.0f}{', ended' if one['is_ended'] else ''}"
+            seconds = "refused" if one["refusal"] else seconds
             lines.append(
                 [about, command, seconds, f"{one['anonymous_bytes'] / 1e6:.0f}",
                  f"{one['resident_bytes'] / 1e6:.0f}"]
@@ -257,9 +275,11 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sets", default=",".join(SETS), help=f"of {', '.join(SETS)}")
     parser.add_argument("--scratch", default=None, help="a folder with room; by default a new one")
+    parser.add_argument("--weights", default="", help="of Inception, for fid_stats")
     parser.add_argument("--small", action="store_true", help="one in five hundred of the examples")
     parser.add_argument("--out", default="benchmarks/results/data_at_size.json")
     args = parser.parse_args()
+    args.weights = args.weights and os.path.abspath(args.weights)
     if unknown := set(args.sets.split(",")) - SETS.keys():
         parser.error(
             f"--sets: expected some of {', '.join(SETS)}, got {', '.join(sorted(unknown))}"
@@ -280,7 +300,9 @@ def main() -> None:
     for name in args.sets.split(","):
         chosen = small(SETS[name]) if args.small else SETS[name]
         with tempfile.TemporaryDirectory(prefix=f"{name}_", dir=args.scratch) as scratch:
-            results[name] = measure(chosen, pathlib.Path(scratch), batch_size=16, number=number)
+            results[name] = measure(
+                chosen, pathlib.Path(scratch), batch_size=16, number=number, weights=args.weights
+            )
         about = {"measured_with": machine(), "modes_images": number, "sets": results}
         files.write_json(args.out, about)  # a set is not lost with the next one
     print(table(HEAD, rows(results)))

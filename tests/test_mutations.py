@@ -3,6 +3,7 @@
 import ast
 
 import import_graph
+import line_coverage
 import mutants
 import mutations
 import pytest
@@ -92,6 +93,27 @@ def test_tests_that_see_a_file():
     assert "tests/samplers/test_hmc.py" not in seen
 
 
+def test_tests_that_run_a_line():
+    """Quick ones first, of so many seconds; of a fixture that runs it all of its file."""
+    seconds = {"a.py::slow": 9.0, "a.py::quick": 1.0, "b.py::one": 2.0, "b.py::two": 3.0}
+    contexts = {
+        4: ["a.py::slow|run", "a.py::quick|run"], 5: ["b.py::one|setup"], 6: [""],
+        7: ["gone.py::one|run"],
+    }  # fmt: skip
+    covered = line_coverage.LineCoverage({"f.py": contexts}.__getitem__, seconds)
+    assert covered.tests_of("f.py", range(4, 5)) == ["a.py::quick", "a.py::slow"]
+    assert covered.tests_of("f.py", range(4, 5), seconds=1) == ["a.py::quick"]
+    assert covered.tests_of("f.py", range(5, 6)) == ["b.py::one", "b.py::two"]
+    assert covered.tests_of("f.py", range(6, 9)) == []
+    assert covered.seconds(["a.py::slow", "b.py::one"]) == 11
+
+
+def test_lines_of_a_statement():
+    source = "if a and (\n    b\n):\n    c = f(\n        d,\n    )\n"
+    assert line_coverage.lines_of(source, 5, 5) == range(4, 7)
+    assert line_coverage.lines_of(source, 1, 2) == range(1, 3)
+
+
 @pytest.fixture
 def small(tmp_path):
     """A tree of one module and its test."""
@@ -105,12 +127,13 @@ def small(tmp_path):
 
 
 def test_a_fault_is_noticed_and_none_is_not(small):
-    tests = import_graph.Imports(small).tests_of("ebm_jax/one.py")
-    assert tests == ["tests/test_one.py"]
+    imports = import_graph.Imports(small)
+    assert imports.tests_of("ebm_jax/one.py") == ["tests/test_one.py"]
     (doubled, *_) = (m for m in mutants.all_mutants(small, "*") if m.operator == "constant")
-    said = mutations.judge(doubled, small, tests, timeout=60)
+    batches = mutations.batches_of(doubled, imports, nearest=0, timeout=60, coverage=None)
+    said = mutations.judge(doubled, small, batches)
     assert said == "tests/test_one.py::test_twice failed"
-    assert mutations.judge(None, small, tests, timeout=60) == "survived"
+    assert mutations.judge(None, small, batches) == "survived"
     assert "return 2 * x" in (small / "ebm_jax/one.py").read_text()
 
 

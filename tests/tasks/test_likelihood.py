@@ -160,6 +160,35 @@ def test_without_annealing_the_samplers_own_likelihood_is_left(tmp_path, monkeyp
     assert json.loads((folder / "likelihood.json").read_text()) == result
 
 
+def test_a_claim_and_a_grid_of_the_plane(tmp_path, monkeypatch, capsys):
+    """The method's own log Z, here half a nat too large, and an integral over the box beside it."""
+    images = exact.images
+
+    def points(split):  # the same values, two to a point, in model units
+        values = images(split).images.reshape(-1, 2) / np.float32(127.5) - 1
+        return images(split)._replace(
+            images=values, labels=np.zeros(len(values), np.int32), value_range=(-1.0, 1.0)
+        )
+
+    monkeypatch.setattr(exact, "images", points)
+    densities = exact.DENSITIES._replace(
+        log_z=jnp.log(2 * np.pi * exact.VARIANCE) + 0.5, conditional=None, num_conditionals=0
+    )
+    config = exact.install(monkeypatch, densities)
+    config.data.low, config.data.high = -1.0, 1.0
+    config.likelihood.update(num_temperatures=(), num_images=200)
+    assert exact.run_mode("likelihood", config, str(tmp_path)) == 0
+    said = capsys.readouterr().out
+    result = json.loads((tmp_path / "likelihood/likelihood.json").read_text())
+    assert result["log_z_on_grid"] == pytest.approx(TRUTH / 2, abs=1e-3)
+    assert f"by a grid, log Z is {result['log_z_on_grid']:.4f}" in said
+    claimed = result["claimed"]
+    assert claimed["log_z"] == pytest.approx(TRUTH / 2 + 0.5)
+    for name in ("training", "held out"):  # mean energy 1, of 200 points
+        assert claimed["log_likelihood_nats"][name] == pytest.approx(-1 - TRUTH / 2 - 0.5, abs=0.3)
+    assert f"the model claims a log Z of {claimed['log_z']:.2f}" in said
+
+
 def check_beside(result, said):
     """The sampler's own likelihood, exact here, and the Gaussians, of which this model is one."""
     truth = -2 - TRUTH  # E log p(x_0) of four values
