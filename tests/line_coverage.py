@@ -36,7 +36,7 @@ class LineCoverage:
         """That they took together."""
         return sum(self._seconds[test] for test in tests)
 
-    def tests_of(self, path: str, lines: range, seconds: float = 300) -> list[str]:
+    def tests_of(self, path: str, lines: range, seconds: float = 150) -> list[str]:
         """Tests that run one of the lines, the quickest first, of so many seconds in all.
 
         The first that takes longer than what is left is among them. Of a fixture that runs a line
