@@ -58,6 +58,7 @@ def test_values_of_flags_in_two_words():
         (ArithmeticError(), 2, "ArithmeticError: ArithmeticError"),
         (RuntimeError("odd"), 1, "RuntimeError: odd"),
         (KeyError("name"), 1, "KeyError: name"),
+        (OSError(28, "No space left"), 2, "OSError: [Errno 28] No space left"),
     ],
 )
 def test_errors_are_one_line(error, code, said, capsys, monkeypatch):

@@ -6,6 +6,7 @@ importing this module costs nothing. Pictures are uint8 [height, width, 3], as `
 
 import math
 import os
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from ebm_jax.io.image_grids import save_image
 
+_LETTER = 0.6 * 9 / 72  # inches, the width of one of 9 points
 _MOST_INSIDE = 5  # names of curves in a panel
 _MOST_TICKS = 6  # of a logarithmic axis that are written out
 
@@ -71,7 +73,7 @@ def grids_picture(
       grids: by title, uint8 [height, width, 1 or 3].
       bars: by name, one bar per index 0, 1, ... under the grids; the same number for each name.
       x_label, y_label: of the bars.
-      text: lines under all, in letters of one width.
+      text: lines under all, in letters of one width; those that are too long go on below.
 
     Returns:
       uint8 [height, width, 3].
@@ -79,6 +81,8 @@ def grids_picture(
     from matplotlib.figure import Figure
 
     size = 4.6  # inches, of one grid
+    fits = int(0.96 * size * len(grids) / _LETTER)
+    text = [part for line in text for part in _wrapped(line, fits)]
     heights = [size, *([2.2] if bars else []), *([0.17 * len(text) + 0.1] if text else [])]
     figure = Figure(figsize=(size * len(grids), sum(heights)), dpi=120, layout="constrained")
     rows = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
@@ -99,6 +103,11 @@ def grids_picture(
     if text:
         rows[-1].text(0.02, 0.98, "\n".join(text), va="top", family="monospace", fontsize=9)
     return _rendered(figure)
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    """A line of text as lines of at most so many letters."""
+    return textwrap.wrap(line, width, subsequent_indent="    ") or [""]
 
 
 def line_figure(

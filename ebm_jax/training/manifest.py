@@ -123,16 +123,13 @@ def _named_leaves(tree: Any) -> dict[str, Any]:
 
 
 def _spec(name: str, leaf: Any) -> LeafSpec:
-    shape, dtype = getattr(leaf, "shape", None), getattr(leaf, "dtype", None)
-    if dtype is not None and jax.numpy.issubdtype(dtype, jax.dtypes.prng_key):
+    like = leaf if hasattr(leaf, "dtype") else np.asarray(leaf)  # a template has no values
+    if jax.numpy.issubdtype(like.dtype, jax.dtypes.prng_key):
         raise TypeError(f"{name} is a PRNG key: store jax.random.key_data(key), or the seed")
-    if shape is None or dtype is None:
-        array = np.asarray(leaf)
-        shape, dtype = array.shape, array.dtype
-    dtype = np.dtype(dtype)
+    dtype = np.dtype(like.dtype)
     if dtype.hasobject or dtype.kind in "SUmM" or dtype.names is not None:
         raise TypeError(f"{name} is a {type(leaf).__name__}: a checkpoint holds arrays of numbers")
-    return LeafSpec(tuple(shape), dtype.name)
+    return LeafSpec(tuple(like.shape), dtype.name)
 
 
 def _crc32(array: np.ndarray) -> int:

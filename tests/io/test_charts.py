@@ -107,6 +107,19 @@ def test_grids_alone_take_no_other_room():
     assert [t.get_text() for t in lettered.subfigs[1].texts] == ["one"]
 
 
+def test_long_lines_of_text_stay_within_the_picture():
+    line = "  a table  keeps its columns, " + "and what is longer than the picture is wide " * 4
+    figure = charts.grids_picture({"left": GRID}, text=["", line.rstrip()])
+    (text,) = figure.subfigs[1].texts
+    first, *wrapped = text.get_text().split("\n")
+    assert first == ""
+    assert wrapped[0].startswith("  a table  keeps")
+    assert len(wrapped) > 2
+    figure.canvas.draw()
+    assert text.get_window_extent().x1 < figure.bbox.x1
+    same(figure.get_size_inches(), (4.6, 4.6 + 0.17 * (1 + len(wrapped)) + 0.1))
+
+
 def test_a_figure_of_lines(tmp_path, monkeypatch):
     saved = []
     monkeypatch.setattr(charts, "save_image", lambda path, figure: saved.append((path, figure)))

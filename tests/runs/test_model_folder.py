@@ -121,6 +121,22 @@ def test_what_methods_take_of_the_data_goes_with_it(config, tmp_path):
     np.testing.assert_array_equal(of_model, of_run)
 
 
+def test_training_goes_on_from_its_parameters(tmp_path):
+    """They are those of the EMA, and take the place of the parameters too."""
+    config = digits.get_config()
+    config.network.width = 4
+    run = build.build(config)
+    state = build.init_state(run)
+    averaged = jax.tree.map(lambda leaf: leaf + 1, state.params)
+    for name, content in model_folder.contents(TrainedRun(run, 3, averaged, 0.9)).items():
+        (tmp_path / name).write_bytes(content)
+    found, said = init_from.load(str(tmp_path), state)
+    assert said == {"model": tmp_path.name, "step": 3}
+    for params in (found.params, found.ema_params):
+        jax.tree.map(np.testing.assert_array_equal, params, averaged)
+    jax.tree.map(np.testing.assert_array_equal, found.opt_state, state.opt_state)
+
+
 def test_energies_are_exact_whatever_it_was_trained_in(tmp_path):
     """Of a run in bfloat16: those of float32, with every product at highest precision."""
     config = digits.get_config()
