@@ -13,3 +13,8 @@ METHODS = {
     "energy_discrepancy": EnergyDiscrepancy,
     "dual_score_matching": DualScoreMatching,
 }
+
+
+def that_do(kind: type) -> str:
+    """The names of the methods that meet a contract, such as `Inpainter`, for messages."""
+    return ", ".join(name for name, method in METHODS.items() if issubclass(method, kind))

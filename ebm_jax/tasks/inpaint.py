@@ -12,6 +12,7 @@ from ebm_jax.evaluation.images.neighbors import nearest_neighbors
 from ebm_jax.io import image_grids
 from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.methods.base import Inpainter
+from ebm_jax.methods.registry import that_do
 from ebm_jax.runs.results import Result
 from ebm_jax.runs.trained import TrainedRun
 from ebm_jax.settings import setting
@@ -39,7 +40,10 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
     """`inpaint/`: inpaint.png, a row per image, and inpaint.json with errors."""
     run, method = trained.run, trained.run.method
     if not isinstance(method, Inpainter):
-        raise ValueError(f"{type(method).__name__} does not inpaint")
+        raise ValueError(
+            f"--mode=inpaint: expected a method that inpaints ({that_do(Inpainter)}), got "
+            f"{run.config.method.name}"
+        )
     training, held_out, key = run.dataset, run.held_out(), run.key("sample")
     with parallel.all_or_none():
         hidden = masks.hidden_pixels(settings.mask, training.example_shape)

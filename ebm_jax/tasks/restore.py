@@ -10,6 +10,7 @@ from ebm_jax.evaluation.images.neighbors import nearest_neighbors
 from ebm_jax.io import image_grids
 from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.methods.base import Restorer
+from ebm_jax.methods.registry import that_do
 from ebm_jax.runs.results import Result
 from ebm_jax.runs.trained import TrainedRun
 from ebm_jax.settings import setting
@@ -44,7 +45,10 @@ def run(trained: TrainedRun, settings: Settings, work: ResumableWork) -> Result:
     """`restore/`: a figure per corruption, and restore.json with errors and baselines."""
     run, method = trained.run, trained.run.method
     if not isinstance(method, Restorer):
-        raise ValueError(f"{type(method).__name__} does not restore")
+        raise ValueError(
+            f"--mode=restore: expected a method that restores ({that_do(Restorer)}), got "
+            f"{run.config.method.name}"
+        )
     if not settings.corruptions:
         raise ValueError("restore.corruptions: expected one or more, got none")
     if len(settings.salt_levels) != 2:

@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
+import types
 
 import numpy as np
 import pytest
 from main_processes import TINY, run_main
 from PIL import Image
 
-from configs import digits
+from configs import digits, digits_dual
 from ebm_jax import data, tasks
 from ebm_jax.evaluation.fidelity.features import classifier_extractor
 from ebm_jax.evaluation.fidelity.frechet import fit_gaussian, frechet_distance
@@ -18,9 +19,11 @@ from ebm_jax.evaluation.fidelity.inception_scores import (
 )
 from ebm_jax.evaluation.images import corruption
 from ebm_jax.evaluation.images.errors import image_error
+from ebm_jax.methods.registry import METHODS
 from ebm_jax.runs import build, modes
 from ebm_jax.runs.settings import ConfigError
 from ebm_jax.runs.trained import TrainedRun
+from ebm_jax.tasks import inpaint, restore
 
 
 @pytest.fixture(scope="module")
@@ -268,3 +271,21 @@ def test_inception_is_asked_for_where_images_are_large(tmp_path, monkeypatch):
     monkeypatch.setattr(modes, "load_trained", lambda *_: dataclasses.replace(trained, run=run))
     with pytest.raises(ConfigError, match=r"fid\.weights: expected a file with the weights"):
         tasks.run("fid", config, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("task", "says"),
+    [
+        (inpaint, "--mode=inpaint: expected a method that inpaints "),
+        (restore, "--mode=restore: expected a method that restores "),
+    ],
+)
+def test_of_a_method_that_cannot_it_is_said_which_can(task, says):
+    config = digits_dual.get_config()
+    run = types.SimpleNamespace(method=METHODS[config.method.name], config=config)
+    with pytest.raises(ValueError, match=says) as refused:
+        task.run(types.SimpleNamespace(run=run), task.Settings(), None)
+    assert str(refused.value).endswith(
+        "(recovery_likelihood, contrastive_divergence, denoising_score_matching), "
+        "got dual_score_matching"
+    )
