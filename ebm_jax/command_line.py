@@ -54,7 +54,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     except SyntaxError as error:
         return _leave(f"{error.filename}, line {error.lineno}: {error.msg}")
     except (flags.Error, ValueError, TypeError, ImportError) as error:
-        return _leave(_unknown_mode(error) or _cause(error))
+        return _leave(_unknown_mode(error) or _absent(error) or _cause(error))
     if len(rest) > 1:
         return _leave(f"expected flags as --name=value, got {rest[1]!r}")
     return rest
@@ -176,6 +176,12 @@ def _unknown_mode(error: BaseException) -> str | None:
     close = difflib.get_close_matches(found[1], tasks.names(), n=1, cutoff=0)[0]
     modes = ", ".join(tasks.names())
     return f"--mode: expected one of {modes}, got {found[1]!r}; did you mean {close!r}?"
+
+
+def _absent(error: BaseException) -> str | None:
+    """What to write for a flag that has to be given, as its validator says."""
+    found = re.fullmatch(r"flag (--\w+)=None: (expected .*)", str(error))
+    return f"{found[1]}: {found[2]}" if found else None
 
 
 def _unexpected(error: BaseException) -> str:

@@ -29,7 +29,11 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of this run alone.")
 _MODE = flags.DEFINE_enum("mode", "train", tasks.names(), "What to do.")
-flags.mark_flags_as_required(["config", "workdir"])
+for _name, _expected in (
+    ("config", "what to train, such as --config=configs/digits.py (--mode=list names all)"),
+    ("workdir", "the directory of this run, such as --workdir=runs/digits"),
+):
+    flags.register_validator(_name, lambda value: value is not None, f"expected {_expected}")
 
 
 def main(argv: list[str]) -> None:

@@ -180,7 +180,11 @@ BAD_FLAGS = {
         [DIGITS, "train"],
         "expected flags as --name=value, got 'train'",
     ),
-    "no config": ([], "flag --config=None: Flag --config must have a value other than None."),
+    "no config": (
+        [],
+        "--config: expected what to train, such as --config=configs/digits.py (--mode=list names "
+        "all)",
+    ),
 }
 
 
@@ -198,6 +202,11 @@ def test_config_file_with_an_error_in_it(tmp_path):
     line = refusal(f"--config={config}", f"--workdir={tmp_path}/run")
     assert line == f"{config}, line 2: invalid syntax"
     assert list(tmp_path.iterdir()) == [config]
+
+
+def test_no_workdir():
+    expected = "--workdir: expected the directory of this run, such as --workdir=runs/digits"
+    assert refusal(DIGITS) == expected
 
 
 def test_workdir_that_cannot_be_one(tmp_path):

@@ -365,3 +365,10 @@ def test_sections_have_links():
     assert ":root { --x: 1; }\n@media (prefers-color-scheme: dark) { :root { --x: 2; } }" in page
     for i in range(2):
         assert f'id="section-{i}"' in page
+
+
+def test_curves_are_in_order():
+    """The loss, the others by name, levels by number, speed."""
+    names = ["steps_per_second", "zeta", "gap/level_10", "gap/level_9", "alpha", "loss"]
+    found = sorted(names, key=curves._order)
+    assert found == ["loss", "alpha", "gap/level_9", "gap/level_10", "zeta", "steps_per_second"]

@@ -121,7 +121,11 @@ def test_mdsm_layouts_are_turned():
         return array
 
     arrays = {k: theirs(k, v) for k, v in named(module, params, rename).items()}
-    assert_same(from_reference("mdsm", arrays), module, params)
+    converted = from_reference("mdsm", arrays)
+    assert_same(converted, module, params)
+    x = np.random.default_rng(0).normal(size=(3, 8, 8, 2)).astype(np.float32)
+    ours = converted.energy_fn(x)
+    np.testing.assert_array_equal(converted.energy_fn(x.transpose(0, 3, 1, 2)), ours)
 
 
 def test_what_is_no_such_network_is_refused():

@@ -56,3 +56,12 @@ def test_a_size_that_patches_do_not_divide_is_refused():
     module = MdsmResNet(image_size=16, patch_size=3, **SMALL)
     with pytest.raises(ValueError, match=r"halved 2 times in patches of 3, such as 12.*got 16"):
         jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+
+
+@pytest.mark.parametrize("patch_size", [1, 2])
+def test_the_last_size_is_that_of_the_features_under_the_head(patch_size):
+    module = MdsmResNet(image_size=16, num_blocks=1, patch_size=patch_size, **SMALL)
+    x = jnp.zeros((1, *module.input_shape))
+    params = jax.eval_shape(module.init, jax.random.key(0), x)["params"]
+    features = SMALL["width"] * SMALL["multipliers"][-1]
+    assert params["linear_1"]["kernel"].shape == (module.last_size**2 * features, 1)

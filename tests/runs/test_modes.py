@@ -89,6 +89,21 @@ def run(config, path, *, fails=False):
     return modes.run_task(task(fails), "evaluate", config, path, other_modes=["ood", "fid"])
 
 
+def test_what_results_on_the_way_depend_on():
+    """All sections but those of training and of other modes, whatever they are called."""
+    trained = types.SimpleNamespace(step=3)
+
+    def of(**sections):
+        return modes.fingerprint(config_of(**sections), trained, "evaluate", ["ood", "evaluate"])
+
+    usual = of()
+    assert (usual["mode"], usual["checkpoint_step"]) == ("evaluate", 3)
+    for free in ({"ood": {"num_images": 7}}, {"optimizer": {"learning_rate": 0.5}}):
+        assert of(**free) == usual
+    for matters in ({"evaluate": {"num_samples": 7}}, {"sampler": {"noise_scale": 0.5}}):
+        assert of(**matters) != usual
+
+
 def test_a_result_is_written(tmp_path, batches, capsys):
     assert run(config_of(), tmp_path) == 0
     assert batches == [0, 16, 32]

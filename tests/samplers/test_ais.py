@@ -343,6 +343,12 @@ def test_bad_input_is_refused_in_one_line():
         ais(key, PATH, jnp.zeros((4, 2), jnp.int32), [0.0, 1.0], make)
 
 
+@pytest.mark.parametrize("shape", [(0,), (2, 2), ()])
+def test_weights_of_no_chain_or_of_a_table_are_refused(shape):
+    with pytest.raises(ValueError, match=r"expected log_weights \[chains\], got shape \("):
+        samplers.summarize_weights(np.zeros(shape))
+
+
 def test_weights_that_are_all_zero():
     found = samplers.summarize_weights(jnp.full(4, -jnp.inf))
     assert np.isneginf(found.log_z)

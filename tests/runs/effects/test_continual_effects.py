@@ -197,6 +197,37 @@ def test_goes_on_where_it_stopped(run, monkeypatch):
     assert run(config, method)["learners"] == whole["learners"]
 
 
+def test_what_one_model_learned_is_kept_when_there_are_more_of_them(run, monkeypatch):
+    """And nothing of it where a model would learn otherwise."""
+    check, steps, fails_at = _updates.check, [], 4
+
+    def counted(values):
+        steps.append(1)
+        return "interrupted" if len(steps) == fails_at else check(values)
+
+    monkeypatch.setattr(_updates, "check", counted)
+    with pytest.raises(ConfigError, match="interrupted"):
+        run(config_of(num_passes=30), Memory())
+    fails_at = 0
+    numbers = []
+    for values in ({"num_seeds": 2}, {"num_seeds": 2}, {"num_seeds": 1}):
+        steps.clear()
+        run(config_of(num_passes=30, **values), Memory())
+        numbers.append(len(steps))
+    resumed, both, one = numbers  # nothing is kept once all is done
+    assert both == 2 * one
+    assert 0 < both - resumed < one
+
+    fails_at = 4
+    steps.clear()
+    with pytest.raises(ConfigError, match="interrupted"):
+        run(config_of(num_passes=30), Memory())
+    fails_at = 0
+    steps.clear()
+    run(config_of(num_passes=30, buffer="kept"), Memory())
+    assert len(steps) == one
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
