@@ -177,7 +177,10 @@ def test_generation_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
     (tmp_path / "hand.npz.parts" / "000050-000099.npz").unlink()
     assert generate.main([str(path), "--num_trajectories=150", "--length=3", "--seed=2"]) == 0
     assert FakeHand.calls == 200
-    assert "150 trajectories of 3 states" in capsys.readouterr().out
+    said, shown = capsys.readouterr()
+    assert "150 trajectories of 3 states" in said
+    last = shown.split("\r")[-1]  # a part of 50 was there
+    assert last == "trajectories: 3 of 3 parts of 50, 0.0 min left\n"
     with np.load(path) as found:
         np.testing.assert_array_equal(found["states"][:, 0, 0], 200 + np.arange(150))
         np.testing.assert_allclose(found["actions"][:, -1, -1], np.arange(150) / 1000, rtol=1e-6)

@@ -118,3 +118,13 @@ def test_raw_and_typed_keys_agree_and_rbg_works():
 def test_anything_but_one_key_is_refused(key):
     with pytest.raises(ValueError, match="expected rng_key to be one key"):
         random.normal(key, jnp.arange(2), jnp.zeros((2, 2)))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_uniform_numbers_of_half_precision_are_those_of_float32(dtype):
+    """In fewer bits some would be 0 or 1, which a Metropolis test takes for certain."""
+    key, chain = jax.random.key(3), np.arange(1_000)
+    found = random.uniform(key, chain, (), dtype)
+    assert found.dtype == jnp.float32
+    np.testing.assert_array_equal(found, random.uniform(key, chain, ()))
+    assert 0 < found.min() < found.max() < 1
