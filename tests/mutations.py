@@ -94,6 +94,8 @@ def batches_of(
     last = mutant.line + mutant.old.count("\n")
     lines = lines_of(mutant.file.decode(), mutant.line, last)
     tests = coverage.tests_of(mutant.path, lines)
+    if not tests and nearest:  # it runs as its file is imported, for every test
+        return batches_of(mutant, imports, 4 * nearest, timeout, None)
     by_line = [  # of one file together: they share what it sets up
         Batch(sorted(some), 120 + 5 * coverage.seconds(some))
         for some in (tests[:QUICK], tests[QUICK:])

@@ -26,7 +26,15 @@ def info(acceptance, *, finite=(True, True), divergent=(False, False), energy=(0
 
 
 class Terminal(io.StringIO):
-    """One that says it is a terminal."""
+    """One that says it is a terminal. seen: how many lines had begun at each flush."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def flush(self):
+        """What was written is seen."""
+        self.seen.append(self.getvalue().count("\r"))
 
     def isatty(self):
         """It is."""
@@ -57,6 +65,7 @@ def test_a_terminal_has_one_line_that_is_overwritten():
     line.close()
     first, second, third = stream.getvalue().split("\r")
     assert first == ""
+    assert stream.seen == [1, 2]  # at once, though no line has ended
     assert second.startswith("1 of 10 steps, acceptance 1.000")
     assert len(second) == 78
     assert third.endswith("\n")
