@@ -46,7 +46,7 @@ MILLIONS = {  # of the papers' networks
 
 
 _NUM_EXAMPLES = 8
-SAMPLES = {}  # traced once for all configs of the same method, network and data's shape
+SAMPLES, PARAMS = {}, {}  # traced once for all configs of the same method, network, data's shape
 
 
 def stub(config, split):
@@ -88,12 +88,15 @@ def test_every_config_is_built(name, monkeypatch):
     tasks.check(config)
     assert config.data.name in data.dataset_names()
     run = build.build(config)
-    params = build.params_template(run)
+    described = repr(run.method), run.dataset.example_shape
+    initialized = *described, config.optimizer.to_json_best_effort()
+    if initialized not in PARAMS:
+        PARAMS[initialized] = build.params_template(run)
+    params = PARAMS[initialized]
     number = sum(leaf.size for leaf in jax.tree.leaves(params))
     assert number > 100
     if name in MILLIONS:
         assert number / 1e6 == pytest.approx(MILLIONS[name], rel=0.003)
-    described = repr(run.method), run.dataset.example_shape
     if described not in SAMPLES:
         SAMPLES[described] = jax.eval_shape(
             run.method.sample, params, run.key("sample"), np.arange(3, dtype=np.int32)
