@@ -57,7 +57,10 @@ ROWS = {
     "imagenet32_igebm": Row(32, num_classes=1_000),
     "imagenet128_igebm": Row(128, num_classes=1_000),
     "cifar10_mdsm": Row(32),
+    "celeba_mdsm": Row(32),
     "fashion_mnist": Row(32, channels=1),
+    "fashion_mnist_igebm": Row(32, channels=1),
+    "fashion_mnist_mdsm": Row(32, channels=1),
 }
 # As it is; in parts; with blocks computed again; both; with kernels and activations of 16 bit.
 WAYS = {
