@@ -51,7 +51,7 @@ class LineCoverage:
             found.add(test)
         found |= {test for test in self._seconds if test.partition("::")[0] in files}
         tests, left = [], seconds
-        for test in sorted(found & self._seconds.keys(), key=self._seconds.__getitem__):
+        for test in sorted(found & self._seconds.keys(), key=lambda t: (self._seconds[t], t)):
             if left <= 0:
                 break
             tests.append(test)
