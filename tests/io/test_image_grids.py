@@ -123,6 +123,9 @@ def test_lines_in_a_tile():
     three = image_grids.lines_tile(lines, extent=(0, 4, 0, 8), size=40)[..., 0]
     assert 40 < three[18:22, 20].min() < 110  # the middle one: 80, sharpened by shrinking
     assert (image_grids.lines_tile([across + 1e9], extent=(0, 4, 0, 8), size=40) == 255).all()
+    away = [line + np.array([-7, 5]) for line in (across, up)]  # what is seen moves along
+    moved = image_grids.lines_tile(away, extent=(-7, -3, 5, 13), size=40)
+    np.testing.assert_array_equal(moved, tile)
 
 
 def test_a_tile_has_its_text_in_the_upper_left():

@@ -1,5 +1,6 @@
 """Modes on images whose model units are -2 to 4: what is scaled, clipped and measured, by hand."""
 
+import dataclasses
 import types
 
 import jax
@@ -171,6 +172,13 @@ def test_levels_are_asked_of_methods_that_have_them(trained, work, monkeypatch):
     )
     with pytest.raises(ValueError, match=expected):
         evaluate.run(trained, evaluate.Settings(num_samples=5, from_levels=(1,)), work)
+
+
+def test_levels_are_not_asked_of_points(trained, work):
+    points = trained.run.dataset._replace(images=np.zeros((9, 2), np.float32))
+    plane = dataclasses.replace(trained, run=dataclasses.replace(trained.run, dataset=points))
+    with pytest.raises(ValueError, match=r"from_levels is of images: expected \(\) for points"):
+        evaluate.run(plane, evaluate.Settings(num_samples=5, from_levels=(1,)), work)
 
 
 def test_attacks_are_made_in_the_unit_range(trained):
