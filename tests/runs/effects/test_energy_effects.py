@@ -49,7 +49,10 @@ def test_ood(run, monkeypatch):
     assert area > 0.8
     value = found["auroc"]["uniform_noise"]["energy 0"]["value"]
     assert value == pytest.approx(area, abs=4 * np.sqrt(area * (1 - area) / 40))
-    sets = run("ood", config_of(ood={"num_images": 20, "num_bootstrap": 5, "max_levels": 1}))
+    config = config_of(ood={"num_images": 20, "num_bootstrap": 5, "max_levels": 1})
+    config.held_out_split = "validation"
+    sets = run("ood", config)
+    assert (found["inside"], sets["inside"]) == ("cifar10, test", "cifar10, validation")
     assert len(sets["auroc"]) == 6
     assert sets["levels"] == [0]
     few = {"num_images": 20, "num_bootstrap": 5, "max_levels": 1, "sets": ()}

@@ -123,8 +123,11 @@ def test_rollout(run, tmp_path):
         ((), 50, (1, 3)),
         (("rollout.num_trajectories", "rollout.horizons", "rollout.num_draws"), 40, (2, 4)),
     ):
-        found = run(config_of(*fields))
-        true = dataset("test").trajectories.states[:number]
+        config = config_of(*fields)
+        split = config.held_out_split = "validation" if fields else "test"
+        found = run(config)
+        assert found["split"] == split
+        true = dataset(split).trajectories.states[:number]
         assert found["measured_on"]["num_samples"] == number
         assert (found["context"], found["length"], found["columns"]) == (2, 8, ["a", "b"])
         rows = found["competitors"]
