@@ -176,6 +176,10 @@ def test_sections_that_are_not_there_or_too_many():
         with pytest.raises(ConfigError, match="has a section 'restor'; did you mean 'restore'"):
             tasks.check(config)
         del config.restor
+        config.zzzzzz = ConfigDict({"num_images": 3})  # like none of them
+        with pytest.raises(ConfigError, match="has a section 'zzzzzz'; did you mean '"):
+            tasks.check(config)
+        del config.zzzzzz
         del config.ood
     with pytest.raises(ConfigError, match="config has no section 'ood': start from"):
         tasks.check(config)
