@@ -224,10 +224,25 @@ def test_a_process_is_measured_and_its_refusal_kept():
 
 
 def test_rows_of_sizes():
-    one = {"seconds": 3.2, "anonymous_bytes": 2e6, "resident_bytes": 3e6, "refusal": ""}
-    commands = {"first load": one, "fid_stats": {**one, "refusal": "no weights"}}
+    one = data_at_size.Measured(3.2, 3_000_000, 2_000_000, "")
+    commands = {
+        "first load": one._asdict(),
+        "fid_stats": one._replace(refusal="no weights")._asdict(),
+        "neighbours": one._replace(is_ended=True)._asdict(),
+    }
     found = {"examples": {"train": 1_200, "test": 34}, "decoded_bytes": 5e9, "commands": commands}
     assert data_at_size.rows({"any": found}) == [
         ["any (1,234; 5.00 GB)", "first load", "3", "2", "3"],
         ["", "fid_stats", "refused", "2", "3"],
+        ["", "neighbours", "3, ended", "2", "3"],
     ]
+
+
+def test_a_process_is_ended_after_so_many_seconds():
+    waits = "import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: raise SystemExit(130)"
+    found = data_at_size.run("-c", waits, at_most=2)
+    assert found.is_ended
+    assert found.refusal == ""
+    assert 2 <= found.seconds < 30
+    failed = data_at_size.run("-c", "import sys; sys.exit('no data')")
+    assert (failed.is_ended, failed.refusal) == (False, "no data")
