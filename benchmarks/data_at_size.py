@@ -178,7 +178,7 @@ def run(*arguments: str, at_most: float = float("inf")) -> Measured:
                 highest[0] = max(highest[0], found)
                 if time.perf_counter() - begin > at_most and not ended:
                     ended.append(True)
-                    process.send_signal(signal.SIGINT)
+                    process.send_signal(signal.SIGTERM)
                 time.sleep(0.05)
 
         watcher = threading.Thread(target=watch)

@@ -43,7 +43,7 @@ def pytest_xdist_auto_num_workers() -> int | None:
     return (os.cpu_count() or 1) + 1
 
 
-MAX_MAPPINGS = 32_768  # of the 65,530 that Linux allows a process; no module adds 10,000
+MAX_MAPPINGS = 16_384  # of the 65,530 that Linux allows a process; with twice as many it has 4 GB
 
 
 @pytest.fixture(autouse=True, scope="module")
