@@ -117,6 +117,8 @@ def test_processes_that_prepare_at_once_agree(tmp_path):
     assert len(set(digests)) == 1
     assert not list(tmp_path.rglob(".unfinished-*"))
     load_dataset("digits", "train", data_dir=tmp_path)
+    (prepared,) = (tmp_path / "ebm_jax/digits").glob("[0-9]*")
+    assert all(path.is_file() for path in prepared.iterdir())  # no empty folder of the builder
 
 
 def test_unknown_split(tmp_path):

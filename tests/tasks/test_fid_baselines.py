@@ -13,12 +13,12 @@ def dataset(split, number):
     return Dataset("made", split, images, np.zeros(number, np.int32), 1, (0.0, 255.0))
 
 
-TRAINING, HELD_OUT = dataset("train", 30), dataset("test", 8)
+TRAINING, HELD_OUT = dataset("train", 30), dataset("validation", 8)
 TRAINED = types.SimpleNamespace(
     run=types.SimpleNamespace(
         dataset=TRAINING,
         held_out=lambda: HELD_OUT,
-        general=types.SimpleNamespace(held_out_split="test", seed=3),
+        general=types.SimpleNamespace(held_out_split="validation", seed=3),
     )
 )
 
@@ -29,7 +29,7 @@ def plan(split, number, num_features):
 
 def test_real_images_are_of_the_other_split():
     floor, gaussian = plan(TRAINING, 20, 3)
-    assert (floor.details["split"], floor.number) == ("test", 8)
+    assert (floor.details["split"], floor.number) == ("validation", 8)
     np.testing.assert_array_equal(floor.draw(2, 5), HELD_OUT.images[2:5])
     assert (gaussian.details["split"], gaussian.number) == ("train", 20)
     assert gaussian.draw(0, 2).shape == (2, 2, 2, 1)
