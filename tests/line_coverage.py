@@ -1,6 +1,6 @@
 """Which tests run a line of the package, and how long they take: from one run of them all.
 
-pip install -e '.[mutations]'
+pip install -e '.[test,mutations]'
 pytest --cov --cov-context=test --cov-report= --junitxml=tests.xml      # writes .coverage
 """
 

@@ -7,7 +7,7 @@ nearest first, and those of field effects run on it until one fails. What surviv
 its line, as something that no test sees; changes that no test can see are in
 `mutations_equivalent.txt`, with a reason. It takes hours; `--list` shows the mutants alone.
 
-With `--coverage=.coverage --times=tests.xml --nearest=6`, which `line_coverage.py` says how to
+With `--coverage=.coverage --times=tests.xml --nearest=3`, which `line_coverage.py` says how to
 make, the tests that run the changed line come first: a third of the time.
 """
 

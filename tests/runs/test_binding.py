@@ -45,7 +45,8 @@ def test_every_field_binds_where_its_section_does(name, tmp_path):
         group = config[section] if section else config
         full = f"{section}.{field.name}" if section else field.name
         usual = group[field.name]
-        tried = every_config.settings_of(config, section), field.name, repr(usual), is_constant
+        cls = every_config.settings_of(config, section)
+        tried = section, cls, field.name, repr(usual), is_constant
         if tried in SEEN:
             continue
         SEEN.add(tried)
