@@ -1,6 +1,7 @@
 """Who joins the processes of one command."""
 
 import contextlib
+import json
 import socket
 import threading
 import types
@@ -68,3 +69,54 @@ def test_words_differ_and_cannot_be_guessed(told, monkeypatch):
         words.append(told.content.split()[1])
     assert [len(word) for word in words] == [32, 32]
     assert words[0] != words[1]
+
+
+@pytest.fixture
+def listen(monkeypatch, capsys):
+    """What process 1 does after process 0 has sent this and gone: (waits, exit codes, said)."""
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    waits, codes = [], []
+    monkeypatch.setattr(processes.time, "sleep", waits.append)
+    monkeypatch.setattr(processes.os, "_exit", codes.append)
+
+    def told(content):
+        ours, theirs = socket.socketpair()
+        theirs.sendall(content)
+        theirs.shutdown(socket.SHUT_WR)
+        watch = processes._Watch({})
+        watch._connections = {0: processes._as_file(ours)}
+        watch._gone = {0: threading.Event()}
+        watch._listen(0)
+        assert watch._gone[0].is_set()
+        passed_on = b""
+        if codes:
+            theirs.settimeout(10)
+            passed_on = theirs.recv(1000)
+        for one in (ours, theirs):
+            one.close()
+        return waits, codes, capsys.readouterr().err, passed_on
+
+    return told
+
+
+def test_a_process_that_is_told_why_another_ends_may_first_say_so_itself(listen):
+    """Where all find the same fault, each prints its own message; the others are told later."""
+    waits, codes, said, passed_on = listen(b'{"message": "no data here", "code": 2}\n')
+    assert waits == [processes._GRACE_SECONDS]
+    assert codes == [2]
+    assert said == "main.py: no data here\n"
+    assert json.loads(passed_on) == {"message": "no data here", "code": 2}
+
+
+@pytest.mark.parametrize("content", [b"", b'{"message": "cut sho'], ids=["nothing", "half a line"])
+def test_a_process_whose_other_was_killed_ends_at_once(listen, content):
+    waits, codes, said, _ = listen(content)
+    assert waits == []
+    assert codes == [1]
+    assert said.startswith("main.py: process 0 of 2 ended without a word; the same command goes on")
+
+
+def test_a_process_whose_other_has_done_its_work_goes_on(listen):
+    waits, codes, said, _ = listen(b'{"done": true}\n')
+    assert (waits, codes, said) == ([], [], "")
