@@ -33,7 +33,9 @@ _NOT_COPIED = shutil.ignore_patterns("__pycache__", ".git", ".*_cache", "*.egg-i
 
 
 def copy_tree(tree: pathlib.Path, to: pathlib.Path) -> pathlib.Path:
-    """A copy of a tree without its history and caches."""
+    """A copy of a tree without its history and caches, beside what lies beside the tree."""
+    if (reference := tree.parent / "shared").exists() and not (to.parent / "shared").exists():
+        (to.parent / "shared").symlink_to(reference.resolve())
     return shutil.copytree(tree, to, ignore=_NOT_COPIED)
 
 

@@ -140,3 +140,17 @@ def test_a_fault_is_noticed_and_none_is_not(small):
 def test_a_loop_without_end_is_stopped(small):
     (small / "tests/test_one.py").write_text("while True:\n    pass\n")
     assert mutations.run_tests(small, ["tests/test_one.py"], timeout=2) == "timed out"
+
+
+def test_a_copy_has_the_reference_values_beside_it(tmp_path):
+    """Tests of published values are skipped where there are none."""
+    tree = tmp_path / "here/tree"
+    (tree / "ebm_jax").mkdir(parents=True)
+    (tree / ".git").mkdir()
+    (tmp_path / "there").mkdir()
+    copied = mutations.copy_tree(tree, tmp_path / "there/0")
+    assert [path.name for path in copied.iterdir()] == ["ebm_jax"]
+    (tmp_path / "here/shared/reference").mkdir(parents=True)
+    for name in ("1", "2"):
+        mutations.copy_tree(tree, tmp_path / "there" / name)
+    assert (tmp_path / "there/shared/reference").is_dir()

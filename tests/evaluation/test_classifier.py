@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ebm_jax import data
+from ebm_jax.evaluation.fidelity import classifier as fidelity_classifier
 from ebm_jax.evaluation.fidelity.classifier import summarize_logits, train_classifier
 
 
@@ -92,3 +93,15 @@ def test_refusals():
         train_classifier(np.zeros((4, 2)), np.array([0, 0, 2, 2]), 3)
     with pytest.raises(ValueError, match="a classifier of 1 classes needs two or more"):
         train_classifier(np.zeros((4, 2)), np.zeros(4, int), 1)
+
+
+def test_of_a_large_set_a_fixed_choice_is_trained_on(digits, monkeypatch):
+    """So many, in the order of the set, with their own labels."""
+    _, x, labels, unseen, classes = digits
+    monkeypatch.setattr(fidelity_classifier, "_MAX_TRAINING", 400)
+    chosen = np.sort(np.random.default_rng(0).permutation(len(x))[:400])
+    found = train_classifier(x, labels, 10)
+    assert found.num_training == 400
+    expected = train_classifier(x[chosen], labels[chosen], 10).logits(unseen)
+    np.testing.assert_allclose(found.logits(unseen), expected, atol=1e-9)
+    assert np.mean(expected.argmax(1) == classes) > 0.93

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from ebm_jax.data import toy_density
 from ebm_jax.evaluation.density.grid2d import (
     Grid,
     box_masses,
@@ -12,6 +13,7 @@ from ebm_jax.evaluation.density.grid2d import (
     learned_density,
     sample_distance,
 )
+from ebm_jax.evaluation.density.plane import PlaneModel, density_fit
 
 GRID = Grid(6.0, 240)
 
@@ -136,3 +138,12 @@ def test_refusals():
         learned_density(lambda y: jnp.where(y[:, 0] > 0, jnp.nan, 0.0), GRID)
     with pytest.raises(ValueError, match="7 boxes do not divide 240 cells"):
         box_masses(np.zeros((240, 240)), GRID, 7)
+
+
+def test_samples_that_are_not_finite_are_counted():
+    samples = np.zeros((5, 2))
+    samples[1] = np.inf
+    samples[3, 1] = np.nan
+    model = PlaneModel(lambda y: jnp.sum(y**2, -1), 1.0, 0.0, 0.0)
+    with pytest.raises(ValueError, match=r"^2 of 5 samples have non-finite values$"):
+        density_fit(samples, np.zeros((5, 2)), model, toy_density("rings"))

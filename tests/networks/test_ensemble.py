@@ -68,3 +68,9 @@ def test_members_are_normalised_each_by_itself_and_share_the_label():
 def test_without_spectral_norm_there_is_none():
     base = MdsmResNet(image_size=4, channels=1, width=4, multipliers=(2,), num_blocks=1)
     assert not networks.has_spectral_norm(Ensemble(base, 2))
+
+
+def test_what_its_members_have_per_level_it_has():
+    base = EnergyMLP(input_size=2, width=8, depth=1)
+    assert not Ensemble(base, 2).has_level_constants
+    assert Ensemble(LevelConstants(base, 3), 2).has_level_constants

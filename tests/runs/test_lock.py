@@ -120,3 +120,12 @@ def test_a_removal_that_was_killed_does_not_lock_for_ever(tmp_path):
     os.utime(mark, (0, 0))
     with Lock(tmp_path):
         assert os.listdir(tmp_path) == [".lock"]
+
+
+def test_a_lock_whose_age_cannot_be_told_is_held(tmp_path, monkeypatch):
+    held_by(tmp_path, host="elsewhere")
+    os.utime(tmp_path / ".lock", (1, 1))
+    waiting = Lock(tmp_path)
+    assert waiting._age(tmp_path / ".lock") > 1_000
+    assert waiting._age(tmp_path / "gone") == 0
+    assert os.listdir(tmp_path) == [".lock"]

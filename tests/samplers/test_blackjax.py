@@ -138,3 +138,19 @@ def test_bad_input_is_refused_in_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "blackjax.base", None)
     with pytest.raises(ImportError, match="pip install"):
         to_blackjax(samplers.mala(energy_fn, 0.1))
+
+
+def test_warmup_of_a_walk_that_has_no_gradient():
+    """Its roughness cannot be told; its step is found all the same."""
+
+    def make_kernel(step_size, mass):
+        steps = blackjax.mcmc.random_walk.normal(step_size * SD)
+        return from_blackjax(blackjax.additive_step_random_walk(logdensity_fn, steps))
+
+    start = MEAN + SD * jax.random.normal(jax.random.key(1), (64, 2))
+    warmed = samplers.warmup(
+        jax.random.key(0), make_kernel, start, 200, target_acceptance=0.5, adapt_mass=False
+    )  # fmt: skip
+    assert np.isnan(warmed.roughness)
+    assert 0.45 < warmed.acceptance < 0.55
+    assert 0.5 < warmed.step_size < 3

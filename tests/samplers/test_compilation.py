@@ -122,3 +122,12 @@ def test_functions_of_libraries_are_taken_as_they_are():
     assert not _compilation._is_of_a_library(own)
     assert not _compilation._is_of_a_library(samplers)
     assert not _compilation._is_of_a_library(1.0)
+
+
+def test_values_that_cannot_be_hashed_are_themselves_alone():
+    """Equal arrays may yet become different: each is another."""
+    one, other = np.ones(2), np.ones(2)
+    assert _compilation._key(one) == _compilation._key(one)
+    assert hash(_compilation._key(one)) == hash(_compilation._key(one))
+    assert _compilation._key(one) != _compilation._key(other)
+    assert _compilation._key(1) != _compilation._key(1.0)  # of which one is a whole number
