@@ -77,3 +77,11 @@ def test_digits_are_as_near_to_the_training_digits_as_the_card_says():
     (said,) = re.findall(r"first 896 of them +([\d.]+)\n +896 real held-out images +[\d.]+\nclass",
                          model.card)  # fmt: skip
     assert distance == pytest.approx(float(said), rel=0.15)  # another key
+
+
+def test_points_of_a_model_of_the_plane_in_the_datas_units():
+    model = models.load("checkerboard_drl")
+    units, in_data = model.trained.run.data, model.trained.run.dataset.value_range
+    corners = model.to_data_units(np.array([[units.low, units.high]], np.float32))
+    np.testing.assert_allclose(corners, [in_data])
+    assert in_data != (units.low, units.high)

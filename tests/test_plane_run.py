@@ -17,6 +17,7 @@ from ebm_jax import tasks
 from ebm_jax.data import TOY_DENSITIES, Dataset
 from ebm_jax.diffusion import make_schedule
 from ebm_jax.evaluation.density.grid2d import Grid, learned_density
+from ebm_jax.methods.densities import BaseDistribution, Densities
 from ebm_jax.methods.recovery_likelihood import RecoveryLikelihood
 from ebm_jax.runs import build, preview
 
@@ -132,3 +133,25 @@ def test_trained_density_is_close_to_the_true_one(variant, bound, tmp_path):
     result = json.loads((tmp_path / "evaluate/evaluation.json").read_text())
     assert result["learned"]["kl_true_to_learned"] < bound
     assert result["learned"]["mass_outside_data_square"] < 0.02
+
+
+def test_outside_its_box_a_density_of_the_plane_is_zero():
+    """A flat energy on [-1, 1]^2, of data on [-4, 4]^2: all to the edge, and no more."""
+
+    class Flat:
+        def densities(self, params):
+            return Densities(
+                lambda level: lambda x: jnp.sum(0 * x, -1) + params,
+                jnp.ones(1), jnp.zeros(1), BaseDistribution(box=self.box), None,
+            )  # fmt: skip
+
+    config = toy2d.get_config()
+    config.data.low, config.data.high = -1.0, 1.0
+    dataset = Dataset("made", "train", np.zeros((1, 2), np.float32), np.zeros(1), 1, (-4.0, 4.0))
+    general, sections = build.check_sections(config)
+    flat = Flat()
+    run = build.Run(config, dataset, flat, general, sections["data"], sections["sampling"])
+    x = jnp.array([[0.0, 0.0], [1.0, -1.0], [1.0, 1.01], [-1.01, 0.0]])
+    for box, expected in (((-1.0, 1.0), [3, 3, np.inf, np.inf]), (None, [3, 3, 3, 3])):
+        flat.box = box
+        np.testing.assert_array_equal(preview.plane_model(run, 3.0).energy_fn(x), expected)

@@ -65,10 +65,8 @@ def _row(key_data: jax.Array, of_x: jax.Array) -> jax.Array:
 def _number_rows(
     axis_size: int, is_batched: Sequence[bool], key_data: jax.Array, of_x: jax.Array
 ) -> tuple[jax.Array, bool]:
-    key_is_batched, x_is_batched = is_batched
+    key_is_batched, x_is_batched = is_batched  # at least one of them is
     if key_is_batched:  # each row has its own noise already; rows of an outer map may yet share it
         return _row(key_data[0], of_x[0] if x_is_batched else of_x), False
-    if not x_is_batched:
-        return _row(key_data, of_x), False
     outer = _row(key_data, of_x[0])
     return outer * axis_size + jnp.arange(axis_size, dtype=jnp.int32), True

@@ -9,6 +9,7 @@ from PIL import Image
 
 from ebm_jax.data import load_dataset
 from ebm_jax.data.sources.own_images import is_test
+from ebm_jax.data.storage import array_cache
 
 RNG = np.random.default_rng(0)
 
@@ -294,3 +295,35 @@ def test_damaged_arrays(tmp_path, load):
             load("arrays", "cut.npy")
     with pytest.raises(FileNotFoundError, match=r"^data\.path: there is no file [^\n]*absent"):
         load("arrays", "absent.npy")
+
+
+def test_blocks_are_decoded_in_order_and_not_far_ahead(monkeypatch):
+    """On one core at most two blocks are under way beside the one that is handed over."""
+    monkeypatch.setattr(array_cache, "BLOCK", 2)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    decoded = []
+
+    def decode(source):
+        decoded.append(source)
+        return np.full((1, 1, 1), source)
+
+    found = []
+    for images, labels in array_cache.decoded_blocks(range(11), decode):
+        found.append(images.ravel().tolist())
+        assert labels.tolist() == [0] * len(images)
+        assert len(decoded) <= 2 * (len(found) + 2)
+    assert found == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9], [10]]
+
+
+@pytest.mark.parametrize(("is_terminal", "total", "is_said"), [
+    (True, 40, True), (True, 39, False), (False, 40, False)
+])  # fmt: skip
+def test_decoding_of_a_large_set_is_told_on_a_terminal(
+    monkeypatch, capsys, is_terminal, total, is_said
+):
+    monkeypatch.setattr(array_cache, "BLOCK", 4)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: is_terminal, raising=False)
+    for count in (total - 1, total):
+        array_cache._report(count, total)
+    expected = "\rdecoding 39 of 40 images\rdecoding 40 of 40 images\n" if is_said else ""
+    assert capsys.readouterr().err == expected

@@ -137,3 +137,14 @@ def test_a_range_has_a_width(low, high):
     config.data.low, config.data.high = low, high
     with pytest.raises(ConfigError, match=f"data.low: expected less than data.high, {high}, got"):
         build.check_sections(config)
+
+
+def test_classes_of_a_network_that_the_data_do_not_have():
+    config = default.get_config()
+    config.network = default.network("igebm_resnet", num_classes=7)
+    for num_classes, expected in ((2, 2), (1, 0)):
+        dataset = run_of().dataset._replace(num_classes=num_classes)
+        with pytest.raises(
+            ConfigError, match=f"num_classes: expected {expected}, the classes of made, got 7"
+        ):
+            build.build(config, dataset)

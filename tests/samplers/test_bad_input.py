@@ -38,6 +38,23 @@ def test_energy_of_the_wrong_shape_or_type(energy_fn, error, message):
         run(energy_fn, X)
 
 
+def test_energies_of_a_path_whose_kernels_have_their_own():
+    """A column of weights [4, 1] against energies [4] would make weights [4, 4]."""
+
+    def path(x, beta):
+        return beta * square(x)[:, None]
+
+    def make_kernel(*_):
+        return samplers.mala(square, 0.1)
+
+    for weighted in (
+        lambda: samplers.ais(KEY, path, X, jnp.array([0.0, 1.0]), make_kernel),
+        lambda: samplers.smc(KEY, path, X, make_kernel, step_size=0.1, num_groups=2),
+    ):
+        with pytest.raises(ValueError, match=r"\(4, 1\): take \[:, 0\]"):
+            weighted()
+
+
 @pytest.mark.parametrize(
     ("x", "error", "message"),
     [

@@ -99,6 +99,17 @@ def test_state_and_info_of_a_step(make):
     assert ((info.acceptance >= 0) & (info.acceptance <= 1)).all()
 
 
+@each_kernel
+def test_what_is_measured_of_half_types_is_in_float32(make):
+    """Sums of acceptances in bfloat16 stand still at 256."""
+    x = start().astype(jnp.bfloat16)
+    kernel = make(lambda x: energy_fn(x).astype(jnp.bfloat16))
+    new, info = jax.eval_shape(kernel.step, KEY, kernel.init(x))
+    assert new.x.dtype == jnp.bfloat16
+    for field in ("acceptance", "grad_norm", "displacement"):
+        assert getattr(info, field).dtype == jnp.float32
+
+
 @pytest.mark.parametrize("name", samplers.KERNELS)
 def test_low_energy_is_likely(name):
     """The sign, in the runner: exp(-E); chains end where the energy is low."""

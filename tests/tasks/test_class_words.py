@@ -8,6 +8,7 @@ import pytest
 from ebm_jax.evaluation.classification import calibration
 from ebm_jax.evaluation.classification.continual import scores
 from ebm_jax.tasks import (
+    _classes,
     classify,
     continual,
     crossclass,
@@ -187,3 +188,15 @@ def test_examples_of_two_radii():
     assert chosen((0.0, 1.0, 2.0)) == ["a, L2 1", "b, L2 1", "a, L2 2", "b, L2 2"]
     assert chosen((0.0, 1.0, 2.0, 3.0)) == ["a, L2 1", "b, L2 1", "a, L2 3", "b, L2 3"]
     assert chosen((0.0,)) == ["a, L2 0", "b, L2 0"]
+
+
+def test_examples_of_a_class_in_model_units():
+    """Points from the range of the data to that of the model; images as the run scales them."""
+    units = types.SimpleNamespace(low=-1.0, high=3.0)
+    dataset = types.SimpleNamespace(value_range=(0.0, 8.0))
+    run = types.SimpleNamespace(has_images=False, dataset=dataset, data=units)
+    found = _classes.examples(run, np.array([[0.0, 2.0], [8.0, 4.0]]))
+    np.testing.assert_allclose(found, [[-1, 0], [3, 1]])
+    assert found.dtype == np.float32
+    run = types.SimpleNamespace(has_images=True, scale=lambda stored: stored + 0.5)
+    np.testing.assert_array_equal(_classes.examples(run, np.ones((2, 2))), np.full((2, 2), 1.5))

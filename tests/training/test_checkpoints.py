@@ -395,3 +395,40 @@ def test_kill_during_a_save_leaves_the_previous_intact(tmp_path):
         assert checkpoints.save(2, state)
         assert checkpoints.steps() == [2]
     assert os.listdir(tmp_path) == ["2"]
+
+
+def test_a_step_that_is_damaged_twice_is_set_aside_twice(tmp_path):
+    """By one that has saved before, as when a run goes back after a divergence."""
+    with Checkpoints(tmp_path, keep_latest=10) as checkpoints:
+        checkpoints.save(10, make_state(10))
+        for i, seed in enumerate((20, 21)):
+            assert checkpoints.save(20, make_state(seed))
+            checkpoints.wait()
+            truncate(tmp_path, 20)
+            step, _ = checkpoints.restore_latest(make_state())
+            assert step == 10
+            assert (tmp_path / "damaged-20").exists() == (i == 1)
+        assert checkpoints.save(20, make_state(22))
+        assert_identical(checkpoints.restore(20, make_state()), make_state(22))
+        assert checkpoints.steps() == [10, 20]
+    assert sorted(os.listdir(tmp_path)) == ["10", "20", "damaged-20"]
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("the loss is not finite")])
+def test_a_write_that_fails_at_the_end_hides_no_other_error(tmp_path, monkeypatch, caplog, error):
+    async def disk_full(self):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(atomicity.AtomicRenameTemporaryPath, "finalize", disk_full)
+    expected = "step 20 could not be written" if error is None else str(error)
+
+    def train():
+        with Checkpoints(tmp_path, keep_latest=1) as checkpoints:
+            checkpoints.save(20, make_state(20))
+            if error is not None:
+                raise error
+
+    with pytest.raises((CheckpointError, RuntimeError), match=expected) as raised:
+        train()
+    assert isinstance(raised.value, CheckpointError) == (error is None)
+    assert ("step 20 could not be written" in caplog.text) == (error is not None)

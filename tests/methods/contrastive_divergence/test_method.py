@@ -224,3 +224,16 @@ def test_two_modes_on_the_plane_against_a_grid():
     data = two_modes.batches(deviation=0.4, num_updates=800, batch_size=256)
     params = two_modes.train(method, data, learning_rate=3e-3)
     assert -1e-3 < two_modes.kl_divergence(method, params, 0.4**2) < 0.05
+
+
+def test_samples_with_a_kernel_of_ones_own():
+    """From where samples start, with their numbers and keys: the method's own gives its samples."""
+    method = conditional(num_steps=3, temperature=0.5)
+    params, index = {"offset": jnp.float32(0.0)}, jnp.arange(2, 6)
+    wanted = method.sample(params, KEY, index)
+    kernel = method.make_kernel(lambda x: method.network.apply({"params": params}, x, index % 3))
+    np.testing.assert_allclose(method.sample_with(KEY, kernel, index), wanted, rtol=1e-5)
+    short = method.sample_with(KEY, kernel, index, 1)
+    assert np.abs(short - wanted).max() > 1e-3
+    one = conditional(num_steps=1, temperature=0.5).sample(params, KEY, index)
+    np.testing.assert_allclose(short, one, rtol=1e-5)

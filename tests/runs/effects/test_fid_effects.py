@@ -2,11 +2,12 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from effects_stubs import full_bars, images, stubs
 from effects_table import changed, shows, value_of
-from known_model import SAMPLES, config_of, rows_of, run
+from known_model import SAMPLES, Known, config_of, rows_of, run
 
 from ebm_jax.data import unscale_images
 from ebm_jax.evaluation.fidelity import frechet
@@ -19,6 +20,7 @@ from ebm_jax.evaluation.fidelity.inception_scores import (
 )
 from ebm_jax.evaluation.fidelity.reference_statistics import Statistics, write_statistics
 from ebm_jax.runs import build, modes
+from ebm_jax.runs.settings import ConfigError
 from ebm_jax.tasks import _features, fid
 from ebm_jax.tasks._features import num_kept
 
@@ -197,3 +199,17 @@ def test_weights_of_inception(monkeypatch, stubs):
     assert read == [("weights.npz", 16)]
     assert "small classifier" in _features.make_extractor(described, "", 16).title
     assert len(read) == 1
+
+
+def test_fid_of_a_model_that_has_diverged_names_the_sample(run, monkeypatch):
+    """Batches of 64: the first that is not finite is the seventh of the second."""
+    usual = Known.sample
+
+    def sample(self, params, rng_key, index):
+        x = usual(self, params, rng_key, index)
+        return jnp.where((index >= 70)[:, None, None, None], jnp.nan, x)
+
+    monkeypatch.setattr(Known, "sample", sample)
+    monkeypatch.setattr(fid, "make_extractor", lambda *_: EXTRACTOR)
+    with pytest.raises(ConfigError, match=r"^sample 70 has non-finite values: the model has div"):
+        run("fid", config_of(fid={"num_samples": 128, "kid_subset_size": 8}))
