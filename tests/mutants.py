@@ -93,7 +93,10 @@ def keyword(node: ast.AST) -> Iterator[ast.AST]:
                 yield _with(node, keywords=node.keywords[:i] + node.keywords[i + 1 :])
 
 
-_SYMMETRIC = ("minimum", "maximum", "min", "max", "logaddexp", "isclose", "gcd")
+_SYMMETRIC = (
+    "minimum", "maximum", "min", "max", "logaddexp", "isclose", "gcd",
+    "distance", "frechet_distance", "frechet_per_step", "image_error",
+)  # fmt: skip
 
 
 def arguments(node: ast.AST) -> Iterator[ast.AST]:

@@ -26,8 +26,8 @@ class IgebmDense(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, weights: jax.Array | None) -> jax.Array:
         """x [batch, size] -> [batch, features]; weights: of the classes, [1 or batch, classes]."""
-        in_bias = class_vector(self, "in_bias", x.shape[-1], weights)[:, 0, 0]
-        gain = class_gain(self, self.features, weights)[:, 0, 0]
+        in_bias = class_vector(self, "in_bias", x.shape[-1], weights).squeeze((1, 2))
+        gain = class_gain(self, self.features, weights).squeeze((1, 2))
         return leaky_relu(gain * nn.Dense(self.features, use_bias=False, name="dense")(x + in_bias))
 
 

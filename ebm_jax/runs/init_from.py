@@ -67,7 +67,7 @@ def with_its_mixture(run: Run, init_from: str, *, is_trained_on: bool) -> Run:
       ConfigError: where the two are about different numbers of Gaussians.
     """
     method = run.method
-    if not dataclasses.is_dataclass(method) or not hasattr(method, "data_mixture"):
+    if not hasattr(method, "data_mixture"):
         return run
     if model_folder.is_model(init_from):
         found = model_folder.read_facts(model_folder.find(init_from)).mixture

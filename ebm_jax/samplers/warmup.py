@@ -81,8 +81,9 @@ class _Moments(NamedTuple):
 
 
 class _Phases(NamedTuple):
-    """Schedule of a warm-up, bool [steps]."""
+    """Schedule of a warm-up, [steps]; bool but for their numbers."""
 
+    step: np.ndarray
     in_window: np.ndarray  # adds to the moments
     window_ends: np.ndarray  # a new mass, and the step size starts again
     last_fifth: np.ndarray  # begins with it
@@ -203,9 +204,10 @@ def _phases(num_steps: int, adapt_mass: bool) -> _Phases:
     in_window, window_ends = np.zeros(num_steps, bool), np.zeros(num_steps, bool)
     for begin, end in windows:
         in_window[begin:end], window_ends[end - 1] = True, True
-    step = np.arange(num_steps)
+    step = np.arange(num_steps, dtype=np.int32)
     settling = num_steps - 2 * (num_steps // 5) // 3
     return _Phases(
+        step,
         in_window,
         window_ends,
         last_fifth=step == num_steps - num_steps // 5,
@@ -253,10 +255,10 @@ def _warmup(
     state = start(rng_key, kernel_at(search, mass), x, first_chain)
 
     def body(carry: Any, phase: _Phases) -> tuple[Any, jax.Array]:
-        state, search, mass, moments, mark, n = carry
+        state, search, mass, moments, mark = carry
         mark = _where(phase.last_fifth, positions(state), mark)
         is_alive = _is_alive(state)
-        state, info = kernel_at(search, mass).step(random.fold_in(rng_key, n), state)
+        state, info = kernel_at(search, mass).step(random.fold_in(rng_key, phase.step), state)
         acceptance = pooling.mean(jnp.nan_to_num(info.acceptance.astype(dtype)), is_alive)
         error = jnp.where(jnp.isnan(acceptance), 0, target - acceptance)
         search = _where(phase.settles, _settled(search, error), _averaged(search, error))
@@ -267,11 +269,11 @@ def _warmup(
             renewed = _mass(moments), _restarted(jnp.exp(search.log_average))
             mass, search = _where(phase.window_ends, renewed, (mass, search))
             moments = _where(phase.window_ends, jax.tree.map(jnp.zeros_like, moments), moments)
-        return (state, search, mass, moments, mark, n + 1), acceptance
+        return (state, search, mass, moments, mark), acceptance
 
-    carry = state, search, mass, moments, positions(state), jnp.int32(0)
+    carry = state, search, mass, moments, positions(state)
     carry, accepted = jax.lax.scan(body, carry, phases)
-    state, search, mass, _, mark, _ = carry
+    state, search, mass, _, mark = carry
     step_size = jnp.exp(search.log_average)
     across = _Pooling(axes, per_chain=False)
     movement = _movement(state, mark, across, per_chain)

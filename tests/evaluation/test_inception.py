@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ebm_jax.evaluation.fidelity import inception_scores
+from ebm_jax.evaluation.fidelity import features, inception_scores
 from ebm_jax.evaluation.fidelity.features import summarize_features
 from ebm_jax.evaluation.fidelity.frechet import GaussianFit, fit_gaussian
 from ebm_jax.evaluation.fidelity.inception_scores import (
@@ -16,6 +16,7 @@ from ebm_jax.evaluation.fidelity.inception_scores import (
     kept_for_subsets,
     kernel_inception_distance,
 )
+from ebm_jax.evaluation.fidelity.inception_weights import WeightsFile
 from ebm_jax.evaluation.fidelity.reference_statistics import (
     Statistics,
     read_statistics,
@@ -319,3 +320,27 @@ def test_running_score_is_the_score_of_all():
     assert inception_scores.inception_score(logits, num_splits=4) == pytest.approx(found, rel=1e-12)
     with pytest.raises(ValueError, match="expected 103 images, got 17"):
         inception_scores.RunningScore.empty(103, 10, 4).update(logits[:17]).score()
+
+
+def test_an_extractor_measures_in_batches_and_says_what_it_is(monkeypatch):
+    """20 images in batches of 8, the last one short; a network without logits has no classes."""
+    weights = WeightsFile({"a": np.ones(1)}, "0" * 64, "weights.npz")
+    monkeypatch.setattr(features, "read_weights", {"weights.npz": weights}.get)
+    for names in (("features",), ("features", "logits")):
+        params = dict.fromkeys(names, np.ones(1, np.float32))
+        monkeypatch.setattr(inception, "params_from_arrays", lambda _, params=params: params)
+        monkeypatch.setattr(
+            inception,
+            "inception",
+            lambda params, x: {name: scale * jnp.mean(x, (1, 2)) for name, scale in params.items()},
+        )
+        found = features.inception_extractor("weights.npz", 5)  # eight devices
+        images = RNG.integers(0, 256, (20, 2, 2, 3)).astype(np.uint8)
+        measured = found.extract(images)
+        assert set(measured) == set(names)
+        np.testing.assert_allclose(measured["features"], images.mean((1, 2)), rtol=1e-6)
+        assert (found.num_features, found.num_classes) == (2048, 1008 if len(names) == 2 else 0)
+        assert found.title == features.INCEPTION_FEATURES
+        assert found.score_title == "Inception score"
+        assert found.details["weights_sha256"] == "0" * 64
+        assert found.details["weights_origin"] == "unknown"

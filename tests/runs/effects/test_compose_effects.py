@@ -295,10 +295,18 @@ def test_concepts_of_a_label_are_judged_apart(monkeypatch):
     models = [model(config, 1.0)]
     truth, labels = compose._labels(models, compose.Settings())
     settings = compose.Settings(judge_steps=value_of("compose.judge_steps"))
-    found, _ = compose._judged(models, settings, {1: truth}, truth, labels)
+    found, lines = compose._judged(models, settings, {1: truth}, truth, labels)
     for concept, mean, columns in (("size", 1.0, 1), ("position", 3.0, 2)):
         for place in ("1", "real", "chance"):
             assert found["factors"][concept][place] == {"error": mean, "standard_error": columns}
     assert found["pixels"]["1"]["rmse"] == 0
     away = (truth / 255 - np.roll(truth, 1, axis=0) / 255) ** 2
     assert found["pixels"]["chance"]["rmse"] == pytest.approx(np.sqrt(away.mean()), rel=1e-6)
+    black = np.sqrt(np.mean((truth / 255) ** 2))
+    assert lines == [
+        "mean error of        1 models   real   chance",
+        "  size              " + "  ".join(["1.000 +- 1.000"] * 3),
+        "  position          " + "  ".join(["3.000 +- 2.000"] * 3),
+        "  pixels (RMSE)     0.000"
+        f"  all black: {black:.3f}, another image: {np.sqrt(away.mean()):.3f}",
+    ]
