@@ -81,7 +81,7 @@ def _measured(trained: TrainedRun) -> dict[str, list[str]]:
             and measured_on.get("sampler") == sampler  # with another one, samples are others
         )
         if is_ours and result.get(_SUMMARY) and path.parent.name not in ("card", "sample"):
-            found[path.parent.name] = list(result[_SUMMARY])
+            found[path.parent.name] = result[_SUMMARY]
     return found
 
 
