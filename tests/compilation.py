@@ -1,9 +1,12 @@
-"""Ways to compile other than quickly, which conftest.py makes the usual one."""
+"""Ways to lower and to compile; conftest.py makes the quick ones the usual ones."""
 
 import functools
 import importlib.metadata
+from contextlib import AbstractContextManager
+from unittest import mock
 
 import jax
+from jax._src.interpreters import mlir
 
 NEWER_EMITTERS: dict[str, bool | int] = {}  # of loops; later releases have no others
 if importlib.metadata.version("jaxlib").startswith("0.10."):
@@ -15,3 +18,11 @@ jit_optimized = functools.partial(
 )
 # Programs of two kinds of index need not round alike with the earlier emitters of loops.
 jit_alike = functools.partial(jax.jit, compiler_options=NEWER_EMITTERS)
+
+
+def shared_context() -> AbstractContextManager:
+    """Lowerings share MLIR's context, which JAX else makes for each: a twelfth of the tests' time.
+
+    It keeps what it has seen: not for ever.
+    """
+    return mock.patch.object(mlir, "make_ir_context", functools.cache(mlir.make_ir_context))

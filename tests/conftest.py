@@ -43,6 +43,15 @@ def pytest_xdist_auto_num_workers() -> int | None:
     return (os.cpu_count() or 1) + 1
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_context() -> Iterator[None]:
+    """Lowerings of a file share a context."""
+    from compilation import shared_context
+
+    with shared_context():
+        yield
+
+
 MAX_MAPPINGS = 16_384  # of the 65,530 that Linux allows a process; with twice as many it has 4 GB
 
 

@@ -69,7 +69,7 @@ def run_main(*arguments: str, signal_after: tuple[int, int] | None = None) -> Re
 
 @functools.cache
 def _server() -> tuple[subprocess.Popen, str]:
-    folder = tempfile.TemporaryDirectory()
+    folder, flags = tempfile.TemporaryDirectory(), os.environ["XLA_FLAGS"].split()
     server = subprocess.Popen(
         [sys.executable, "-W", "ignore", __file__],
         stdin=subprocess.PIPE,
@@ -79,8 +79,7 @@ def _server() -> tuple[subprocess.Popen, str]:
         env=os.environ
         | {
             "PYTHONPATH": str(ROOT),
-            "XLA_FLAGS": "--xla_backend_optimization_level=0",  # compiles in half the time
-            "JAX_COMPILATION_CACHE_DIR": f"{folder.name}/xla",
+            "XLA_FLAGS": " ".join(f for f in flags if "device_count" not in f),  # runs say it
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         },
     )
@@ -130,6 +129,7 @@ def _send_after(num_updates: int, number: int) -> None:
 
 if __name__ == "__main__":
     from absl import app
+    from compilation import shared_context
 
     from ebm_jax import main  # with all that it imports
 
@@ -139,4 +139,5 @@ if __name__ == "__main__":
         sys.argv = run[0]
         if run[1] is not None:
             _send_after(*run[1])
-        app.run(main.main, flags_parser=main.parse_flags)
+        with shared_context():
+            app.run(main.main, flags_parser=main.parse_flags)

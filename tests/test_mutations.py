@@ -17,6 +17,7 @@ def f(x: int = 3, *, scale=2.0):
     g(x, scale, key=x)
     max(x, scale)
     zip(x, strict=True)
+    jax.block_until_ready(jax.jit(g))
     é = settings.width + f.width + self.width
     return float(x + 2) if x else scale or é
 '''
