@@ -128,15 +128,29 @@ def run_of(*, has_images=True, dequantize=False):
     return types.SimpleNamespace(
         has_images=has_images,
         dataset=types.SimpleNamespace(example_shape=(2, 3, 1) if has_images else (2,)),
-        data=types.SimpleNamespace(low=-1.0, high=1.0, dequantize=dequantize),
+        data=types.SimpleNamespace(low=-2.0, high=4.0, dequantize=dequantize),
     )
 
 
 def test_width_of_an_intensity():
     """255 steps from low to high, or 256 cells of dequantized images."""
-    assert mode._units(run_of()) == Units(6, 2 / 255)
-    assert mode._units(run_of(dequantize=True)) == Units(6, 2 / 256)
+    assert mode._units(run_of()) == Units(6, 6 / 255)
+    assert mode._units(run_of(dequantize=True)) == Units(6, 6 / 256)
     assert mode._units(run_of(has_images=False)) == Units(2, 0.0)
+
+
+def test_the_plane_is_integrated_over_half_as_far_again_as_the_data():
+    """A flat energy of 3 on a square of 1.5 times 6; none on a box, and none of images."""
+    densities = types.SimpleNamespace(
+        energy=lambda level: lambda x: 3.0 + 0 * x[:, 0], base=types.SimpleNamespace(box=None)
+    )
+    found = mode._grid(run_of(has_images=False), densities)
+    assert found.metrics["log_z_on_grid"] == pytest.approx(2 * np.log(9) - 3)
+    assert found.lines == [f"by a grid, log Z is {2 * np.log(9) - 3:.4f}"]
+    nothing = {"log_z_on_grid": None}
+    assert mode._grid(run_of(), densities).metrics == nothing
+    densities.base.box = (-2.0, 4.0)
+    assert mode._grid(run_of(has_images=False), densities).metrics == nothing
 
 
 def test_what_the_density_is_of():

@@ -147,7 +147,10 @@ def test_restoring(trained, work, drawn):
         restore.run(trained, restore.Settings(salt_levels=(0.5,)), work)
 
 
-def test_evaluation_is_told_the_units(trained, work, monkeypatch):
+@pytest.mark.parametrize("dequantize", [False, True])
+def test_evaluation_is_told_the_units(trained, work, monkeypatch, dequantize):
+    units = dataclasses.replace(trained.run.data, dequantize=dequantize)
+    trained = dataclasses.replace(trained, run=dataclasses.replace(trained.run, data=units))
     asked = {}
 
     def quality(real, samples):
@@ -161,7 +164,8 @@ def test_evaluation_is_told_the_units(trained, work, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         evaluate.run(trained, evaluate.Settings(num_samples=5), work)
     assert asked == {
-        "low": -2.0, "high": 4.0, "dequantized": False, "splits": ("train", "test"), "number": 5,
+        "low": -2.0, "high": 4.0, "dequantized": dequantize,
+        "splits": ("train", "test"), "number": 5,
     }  # fmt: skip
 
 

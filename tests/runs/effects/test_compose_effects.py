@@ -310,3 +310,17 @@ def test_concepts_of_a_label_are_judged_apart(monkeypatch):
         "  pixels (RMSE)     0.000"
         f"  all black: {black:.3f}, another image: {np.sqrt(away.mean()):.3f}",
     ]
+
+
+def test_turns_are_not_judged(monkeypatch):
+    """A shape that is turned looks like another that is not."""
+    monkeypatch.setattr(compose, "FactorRegressor", lambda *_, **__: pytest.fail("judged"))
+    truth, labels = compose._labels([model(config_of(), 1.0)], compose.Settings())
+    for label in ("rotation", "orientation"):
+        config = config_of()
+        config.data.label = label
+        found, lines = compose._judged(
+            [model(config, 1.0)], compose.Settings(), {1: truth}, None, labels
+        )
+        assert found == {"factors": {}}
+        assert len(lines) == 1
