@@ -1,7 +1,7 @@
 """What the fields of modes of classes do, on a model whose classes are Gaussians about two grays.
 
 Images are .44 or .56 in 0..1, with noise of .1 per pixel: E(x, y) = |x - m_y|^2 / (2 .1^2), plus
-another constant for each class.
+another constant for each class. What is expected is in -1..1; model units are SHIFT + SCALE of it.
 """
 
 import dataclasses
@@ -32,6 +32,7 @@ __all__ = ["full_bars"]
 MEANS = np.array([-0.12, 0.12], np.float32)  # of .44 and .56, in -1..1
 OFFSETS = np.array([0.0, 0.5], np.float32)
 STD, STEP = 0.2, 0.01
+SCALE, SHIFT = 2.0, 0.5
 
 
 def images(split):
@@ -45,6 +46,7 @@ def images(split):
 
 def class_energy(level, label):
     def energy_fn(x):
+        x = (x - SHIFT) / SCALE
         mean, offset = jnp.asarray(MEANS)[label], jnp.asarray(OFFSETS)[label]
         mean = jnp.reshape(mean, (-1, 1, 1, 1))
         return jnp.sum((x - mean) ** 2, (1, 2, 3)) / (2 * STD**2) + offset
@@ -82,14 +84,14 @@ class Known:
     """Classes that are known; chains go down the gradient."""
 
     network: nn.Module = LINEAR
-    max_grad: float = 2.0
+    max_grad: float = 2.0 / SCALE
     max_total_grad_norm: float = 0.0
     classes: int = 2
 
     def densities(self, params):
         def kernel(energy_fn, level):
             return samplers.igebm_langevin(
-                energy_fn, STEP, noise_std=0.0, max_grad=self.max_grad or None, box=None
+                energy_fn, SCALE**2 * STEP, noise_std=0.0, max_grad=self.max_grad or None, box=None
             )
 
         def mixture(level):
@@ -98,14 +100,15 @@ class Known:
             )
 
         return Densities(
-            mixture, jnp.ones(1), jnp.zeros(1), BaseDistribution(box=(-1.0, 1.0)), kernel,
+            mixture, jnp.ones(1), jnp.zeros(1),
+            BaseDistribution(box=(SHIFT - SCALE, SHIFT + SCALE)), kernel,
             num_classes=self.classes, class_energy=class_energy if self.classes else None,
         )  # fmt: skip
 
     def sample(self, params, rng_key, index, *, label=None):
         label = index % 2 if label is None else label
         return jnp.broadcast_to(
-            jnp.asarray(MEANS)[label].reshape(-1, 1, 1, 1), (len(index), *SHAPE)
+            SHIFT + SCALE * jnp.asarray(MEANS)[label].reshape(-1, 1, 1, 1), (len(index), *SHAPE)
         )
 
 
@@ -134,7 +137,7 @@ def run(tmp_path, monkeypatch):
 
 def config_of(*fields, **sections):
     config = default.get_config()
-    config.data.random_flip = False
+    config.data.update(random_flip=False, low=SHIFT - SCALE, high=SHIFT + SCALE)
     config.training.update(batch_size=16, num_steps=4, ema_decay=0.0)
     config.optimizer = default.optimizer("adam", learning_rate=0.3)
     config.sampling.batch_size = 64
