@@ -5,6 +5,7 @@ import types
 import numpy as np
 
 from ebm_jax.data import Dataset
+from ebm_jax.evaluation.fidelity.gaussian_images import fit_gaussian_images
 from ebm_jax.tasks import _fid_baselines
 
 
@@ -32,7 +33,9 @@ def test_real_images_are_of_the_other_split():
     assert (floor.details["split"], floor.number) == ("validation", 8)
     np.testing.assert_array_equal(floor.draw(2, 5), HELD_OUT.images[2:5])
     assert (gaussian.details["split"], gaussian.number) == ("train", 20)
-    assert gaussian.draw(0, 2).shape == (2, 2, 2, 1)
+    assert gaussian.details["seed"] == 3
+    drawn = fit_gaussian_images(TRAINING.images).draw(0, 2, seed=3)
+    np.testing.assert_array_equal(gaussian.draw(0, 2), drawn)
     assert _fid_baselines.num_measured([floor, gaussian]) == 28
     floor, _ = plan(HELD_OUT, 20, 3)
     np.testing.assert_array_equal(floor.draw(0, 20), TRAINING.images[:20])

@@ -12,6 +12,7 @@ from ebm_jax.data import Dataset
 from ebm_jax.evaluation.density import long_run as chains
 from ebm_jax.io import image_grids
 from ebm_jax.io.resumable import ResumableWork
+from ebm_jax.methods.densities import BaseDistribution, Densities
 from ebm_jax.runs import build, settings
 from ebm_jax.runs.trained import TrainedRun
 from ebm_jax.runs.workdir import config_from_json
@@ -21,6 +22,7 @@ from ebm_jax.tasks import (
     evaluate,
     export,
     inpaint,
+    likelihood,
     long_run,
     neighbours,
     ood,
@@ -30,6 +32,7 @@ from ebm_jax.tasks import (
     sample,
 )
 from ebm_jax.tasks.likelihood import ends as annealed_ends
+from ebm_jax.tasks.likelihood import gaussians
 from ebm_jax.tasks.long_run.chains import Chains
 from ebm_jax.tasks.long_run.plan import Plan
 
@@ -58,7 +61,7 @@ class Method:
 @pytest.fixture
 def trained(monkeypatch):
     described = settings.Data(low=-2.0, high=4.0, random_flip=False)
-    sampling = settings.Sampling(batch_size=8)
+    sampling = settings.Sampling(batch_size=8, seed=3)
     run = build.Run(
         None, dataset(TRAINING, "train"), Method(), settings.General(), described, sampling
     )
@@ -303,6 +306,55 @@ def test_an_event_of_long_chains(trained):
     Chains._record(here, state, 0, 1)
     assert chains.Record(*state["records"][-1]).acceptance == 1.0
     assert len(state["shown"]) == len(state["kept"]) == 1
+
+
+def noisy(method, a_bar, sigma_bar):
+    """A method with these noise levels, in whose parameters nothing is."""
+    densities = Densities(None, jnp.array(a_bar), jnp.array(sigma_bar), BaseDistribution())
+    method.densities = lambda params: densities
+    return densities
+
+
+def test_what_exported_functions_are_compared_on(trained):
+    """Held-out images with the noise of the lowest level, all by the seed of sampling."""
+    noisy(trained.run.method, [0.5, 0.25], [0.75, 0.9])
+    found = export._arguments(trained)
+    x = trained.run.random_examples(trained.run.held_out(), 3)
+    noise = np.random.default_rng(3).normal(size=x.shape)
+    np.testing.assert_allclose(found["x"], 0.5 * x + 0.75 * noise, rtol=1e-5)
+    assert (int(found["seed"]), int(found["level"])) == (3, 0)
+    np.testing.assert_array_equal(found["label"], trained.run.dataset.labels[: len(x)])
+    np.testing.assert_array_equal(found["index"], np.arange(len(x)))
+    np.testing.assert_allclose(found["sigma_bar"], [0.75, 0.9])
+
+
+def test_gaussians_are_of_the_same_noisy_images(trained, work, monkeypatch):
+    """Fitted to as many as are asked for, by the seed of sampling; none to bare intensities."""
+    asked, usual = [], gaussians.baselines.fit_mixture
+    monkeypatch.setattr(
+        gaussians.baselines, "fit_mixture", lambda *given: asked.append(given) or usual(*given)
+    )
+    monkeypatch.setattr(
+        TrainedRun, "fingerprint", lambda self, **others: {"seed": self.run.sampling.seed, **others}
+    )
+    chosen = likelihood.Settings(num_fitted=16, num_components=(2,))
+    images, key = {"all": trained.run.scale(HELD_OUT)}, jax.random.key(0)
+
+    def found(dequantize, sigma):
+        units = dataclasses.replace(trained.run.data, dequantize=dequantize)
+        run = dataclasses.replace(trained.run, data=units)
+        noisy(run.method, [0.5], [sigma])
+        made = dataclasses.replace(trained, run=run)
+        return gaussians.gaussian_baselines(made, chosen, work, images, key)
+
+    assert found(dequantize=False, sigma=0.0) == []
+    assert asked == []
+    assert [row.num_components for row in found(dequantize=False, sigma=0.5)] == [1, 2]
+    ((x, noise_std, num_components, seed),) = asked
+    np.testing.assert_array_equal(x, 0.5 * trained.run.random_examples(trained.run.dataset, 16))
+    assert (noise_std, num_components, seed) == (0.5, (2,), 3)
+    assert len(found(dequantize=True, sigma=0.0)) == 2
+    assert len(asked) == 2
 
 
 def test_exported_units(trained, work, monkeypatch):

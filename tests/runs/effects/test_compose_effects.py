@@ -219,9 +219,10 @@ def test_bad_input(run, values, message):
         run(config_of(**{**OTHER, **values}))
 
 
-def test_models_that_do_not_go_together(run, monkeypatch):
+@pytest.mark.parametrize(("field", "value"), [("low", 0.0), ("high", 2.0), ("name", "mnist")])
+def test_models_that_do_not_go_together(run, monkeypatch, field, value):
     other = config_of()
-    other.data.low = 0.0
+    other.data[field] = value
     monkeypatch.setattr(compose, "load_other", lambda path: model(other, 1.0))
     with pytest.raises(ConfigError, match=r"models of one data set in one range.* in other$"):
         run(config_of(**OTHER))
