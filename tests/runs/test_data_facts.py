@@ -53,6 +53,29 @@ def test_dequantized_intensities_are_the_middles_of_their_cells():
     np.testing.assert_allclose(plain.covariances[0], np.full((2, 2), variance), rtol=1e-9)
 
 
+@pytest.mark.parametrize("dequantize", [False, True])
+def test_facts_are_in_model_units_and_by_the_seed_of_the_run(monkeypatch, dequantize):
+    config = config_of(2)
+    config.seed = 5
+    config.data.update(low=-2.0, high=4.0, dequantize=dequantize)
+    asked, usual = [], data.data_mixture
+    monkeypatch.setattr(
+        data,
+        "data_mixture",
+        lambda *given, **how: asked.append((given, how)) or usual(*given, **how),
+    )
+    dataset = data.load_dataset("digits", "train")
+    found = data_facts.of_data(config, dataset, None)
+    ((given, how),) = asked
+    assert given[1:] == (-2.0, 4.0)
+    assert (how["seed"], how["num_components"], how["dequantized"]) == (5, 2, dequantize)
+    assert how["noise_std"] == config.method.min_noise
+    values = (dataset.images + 0.5) / 256 if dequantize else dataset.images / 255
+    mean = -2 + 6 * values.reshape(len(values), -1).mean(0)
+    np.testing.assert_allclose(found.moments.mean, mean, atol=1e-5)
+    np.testing.assert_allclose(found.mixture.weights @ found.mixture.means, mean, atol=1e-5)
+
+
 def test_it_is_kept_and_read_once_something_is_trained(tmp_path):
     config = config_of(2)
     found = mixture_of(config, tmp_path)  # nothing is there

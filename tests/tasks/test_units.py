@@ -280,7 +280,7 @@ def test_long_chains_are_recorded_in_their_units(trained, monkeypatch):
 
 def test_an_event_of_long_chains(trained):
     """At step 9 after one at 5: a mean acceptance over four steps, a row of the figure, draws."""
-    x = np.arange(8.0).reshape(2, 2, 2, 1)
+    x = np.arange(8.0).reshape(2, 2, 2, 1) - 1.5
     plan = Plan([0, 5, 9, 10], [9], [9], [1, 0], 10, [0])
     here = types.SimpleNamespace(
         plan=plan, params=None, run=trained.run, settings=long_run.Settings(num_chains=8),
@@ -297,9 +297,9 @@ def test_an_event_of_long_chains(trained):
     found = chains.Record(*row)
     assert (found.step, found.level, found.energy, found.acceptance) == (9, 1, 2.0, 0.75)
     assert found.displacement == pytest.approx(2.0)
-    assert found.saturated == pytest.approx(4 / 8)  # 4, 5, 6, 7 of -2 to 4
+    assert found.saturated == pytest.approx(2 / 8)  # 4.5 and 5.5, of -2 to 4
     np.testing.assert_array_equal(state["shown"][0], trained.run.to_pixels(x))
-    np.testing.assert_array_equal(state["kept"][0], [[0, 3], [4, 7]])
+    np.testing.assert_array_equal(state["kept"][0], [[-1.5, 1.5], [2.5, 5.5]])
     np.testing.assert_array_equal(state["kept_energies"], [[1, 3]])
     assert (state["step"], float(state["accepted"]), "leaf_0" in state) == (9, 0.0, True)
     state |= {"step": -1, "accepted": 0.0}
