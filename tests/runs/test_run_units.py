@@ -19,27 +19,27 @@ LABELS = np.arange(6, dtype=np.int32)
 
 def run_of(images=IMAGES, value_range=(0.0, 255.0), seed=0, sampling_seed=0, method=None, **data):
     dataset = Dataset("made", "train", images, LABELS[: len(images)], 2, value_range)
-    described = settings.Data(**{"low": -1.0, "high": 3.0, "random_flip": False} | data)
+    described = settings.Data(**{"low": -3.0, "high": 5.0, "random_flip": False} | data)
     general, sampling = settings.General(seed=seed), settings.Sampling(seed=sampling_seed)
     return build.Run(None, dataset, method, general, described, sampling)
 
 
 def test_images_in_model_units_and_back():
-    """0 to 255 becomes -1 to 3; of dequantized data the middle of each of 256 cells."""
+    """0 to 255 becomes -3 to 5; of dequantized data the middle of each of 256 cells."""
     run = run_of()
     assert run.has_images
     assert not run.has_trajectories
-    np.testing.assert_allclose(run.scale(IMAGES)[0].ravel(), [-1, -0.2, 0.6, 3], rtol=1e-6)
+    np.testing.assert_allclose(run.scale(IMAGES)[0].ravel(), [-3, -1.4, 0.2, 5], rtol=1e-6)
     np.testing.assert_allclose(run.to_unit(IMAGES)[0].ravel(), [0, 0.2, 0.4, 1])
-    np.testing.assert_allclose(run.from_unit([[0.0, 0.25, 1.0]]), [[-1, 0, 3]])
+    np.testing.assert_allclose(run.from_unit([[0.0, 0.25, 1.0]]), [[-3, -1, 5]])
     assert run.from_unit([0.5]).dtype == np.float32
     np.testing.assert_array_equal(run.to_pixels(run.scale(IMAGES)), IMAGES)
     assert run.intensity_scale(-1.0, 3.0) == pytest.approx((4 / 255, -1))
-    np.testing.assert_allclose(run.mean_image().ravel(), [-1, -0.2, 0.6, 3], rtol=1e-6)
+    np.testing.assert_allclose(run.mean_image().ravel(), [-3, -1.4, 0.2, 5], rtol=1e-6)
     cells = run_of(dequantize=True)
-    expected = -1 + 4 * (np.array([0, 51, 102, 255]) + 0.5) / 256
+    expected = -3 + 8 * (np.array([0, 51, 102, 255]) + 0.5) / 256
     np.testing.assert_allclose(cells.scale(IMAGES)[0].ravel(), expected, rtol=1e-6)
-    np.testing.assert_allclose(cells.to_unit(IMAGES)[0].ravel(), (expected + 1) / 4)
+    np.testing.assert_allclose(cells.to_unit(IMAGES)[0].ravel(), (expected + 3) / 8)
     np.testing.assert_array_equal(cells.to_pixels(cells.scale(IMAGES)), IMAGES)
 
 
@@ -48,10 +48,10 @@ def test_points_in_model_units_and_back():
     assert not run.has_images
     keys = jax.random.split(jax.random.key(0), 2)
     scaled = run.preprocess()(keys, POINTS)
-    np.testing.assert_allclose(scaled, [[-1, 1], [3, 2]])
+    np.testing.assert_allclose(scaled, [[-3, 1], [5, 3]])
     np.testing.assert_allclose(run.to_data_units(np.asarray(scaled)), POINTS)
     other = run.dataset._replace(value_range=(-4.0, 4.0))
-    np.testing.assert_allclose(run.preprocess(other)(keys, POINTS), [[0, 1], [2, 1.5]])
+    np.testing.assert_allclose(run.preprocess(other)(keys, POINTS), [[-1, 1], [3, 2]])
 
 
 def test_keys_by_name():
