@@ -3,6 +3,7 @@
 import socket
 
 import pytest
+from orbax.checkpoint._src.path import atomicity
 
 from configs import toy2d
 from ebm_jax import tasks
@@ -42,6 +43,22 @@ def test_the_first_checkpoint_is_read_back_at_once(tmp_path, monkeypatch):
         tasks.run("train", small(), tmp_path / "bad")
     assert [path.name for path in (tmp_path / "bad" / "checkpoints").iterdir()] == ["1"]
     assert not (tmp_path / "bad" / ".lock").exists()
+
+
+def test_a_run_whose_last_checkpoint_cannot_be_written_is_not_called_trained(
+    tmp_path, monkeypatch, capsys
+):
+    usual = atomicity.AtomicRenameTemporaryPath.finalize
+
+    async def finalize(self):
+        if self.get_final().name == "4":
+            raise OSError(28, "No space left on device")
+        return await usual(self)
+
+    monkeypatch.setattr(atomicity.AtomicRenameTemporaryPath, "finalize", finalize)
+    with pytest.raises(CheckpointError, match="step 4 could not be written.*No space left"):
+        tasks.run("train", small(), tmp_path)
+    assert "trained to step" not in capsys.readouterr().out
 
 
 def test_a_workdir_in_use(tmp_path):
