@@ -56,7 +56,7 @@ def test_a_run_whose_last_checkpoint_cannot_be_written_is_not_called_trained(
         return await usual(self)
 
     monkeypatch.setattr(atomicity.AtomicRenameTemporaryPath, "finalize", finalize)
-    with pytest.raises(CheckpointError, match="step 4 could not be written.*No space left"):
+    with pytest.raises(CheckpointError, match=r"step 4 could not be written.*No space left"):
         tasks.run("train", small(), tmp_path)
     assert "trained to step" not in capsys.readouterr().out
 

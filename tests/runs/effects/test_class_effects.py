@@ -137,6 +137,7 @@ def run(tmp_path, monkeypatch):
 
 def config_of(*fields, **sections):
     config = default.get_config()
+    config.seed = 6
     config.data.update(random_flip=False, low=SHIFT - SCALE, high=SHIFT + SCALE)
     config.training.update(batch_size=16, num_steps=4, ema_decay=0.0)
     config.optimizer = default.optimizer("adam", learning_rate=0.3)
@@ -184,12 +185,17 @@ def test_classify(run, monkeypatch):
         np.testing.assert_allclose(found["mean_energy_by_class"], energies(x).mean(0), rtol=1e-3)
         assert found["num_parameters"] == {"energies": 3}
 
-    batches, usual = [], _updates.data.local_batch
-    monkeypatch.setattr(
-        _updates.data, "local_batch", lambda *a, **kw: batches.append(a[1]) or usual(*a, **kw)
-    )
+    batches, seeds, usual = [], set(), _updates.data.local_batch
+
+    def local_batch(dataset, step, *, seed, **sizes):
+        batches.append(step)
+        seeds.add(seed)
+        return usual(dataset, step, seed=seed, **sizes)
+
+    monkeypatch.setattr(_updates.data, "local_batch", local_batch)
     learned = run("classify", config_of(classify={"baseline": "same", "baseline_steps": 120}))
     assert batches == list(range(120))
+    assert seeds == {6}
     assert learned["classifiers"]["softmax network"]["accuracy"] > 0.8
     assert learned["num_parameters"] == {"energies": 3, "softmax network": 4 * 2 + 2}
     made, init = [], _classes.softmax_classifier
