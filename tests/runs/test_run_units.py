@@ -133,12 +133,14 @@ def test_settings_that_only_images_have():
     build._check_data_settings(exact, points._replace(trajectories="some"))
 
 
-@pytest.mark.parametrize(("low", "high"), [(1.0, 1.0), (2.0, 1.0)])
+@pytest.mark.parametrize(("low", "high"), [(1.0, 1.0), (2.0, 1.0), (0.5, 0.2)])
 def test_a_range_has_a_width(low, high):
     config = default.get_config()
     config.data.low, config.data.high = low, high
     with pytest.raises(ConfigError, match=f"data.low: expected less than data.high, {high}, got"):
         build.check_sections(config)
+    config.data.low, config.data.high = low + 1, high + 2
+    assert build.check_sections(config)[1]["data"].high == high + 2
 
 
 def test_classes_of_a_network_that_the_data_do_not_have():

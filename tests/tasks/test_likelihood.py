@@ -177,13 +177,13 @@ def test_a_claim_and_a_grid_of_the_plane(tmp_path, monkeypatch, capsys):
     )
     config = exact.install(monkeypatch, densities)
     config.data.low, config.data.high = -1.0, 1.0
-    config.held_out_split = "validation"
+    config.data.split, config.held_out_split = "others", "validation"
     config.likelihood.update(num_temperatures=(), num_images=200)
     assert exact.run_mode("likelihood", config, str(tmp_path)) == 0
     said = capsys.readouterr().out
     result = json.loads((tmp_path / "likelihood/likelihood.json").read_text())
     assert result["log_z_on_grid"] == pytest.approx(TRUTH / 2, abs=1e-3)
-    assert result["splits_are"] == {"training": "train", "held out": "validation"}
+    assert result["splits_are"] == {"training": "others", "held out": "validation"}
     assert f"by a grid, log Z is {result['log_z_on_grid']:.4f}" in said
     claimed = result["claimed"]
     assert claimed["log_z"] == pytest.approx(TRUTH / 2 + 0.5)
