@@ -11,6 +11,7 @@ from configs import default
 from ebm_jax.data import Dataset
 from ebm_jax.runs import build, settings
 from ebm_jax.runs.settings import ConfigError
+from ebm_jax.runs.trained import TrainedRun
 
 IMAGES = np.array([0, 51, 102, 255] * 6, np.uint8).reshape(6, 2, 2, 1)
 POINTS = np.array([[-2.0, 0.0], [2.0, 1.0]], np.float32)
@@ -37,6 +38,9 @@ def test_images_in_model_units_and_back():
     assert run.intensity_scale(-1.0, 3.0) == pytest.approx((4 / 255, -1))
     np.testing.assert_allclose(run.mean_image().ravel(), [-3, -1.4, 0.2, 5], rtol=1e-6)
     cells = run_of(dequantize=True)
+    keys = jax.random.split(jax.random.key(0), len(IMAGES))
+    moved = np.asarray(cells.preprocess()(keys, IMAGES)) - run.scale(IMAGES) * 255 / 256
+    assert np.ptp(moved) > 0.02  # anywhere in a cell of 8/256
     expected = -3 + 8 * (np.array([0, 51, 102, 255]) + 0.5) / 256
     np.testing.assert_allclose(cells.scale(IMAGES)[0].ravel(), expected, rtol=1e-6)
     np.testing.assert_allclose(cells.to_unit(IMAGES)[0].ravel(), (expected + 3) / 8)
@@ -139,8 +143,8 @@ def test_a_range_has_a_width(low, high):
     config.data.low, config.data.high = low, high
     with pytest.raises(ConfigError, match=f"data.low: expected less than data.high, {high}, got"):
         build.check_sections(config)
-    config.data.low, config.data.high = low + 1, high + 2
-    assert build.check_sections(config)[1]["data"].high == high + 2
+    config.data.low, config.data.high = low, low + 1
+    assert build.check_sections(config)[1]["data"].high == low + 1
 
 
 def test_classes_of_a_network_that_the_data_do_not_have():
@@ -152,3 +156,19 @@ def test_classes_of_a_network_that_the_data_do_not_have():
             ConfigError, match=f"num_classes: expected {expected}, the classes of made, got 7"
         ):
             build.build(config, dataset)
+
+
+def test_what_a_result_was_measured_on():
+    config = default.get_config()
+    run = dataclasses.replace(run_of(sampling_seed=8, name="mnist", split="test"), config=config)
+    found = TrainedRun(run, 70, {}, 0.75).provenance(12)
+    assert found.pop("versions")["jax"] == jax.__version__
+    assert found == {
+        "checkpoint_step": 70, "ensemble": None, "weights": "EMA", "ema_decay": 0.75,
+        "method": config.method.to_dict(), "sampler": config.sampler.to_dict(),
+        "num_samples": 12, "sampling_seed": 8, "data": {"name": "mnist", "trained_on": "test"},
+    }  # fmt: skip
+    config.ensemble.update(checkpoints=(1, 2), combine="sum")
+    assert TrainedRun(run, 70, {}, 0.75).provenance(12)["ensemble"] == {
+        "checkpoints": (1, 2), "combine": "sum", "temperature": 1.0,
+    }  # fmt: skip
