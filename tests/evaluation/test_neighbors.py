@@ -101,3 +101,14 @@ def test_refusals():
             nearest_neighbors(*arguments)
     with pytest.raises(ValueError, match="expected a mask that leaves some values"):
         nearest_neighbors(x, others, 1, mask=np.zeros(5, bool))
+
+
+def test_in_float64_the_candidates_are_of_all_blocks(monkeypatch):
+    """300 examples, 64 at a time: the nearest of each of 300 points is itself."""
+    monkeypatch.setattr(neighbors, "_VALUES", 1)
+    others = np.random.default_rng(0).normal(size=(300, 5))
+    rows = neighbors._Rows(others, None, 2.0, 1.0)
+    found = neighbors._candidates_in_float64(2 * others + 1, rows, 3)
+    np.testing.assert_array_equal(found[:, 0], np.arange(300))
+    nearest, _ = by_brute_force(2 * others + 1, 2 * others + 1, 3)
+    np.testing.assert_array_equal(np.sort(found, 1), np.sort(nearest, 1))

@@ -139,6 +139,66 @@ def test_numbers_out_of_range(make, message):
         make()
 
 
+def smc(**counts):
+    def path(x, beta):
+        return beta * square(x)
+
+    options = {"step_size": 0.1, "num_groups": 2, **counts}
+    return samplers.smc(KEY, path, X, lambda e, h: samplers.mala(e, h), **options)
+
+
+def ladder(**counts):
+    def make_kernel(temperatures):
+        return samplers.parallel_tempering(
+            square, temperatures, lambda e, t: samplers.mala(e, 0.1, temperature=t)
+        )
+
+    return samplers.adapt_temperatures(KEY, make_kernel, X, jnp.array([1.0, 2.0, 4.0]), **counts)
+
+
+def schedule(num_steps=1, **options):
+    levels = jnp.ones(2)
+    return samplers.run_schedule(
+        KEY, lambda h: samplers.mala(square, h), levels, X, num_steps, **options
+    )
+
+
+MALA = samplers.mala(square, 0.1)
+COUNTS = {
+    "run_chain.num_steps": lambda n: samplers.run_chain(KEY, MALA, X, n),
+    "run_chain.unroll": lambda n: samplers.run_chain(KEY, MALA, X, 4, unroll=n),
+    "run_chain.keep_every": lambda n: samplers.run_chain(KEY, MALA, X, 4, keep_every=n),
+    "run_with_progress.num_steps": lambda n: samplers.run_with_progress(KEY, MALA, X, n),
+    "run_with_progress.report_every": lambda n: samplers.run_with_progress(
+        KEY, MALA, X, 4, report_every=n
+    ),
+    "run_schedule.num_steps": schedule,
+    "run_schedule.unroll": lambda n: schedule(unroll=n),
+    "warmup.num_steps": lambda n: samplers.warmup(KEY, lambda h, m: samplers.mala(square, h), X, n),
+    "smc.num_steps": lambda n: smc(num_steps=n),
+    "smc.max_temperatures": lambda n: smc(max_temperatures=n),
+    "smc.num_groups": lambda n: smc(num_groups=n),
+    "adapt_temperatures.num_rounds": lambda n: ladder(num_rounds=n, num_steps=1),
+    "adapt_temperatures.num_steps": lambda n: ladder(num_rounds=1, num_steps=n),
+    "sample.num_draws": lambda n: samplers.sample(lambda x: -square(x), KEY, X, num_draws=n),
+    "sample.steps_per_draw": lambda n: samplers.sample(
+        lambda x: -square(x), KEY, X, num_draws=4, steps_per_draw=n
+    ),
+    "hmc.num_leapfrog_steps": lambda n: samplers.hmc(square, 0.1, n),
+}
+
+
+@pytest.mark.parametrize("count", [0, -2, 2.0, True])
+@pytest.mark.parametrize("name", COUNTS)
+def test_counts_that_are_none(name, count):
+    """Before anything is compiled, with the name that it is given by."""
+    named = name.partition(".")[2]
+    with pytest.raises(
+        ValueError, match=rf"^expected {named} to be a Python int >= 1, got {count}"
+    ):
+        COUNTS[name](count)
+
+
 @pytest.mark.parametrize("shape", [(3,), (2,), (4, 2), (4, 1, 3), (1, 4)])
 def test_step_sizes_of_unclear_shape(shape):
     with pytest.raises(ValueError, match=r"of shape \(\), \(4,\) per chain or \(1, 3\) per dim"):
