@@ -120,3 +120,27 @@ def test_a_process_whose_other_was_killed_ends_at_once(listen, content):
 def test_a_process_whose_other_has_done_its_work_goes_on(listen):
     waits, codes, said, _ = listen(b'{"done": true}\n')
     assert (waits, codes, said) == ([], [], "")
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_processes_that_join_connect_their_devices_first(monkeypatch, number):
+    """By what the environment says, of which an empty value says nothing; one alone has no watch."""
+    done = []
+    monkeypatch.setattr(processes, "_watch", None)
+    monkeypatch.setenv("JAX_NUM_PROCESSES", str(number))
+    monkeypatch.setenv("JAX_PROCESS_ID", "")
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **said: done.append(said))
+    monkeypatch.setattr(jax, "process_count", lambda: number)
+    monkeypatch.setattr(jax, "process_index", lambda: number - 1)
+    monkeypatch.setattr(processes, "_connect_devices", lambda: done.append("devices"))
+    monkeypatch.setattr(processes, "_connect", lambda: done.append("process 0"))
+    monkeypatch.setattr(processes, "_Watch", lambda found: types.SimpleNamespace(finish=found))
+    monkeypatch.setattr(processes.atexit, "register", done.append)
+    processes.join()
+    joined = {"num_processes": number, "process_id": None}
+    if number == 1:
+        assert done == [joined]
+        assert processes._watch is None
+    else:
+        assert done == [joined, "devices", "process 0", {0: None}]
+        assert processes._watch is not None

@@ -58,6 +58,7 @@ def test_cut_into_contexts():
 
 def test_sets_by_name():
     train, test = (load_dataset("linear_gaussian", split, context=4) for split in ("train", "test"))
+    assert (test.name, test.split) == ("linear_gaussian", "test")
     assert train.trajectories.states.shape == (3_000, 100, 2)
     assert test.images.shape == (96_000, 2)
     assert test.labels.shape == (96_000, 8)

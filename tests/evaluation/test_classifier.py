@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from sklearn.kernel_approximation import Nystroem
+from sklearn.linear_model import LogisticRegression
 
 from ebm_jax import data
 from ebm_jax.evaluation.fidelity import classifier as fidelity_classifier
@@ -105,3 +107,15 @@ def test_of_a_large_set_a_fixed_choice_is_trained_on(digits, monkeypatch):
     expected = train_classifier(x[chosen], labels[chosen], 10).logits(unseen)
     np.testing.assert_allclose(found.logits(unseen), expected, atol=1e-9)
     assert np.mean(expected.argmax(1) == classes) > 0.93
+
+
+def test_it_is_scikit_learns_of_these_features(digits):
+    """The kernel's width is that of all values together; logits as of its log probabilities."""
+    classifier, x, labels, unseen, _ = digits
+    flat = x.reshape(len(x), -1)
+    basis = Nystroem(gamma=1 / (64 * flat.var()), n_components=len(x), random_state=0)
+    model = LogisticRegression(C=fidelity_classifier._INVERSE_PENALTY, max_iter=1_000)
+    model.fit(basis.fit_transform(flat), labels)
+    expected = model.predict_log_proba(basis.transform(unseen.reshape(len(unseen), -1)))
+    expected -= expected.mean(1, keepdims=True)
+    np.testing.assert_allclose(classifier.logits(unseen), expected, atol=0.02)

@@ -8,6 +8,7 @@ import pytest
 from flax import linen as nn
 
 from configs import default
+from ebm_jax import tasks
 from ebm_jax.data import Dataset
 from ebm_jax.runs import build, settings
 from ebm_jax.runs.settings import ConfigError
@@ -141,8 +142,9 @@ def test_settings_that_only_images_have():
 def test_a_range_has_a_width(low, high):
     config = default.get_config()
     config.data.low, config.data.high = low, high
-    with pytest.raises(ConfigError, match=f"data.low: expected less than data.high, {high}, got"):
-        build.check_sections(config)
+    for check in (build.check_sections, tasks.check):
+        with pytest.raises(ConfigError, match=f"data.low: expected less than data.high, {high}, "):
+            check(config)
     config.data.low, config.data.high = low, low + 1
     assert build.check_sections(config)[1]["data"].high == low + 1
 
@@ -172,3 +174,15 @@ def test_what_a_result_was_measured_on():
     assert TrainedRun(run, 70, {}, 0.75).provenance(12)["ensemble"] == {
         "checkpoints": (1, 2), "combine": "sum", "temperature": 1.0,
     }  # fmt: skip
+
+
+def test_ensembles_are_of_methods_of_one_network():
+    @dataclasses.dataclass(frozen=True)
+    class TwoNetworks:
+        energy_network: object = None
+        generator: object = None
+
+    config = default.get_config()
+    run = dataclasses.replace(run_of(method=TwoNetworks()), config=config)
+    with pytest.raises(ConfigError, match=r"expected \(\), as TwoNetworks is no method of one net"):
+        build.make_ensemble(run, 2)
