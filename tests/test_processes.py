@@ -124,7 +124,7 @@ def test_a_process_whose_other_has_done_its_work_goes_on(listen):
 
 @pytest.mark.parametrize("number", [1, 3])
 def test_processes_that_join_connect_their_devices_first(monkeypatch, number):
-    """By what the environment says, of which an empty value says nothing; one alone has no watch."""
+    """By what the environment says, of which an empty value says none; one alone has no watch."""
     done = []
     monkeypatch.setattr(processes, "_watch", None)
     monkeypatch.setenv("JAX_NUM_PROCESSES", str(number))

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from ebm_jax.networks.igebm import IgebmResNet
 from ebm_jax.networks.mdsm import MdsmResNet
@@ -41,6 +42,9 @@ def test_a_network_of_patches_is_that_of_more_channels(module):
     of_channels = module.clone(image_size=4, channels=4, patch_size=1)
     params = module.init(jax.random.key(1), x, condition)
     assert module.input_shape == (8, 8, 1)
+    same = of_channels.init(jax.random.key(1), patches(x, 2), condition)
+    for name, leaf in flatten_dict(same).items():
+        np.testing.assert_array_equal(leaf, flatten_dict(params)[name], err_msg=str(name))
 
     @jax.jit
     def both(x):
