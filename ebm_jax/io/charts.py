@@ -49,7 +49,6 @@ def density_picture(
         axis.imshow(density, origin="lower", extent=extent, vmin=0.0, vmax=highest, cmap="viridis")
         axis.set_title(title)
     if samples is not None:
-        samples = np.asarray(samples)
         axes[-1].plot(samples[:, 0], samples[:, 1], ".", markersize=1.5, color="black")
         axes[-1].set_title(f"{len(samples)} samples")
         axes[-1].set_aspect("equal")

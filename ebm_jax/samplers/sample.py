@@ -241,7 +241,7 @@ def _reasons(
     num_chains, num_draws = diagnostics.is_divergent.shape
     if num_chains == 1:
         yield "there is one chain, which has no other to disagree with: start four or more"
-    if bool(found.is_stuck):
+    if found.is_stuck:
         yield (
             f"warm-up left chains that do not move (step size {float(found.step_size):.2g}, "
             f"acceptance {float(found.acceptance):.2f}): look for a log density that is rough or "

@@ -4,6 +4,7 @@ import concurrent.futures
 import gzip
 import hashlib
 import http.server
+import json
 import multiprocessing
 import os
 import shutil
@@ -100,6 +101,11 @@ def test_prepared_once(archives, capsys):
     arrays = archives.mnist()
     load_dataset("mnist", "train", data_dir=archives.data_dir)
     assert capsys.readouterr().out == ""
+    (described,) = (archives.data_dir / "ebm_jax" / "mnist").rglob("dataset_info.json")
+    info = json.loads(described.read_text())
+    assert info["description"] == mnist.__doc__
+    assert info["location"]["urls"] == ["http://yann.lecun.com/exdb/mnist/"]
+    assert info["supervisedKeys"]["tuple"]["items"][1]["featureKey"] == "label"
     for path in archives.folder("mnist").iterdir():
         path.unlink()
     for split in ("train", "test"):  # the archives are not needed any more
