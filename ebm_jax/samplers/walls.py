@@ -8,7 +8,7 @@ import numpy as np
 from jax import Array
 from jax.tree_util import Partial
 
-from ebm_jax.samplers._trees import PyTree, distance, is_traced, spread, widen
+from ebm_jax.samplers._trees import PyTree, distance, is_traced, spread
 from ebm_jax.samplers.base import EnergyFn, Kernel, positions, round_like
 
 
@@ -144,4 +144,4 @@ def _step(
     if hasattr(new, "momentum"):
         changes["momentum"] = mirrored(new.momentum)
     new = new._replace(**changes)
-    return new, info._replace(displacement=distance(widen(x), positions(state)))
+    return new, info._replace(displacement=distance(x, positions(state)))

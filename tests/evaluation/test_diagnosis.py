@@ -88,10 +88,12 @@ def test_the_reference_is_of_other_images_than_its_floor():
     # Of C = I in d = 4, with v = 1/20 + 1/40: d v of the means, d (d + 1) v / 4 of covariances
     assert found.frechet_floor == pytest.approx(4 * 0.075 + 4 * 5 * 0.075 / 4, rel=0.3)
     assert 0.05 < found.frechet_floor_std / found.frechet_floor < 0.8
-    few, reason = long_run.reference(x[:22], energies[:22], 20, low=-1, high=1)
+    few, reason = long_run.reference(x[:24], energies[:24], 20, low=-1, high=1)  # four of d = 4
     assert few.fit is None
-    assert reason is not None
+    assert reason.startswith("4 examples leave the covariance of 4 features singular")
     assert np.isnan(few.frechet_floor)
+    found, reason = long_run.reference(x[:25], energies[:25], 20, low=-1, high=1)
+    assert (found.fit.num_examples, reason) == (5, None)
 
 
 def test_a_record_of_chains():

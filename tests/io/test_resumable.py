@@ -104,6 +104,13 @@ def test_a_fold_keeps_one_file_and_goes_on_after_an_interruption(tmp_path):
     assert again == [(0, 8), (8, 16), (16, 21)]
 
 
+def test_a_fold_measures_what_the_devices_divide(tmp_path):
+    """Five at once on eight devices are eight, the last of which there are fewer."""
+    measured = []
+    assert total_of(tmp_path / "partial", {}, measured, batch_size=5)["sum"] == X.sum()
+    assert measured == [(0, 8), (8, 16), (16, 21)]
+
+
 def test_pieces_that_are_to_be_kept_are_there_for_the_next_work(tmp_path):
     """Whatever that asks for otherwise; not the others, nor with a fingerprint of their own."""
     folder, measured = tmp_path / "partial", []

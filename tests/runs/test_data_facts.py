@@ -136,6 +136,10 @@ def test_parameters_about_another_number_of_gaussians_are_refused(tmp_path):
         with pytest.raises(ConfigError, match=f"learned about {said}$"):
             train(starting_from(tmp_path / str(origin), number), workdir)
         assert not (workdir / "config.json").exists()
+    config = starting_from(tmp_path / "2", 3)
+    config.training.num_steps = 1  # which learns nothing of another number either
+    with pytest.raises(ConfigError, match=r"expected method\.num_components=2, got 3$"):
+        train(config, tmp_path / "trained_on")
     config = starting_from(tmp_path / "1", 2)
     config.training.num_steps = 1
     assert train(config, tmp_path / "trained_on") == 0

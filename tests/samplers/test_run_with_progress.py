@@ -1,6 +1,7 @@
 """The host-side runner: run_chain's result, a line to read, an interrupt that loses nothing."""
 
 import io
+import re
 import subprocess
 import sys
 
@@ -60,6 +61,13 @@ def test_an_interrupt_keeps_what_is_done_and_the_rest_can_follow():
         KEY, KERNEL, part.state, 20, first_step=part.num_steps, stream=io.StringIO()
     )
     assert_same(rest.state, whole)
+
+
+def test_a_terminals_line_is_ended():
+    stream = io.StringIO()
+    stream.isatty = lambda: True
+    samplers.run_with_progress(KEY, KERNEL, X0, 10, report_every=10, stream=stream)
+    assert re.fullmatch(r"\r[^\n]*10 of 10 steps[^\n]*\n", stream.getvalue())
 
 
 def test_an_interrupt_before_anything_is_done_is_one(monkeypatch):

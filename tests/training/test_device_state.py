@@ -39,3 +39,17 @@ def test_what_is_sharded_has_its_part_on_each_device(shards_per_device):
 def test_shards_that_the_devices_do_not_divide_are_refused():
     with pytest.raises(ValueError, match=r"^method.buffer_shards: .* 8 devices, got 12: run"):
         device_state.to_devices(state(np.zeros((12, 5), np.float32)))
+
+
+def test_of_several_processes_the_shards_of_all_come_back(monkeypatch):
+    """Process 1 has the second half: here 100 more."""
+    buffer = np.arange(40.0, dtype=np.float32).reshape(-1, 5)
+    on_devices = device_state.to_devices(state({"ring": buffer}))
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(
+        device_state.multihost_utils, "process_allgather",
+        lambda tree: jax.tree.map(lambda leaf: np.stack([leaf, leaf + 100]), tree),
+    )  # fmt: skip
+    found = device_state.to_host(on_devices)
+    wanted = state({"ring": np.concatenate([buffer, buffer + 100])})
+    chex.assert_trees_all_equal(found, wanted)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from effects_stubs import SHAPE, full_bars, stubs
 from effects_table import TABLE, changed, shows, value_of
+from known_model import columns_of
 
 from configs import default
 from ebm_jax import samplers, tasks
@@ -311,6 +312,15 @@ def test_concepts_of_a_label_are_judged_apart(monkeypatch):
         "  pixels (RMSE)     0.000"
         f"  all black: {black:.3f}, another image: {np.sqrt(away.mean()):.3f}",
     ]
+
+
+@pytest.mark.parametrize(
+    ("logic", "second"), [("and", "and made"), ("or", "or made"), ("and_not", "and not made")]
+)
+def test_columns_of_the_picture_say_what_they_are_of(run, monkeypatch, logic, second):
+    drawn = columns_of(monkeypatch)
+    run(config_of(logic=logic, order="sum", **OTHER))
+    assert list(drawn[-1]) == ["the image whose labels these are", "made", second]
 
 
 def test_turns_are_not_judged(monkeypatch):
