@@ -204,6 +204,18 @@ def test_center_squares_are_resized_with_antialiasing(tmp_path, load):
             {},
             r"/wide\.png is 9 x 6 pixels and /.*/\d+\.png 6 x 6: give data\.image_size",
         ),
+        (
+            lambda f: save(
+                f / "0.png", np.arange(-1, 35, dtype=np.int32).reshape(6, 6), format="TIFF"
+            ),
+            {},
+            r"/0\.png .*its values reach from -1 to 34, not 16 bits",
+        ),
+        (
+            lambda f: save(f / "0.png", np.full((6, 6), 65_536, np.int32), format="TIFF"),
+            {},
+            r"/0\.png .*its values reach from 65536 to 65536, not 16 bits",
+        ),
         (lambda f: (f / "dogs").mkdir(), {}, r"/dogs holds no images, and every folder is a class"),
         (
             lambda f: save(f / "dogs" / "a.png", pixels(6, 6)),
