@@ -81,8 +81,8 @@ def constant(node: ast.AST) -> Iterator[ast.AST]:
 
 
 # Keywords that change no value: of zip an assertion, when what is printed is seen, where memory is
-# taken from, how a loop is compiled.
-_NO_VALUES = ("strict", "flush", "donate_argnums", "unroll")
+# taken from, how a loop is compiled, what NumPy does anyway.
+_NO_VALUES = ("strict", "flush", "donate_argnums", "unroll", "allow_pickle")
 
 
 def keyword(node: ast.AST) -> Iterator[ast.AST]:

@@ -98,3 +98,21 @@ def test_refusals(tmp_path):
     ):
         with pytest.raises(ValueError, match=f"^expected {bound}$"):
             corruption.corrupt(name, GRAY, strength, seed=0)
+
+
+def test_filters_of_an_image_program_on_one_bright_pixel():
+    """None changes a mean; a Gaussian spreads by its variance, and what it takes is added twice."""
+    x = np.full((2, 9, 9, 1), 0.25)
+    for name, apply in corruption.BASELINES.items():
+        np.testing.assert_allclose(apply(x), x, err_msg=name)
+    x[1, 4, 4] = 1.25
+    found = {name.partition(" ")[0]: apply(x) for name, apply in corruption.BASELINES.items()}
+    assert set(found) == {"median", "Gaussian", "unsharp"}
+    np.testing.assert_allclose(found["median"], 0.25)
+    spread = found["Gaussian"][1, ..., 0] - 0.25
+    assert spread.sum() == pytest.approx(1)
+    place = np.arange(9) - 4
+    for axis in (0, 1):
+        variance = np.sum(spread.sum(axis) * place**2)
+        assert variance == pytest.approx(0.6**2, rel=0.03)  # of weights at whole pixels
+    np.testing.assert_allclose(found["unsharp"], x + (x - found["Gaussian"]))

@@ -12,7 +12,8 @@ from ebm_jax import data, tasks
 from ebm_jax.data import Dataset
 from ebm_jax.data.sources.factors import VALUES
 from ebm_jax.data.sources.trajectories import cut
-from ebm_jax.runs import build
+from ebm_jax.methods.registry import METHODS
+from ebm_jax.runs import build, settings
 from ebm_jax.runs.settings import ConfigError
 from ebm_jax.settings import check, check_values, fields
 
@@ -192,3 +193,15 @@ def test_instances_are_checked_too():
     wrong = tasks.load("likelihood").Settings(num_chains=0)
     with pytest.raises(ValueError, match=r"likelihood\.num_chains: expected .* >= 1, got 0"):
         check(wrong, "likelihood.")
+
+
+def test_settings_do_not_change_once_they_are_checked():
+    """Of sections, modes, methods and their samplers."""
+    classes = [*settings.SECTIONS.values(), *METHODS.values()]
+    classes += [settings.sampler_settings(method) for method in METHODS.values()]
+    classes += [
+        task.Settings for mode in tasks.names() if hasattr(task := tasks.load(mode), "Settings")
+    ]
+    assert len(classes) > 30
+    for cls in classes:
+        assert cls.__dataclass_params__.frozen, cls
