@@ -61,10 +61,19 @@ def run_main(*arguments: str, signal_after: tuple[int, int] | None = None) -> Re
     """Runs main.py with these flags; signal_after (n, number): with a signal after n updates."""
     server, folder = _server()
     paths = [f"{folder}/{name}" for name in ("out", "err")]
-    server.stdin.write(json.dumps([["main.py", *arguments], paths, signal_after]) + "\n")
+    asked = ["main.py", *arguments], paths, signal_after, _measured_test()
+    server.stdin.write(json.dumps(asked) + "\n")
     server.stdin.flush()
     code = int(server.stdout.readline())
     return Result(code, *(pathlib.Path(path).read_text() for path in paths))
+
+
+def _measured_test() -> str | None:
+    """The test under way, where it is measured which lines tests run."""
+    coverage = sys.modules.get("coverage")
+    if coverage is None or coverage.Coverage.current() is None:
+        return None
+    return os.environ["PYTEST_CURRENT_TEST"].rpartition(" ")[0]
 
 
 @functools.cache
@@ -96,13 +105,13 @@ def _server() -> tuple[subprocess.Popen, str]:
 def _next_run():
     """Forks for every line of stdin; returns what the line asks in the fork, None in the server."""
     for line in sys.stdin:
-        arguments, paths, signal_after = json.loads(line)
+        arguments, paths, signal_after, test = json.loads(line)
         process = os.fork()
         if process == 0:
             for path, stream in zip(paths, (1, 2), strict=True):
                 os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            return arguments, signal_after
+            return arguments, signal_after, test
         print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
     return None
 
@@ -127,6 +136,20 @@ def _send_after(num_updates: int, number: int) -> None:
     device_state.pmap_train_step = pmap_train_step
 
 
+def _measure(test: str) -> None:
+    """Has the lines that this process runs written down as those of a test."""
+    import coverage
+
+    measured = coverage.Coverage(data_suffix=True)
+    measured.start()
+    measured.switch_context(f"{test}|run")
+
+    @atexit.register
+    def save() -> None:
+        measured.stop()
+        measured.save()
+
+
 if __name__ == "__main__":
     from absl import app
     from compilation import shared_context
@@ -136,8 +159,10 @@ if __name__ == "__main__":
     for mode in main.tasks.names():
         main.tasks.load(mode)
     if (run := _next_run()) is not None:
-        sys.argv = run[0]
-        if run[1] is not None:
-            _send_after(*run[1])
+        sys.argv, signal_after, test = run
+        if signal_after is not None:
+            _send_after(*signal_after)
+        if test is not None:
+            _measure(test)
         with shared_context():
             app.run(main.main, flags_parser=main.parse_flags)

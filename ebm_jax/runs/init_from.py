@@ -84,6 +84,7 @@ def with_its_mixture(run: Run, init_from: str, *, is_trained_on: bool) -> Run:
         )
     if found is None:
         return run
+    assert dataclasses.is_dataclass(method)  # as every method is
     return dataclasses.replace(run, method=dataclasses.replace(method, data_mixture=found))
 
 

@@ -81,9 +81,9 @@ class _Moments(NamedTuple):
 
 
 class _Phases(NamedTuple):
-    """Schedule of a warm-up, [steps]; bool but for their numbers."""
+    """Schedule of a warm-up, bool [steps] but for the steps' numbers."""
 
-    step: np.ndarray
+    step: Any  # int32
     in_window: np.ndarray  # adds to the moments
     window_ends: np.ndarray  # a new mass, and the step size starts again
     last_fifth: np.ndarray  # begins with it
