@@ -85,3 +85,55 @@ def test_one_process_tells_itself_and_raises_its_own_error():
         parallel.first_does(lambda: {}["x"])
     with parallel.all_or_none():
         pass
+
+
+@pytest.fixture
+def two(monkeypatch):
+    """Sets which of two processes this one is, and what collectives give it."""
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+
+    def set_up(index, **collectives):
+        monkeypatch.setattr(jax, "process_index", lambda: index)
+        for name, collective in collectives.items():
+            monkeypatch.setattr(parallel.multihost_utils, name, collective)
+
+    return set_up
+
+
+@pytest.mark.parametrize("content", [b"hello", b"", None])
+def test_process_0_tells_bytes_of_any_length(two, content):
+    said = []
+    two(0, broadcast_one_to_all=lambda value: said.append(np.array(value)) or value)
+    assert parallel.tell_bytes(content) == content
+    lengths = {None: -1, b"": 0, b"hello": 5}
+    assert (said[0], said[0].dtype) == (lengths[content], np.int32)
+    assert [row.tobytes() for row in said[1:]] == ([] if content is None else [content])
+    two(1, broadcast_one_to_all=lambda value: said.pop(0) + 0 * value)
+    for own in (None, b"other"):
+        if said:
+            assert parallel.tell_bytes(own) == content
+    assert said == []
+
+
+def test_a_long_message_of_another_process_is_cut(two):
+    """In the middle of a letter too; of several, that of the first."""
+    rows = {}
+
+    def gather(row):
+        rows.setdefault("sent", row)
+        return np.stack([0 * row, rows["sent"], row])
+
+    two(1, process_allgather=gather)
+    assert parallel._failure_anywhere("x" + 600 * "é") == "x" + 499 * "é" + "\ufffd"
+    with pytest.raises(ValueError, match=r"^xé"), parallel.all_or_none():
+        pass
+    two(0, process_allgather=lambda row: np.stack([row, row]))
+    assert parallel._failure_anywhere("") is None
+
+
+def test_what_holds_on_every_process(two):
+    two(0, process_allgather=lambda here: np.stack([here, np.asarray(True)]))
+    assert parallel.all_true(True)
+    assert not parallel.all_true(False)
+    two(0, process_allgather=lambda here: np.stack([here, np.asarray(False)]))
+    assert not parallel.all_true(True)
