@@ -87,7 +87,13 @@ def test_metrics_are_those_of_the_density_also_after_an_interrupt(tmp_path, monk
 
 def test_what_is_kept_of_other_data_is_not_taken(tmp_path, monkeypatch):
     """As in a folder that has changed: all as where nothing is kept, and forward annealing is."""
-    plain = exact.images
+    plain, anneal, knows_it_is_first = exact.images, annealing.anneal, []
+
+    def annealed(key, path, chunk, *given, **options):
+        knows_it_is_first.append(isinstance(chunk.segment, int))
+        return anneal(key, path, chunk, *given, **options)
+
+    monkeypatch.setattr(annealing, "anneal", annealed)
 
     def found(folder):
         config = exact.small_config(exact.install(monkeypatch))
@@ -95,6 +101,9 @@ def test_what_is_kept_of_other_data_is_not_taken(tmp_path, monkeypatch):
         return json.loads((tmp_path / folder / "likelihood/likelihood.json").read_text())
 
     before = found("kept")
+    # In the first segment a network whose energy has no weight yet is not evaluated.
+    assert knows_it_is_first[0]
+    assert not all(knows_it_is_first)
     monkeypatch.setattr(
         exact, "images", lambda split: plain(split)._replace(images=plain(split).images // 2)
     )
