@@ -7,6 +7,7 @@ from orbax.checkpoint._src.path import atomicity
 
 from configs import toy2d
 from ebm_jax import tasks
+from ebm_jax.runs import build
 from ebm_jax.runs.lock import Lock
 from ebm_jax.runs.settings import ConfigError
 from ebm_jax.training.checkpoint_files import CheckpointError, DamagedCheckpointError
@@ -66,3 +67,19 @@ def test_a_workdir_in_use(tmp_path):
         with pytest.raises(ConfigError, match=f"is in use by process .* on {socket.gethostname()}"):
             tasks.run("train", small(), tmp_path / "run")
     assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_command_that_ended_between_a_look_and_the_lock(tmp_path, monkeypatch):
+    """Another config is trained in the workdir while this one's data are loaded."""
+    usual, other = build.build, small()
+    other.network.width, other.training.num_steps = 6, 1
+
+    def build_late(config, **where):
+        monkeypatch.setattr(build, "build", usual)
+        assert tasks.run("train", other, tmp_path) == 0
+        return usual(config, **where)
+
+    monkeypatch.setattr(build, "build", build_late)
+    with pytest.raises(ConfigError, match=r"network\.width"):
+        tasks.run("train", small(), tmp_path)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["1"]
