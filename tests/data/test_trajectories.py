@@ -212,7 +212,7 @@ def hand():
     return shadow_hand.load_hand()
 
 
-def test_the_hand_itself(hand):
+def test_the_hand_itself(hand, monkeypatch):
     """A trajectory is a function of (seed, number), within the joints' limits, the cube in hand."""
     names = [hand.model.joint(i).name.removeprefix("robot0:") for i in range(24)]
     assert list(shadow_hand.COLUMNS[:24]) == names
@@ -228,6 +228,11 @@ def test_the_hand_itself(hand):
     assert np.all((first.states[:, :24] > low - 0.1) & (first.states[:, :24] < high + 0.1))
     assert np.all(first.states[:, 26] > 0.04)
     np.testing.assert_allclose(np.linalg.norm(first.states[:, -4:], axis=1), 1, atol=1e-5)
+    lowest = first.states[:, 26].min()
+    for bound, is_kept in ((lowest - 1e-3, True), (lowest + 1e-3, False)):
+        monkeypatch.setattr(shadow_hand, "_LOWEST_CUBE", bound)
+        rng = np.random.default_rng([0, 3, first.num_discarded])
+        assert (shadow_hand._attempt(hand, rng, 12) is not None) == is_kept
 
 
 def test_lines_of_the_hand(hand):
