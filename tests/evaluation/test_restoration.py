@@ -116,3 +116,11 @@ def test_filters_of_an_image_program_on_one_bright_pixel():
         variance = np.sum(spread.sum(axis) * place**2)
         assert variance == pytest.approx(0.6**2, rel=0.03)  # of weights at whole pixels
     np.testing.assert_allclose(found["unsharp"], x + (x - found["Gaussian"]))
+
+
+@pytest.mark.filterwarnings("error")
+def test_one_image_has_an_error_of_unknown_uncertainty():
+    """And says so without a warning."""
+    found = image_error(GRAY[:1], GRAY[:1] + 0.5, value_range=1.0)
+    assert found.rmse == pytest.approx(0.5)
+    assert np.isnan(found.standard_error)
