@@ -102,7 +102,7 @@ _SYMMETRIC = (
 def arguments(node: ast.AST) -> Iterator[ast.AST]:
     """Two neighboring positional arguments are exchanged, where their order says something."""
     if isinstance(node, ast.Call) and not any(isinstance(a, ast.Starred) for a in node.args):
-        if _is_call_of(node, _SYMMETRIC):
+        if ast.unparse(node.func).rpartition(".")[2] in _SYMMETRIC:
             return
         for i in range(len(node.args) - 1):
             first, second = node.args[i : i + 2]
@@ -126,13 +126,16 @@ def logic(node: ast.AST) -> Iterator[ast.AST]:
 
 
 # How a function is compiled, what is computed again, where an array lies.
-_NO_VALUE_CALLS = ("jit", "checkpoint", "spread", "everywhere", "device_put", "block_until_ready")
+_NO_VALUE_CALLS = (
+    "jax.jit", "jax.checkpoint", "jax.device_put", "jax.block_until_ready",
+    "parallel.spread", "parallel.everywhere",
+)  # fmt: skip
 
 
 def call(node: ast.AST) -> Iterator[ast.AST]:
     """A function of one argument is left out: f(x) becomes x."""
     if isinstance(node, ast.Call) and len(node.args) == 1 and not node.keywords:
-        if _is_call_of(node, _NO_VALUE_CALLS):
+        if ast.unparse(node.func) in _NO_VALUE_CALLS:
             return
         if not isinstance(node.args[0], (ast.Starred, ast.GeneratorExp)):
             yield copy.deepcopy(node.args[0])
@@ -159,10 +162,6 @@ def _with(node: ast.AST, **fields) -> ast.AST:
     for name, value in fields.items():
         setattr(changed, name, value)
     return changed
-
-
-def _is_call_of(node: ast.Call, names: tuple[str, ...]) -> bool:
-    return ast.unparse(node.func).rpartition(".")[2] in names
 
 
 def _is_text(node: ast.AST) -> bool:
@@ -199,7 +198,7 @@ def mutants_of(path: str, source: str, defaults: dict[str, str]) -> list[Mutant]
         if isinstance(node, (ast.If, ast.While)):
             add("condition", node.test, f"(not ({ast.unparse(node.test)}))")
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-            if not _is_call_of(node.value, _NO_VALUE_CALLS):
+            if ast.unparse(node.value.func) not in _NO_VALUE_CALLS:
                 add("removed", node, "pass")
         for operator, mutate in EXPRESSIONS.items():
             for new in mutate(node):

@@ -18,6 +18,7 @@ def f(x: int = 3, *, scale=2.0):
     max(x, scale)
     zip(x, strict=True)
     jax.block_until_ready(jax.jit(g))
+    spread(scale)
     é = settings.width + f.width + self.width
     return float(x + 2) if x else scale or é
 '''
@@ -40,6 +41,8 @@ CHANGES = {
     ("removed", "g(x, scale, key=x) -> pass"),
     ("removed", "max(x, scale) -> pass"),
     ("removed", "zip(x, strict=True) -> pass"),
+    ("removed", "spread(scale) -> pass"),  # any function of that name but parallel's
+    ("call", "spread(scale) -> (scale)"),
     ("attribute", "settings.width -> (128)"),
     (
         "arithmetic",
