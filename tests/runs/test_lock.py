@@ -129,3 +129,10 @@ def test_a_lock_whose_age_cannot_be_told_is_held(tmp_path, monkeypatch):
     assert waiting._age(tmp_path / ".lock") > 1_000
     assert waiting._age(tmp_path / "gone") == 0
     assert os.listdir(tmp_path) == [".lock"]
+
+    def read_only(path):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(lock.pathlib.Path, "touch", read_only)
+    with pytest.raises(ConfigError, match="is in use by process"):
+        waiting.__enter__()

@@ -308,33 +308,6 @@ def test_an_event_of_long_chains(trained):
     assert len(state["shown"]) == len(state["kept"]) == 1
 
 
-@pytest.mark.parametrize("is_noisy", [False, True])
-def test_where_tuning_begins(is_noisy):
-    """At the noise of the first level, or .01 where it has none; then at the step before."""
-    asked = []
-
-    def tune(params, level, x_noisy, u, before):
-        asked.append((level, before))
-        return np.float64(2 * before), np.bool_(level == 0)
-
-    here = types.SimpleNamespace(
-        plan=types.SimpleNamespace(levels=[2, 1, 0], tuned=[0, 2]), params=None, tune=tune,
-        settings=long_run.Settings(sampler="mala"),
-        densities=types.SimpleNamespace(sigma_bar=[0.1, 0.3, 0.75 * is_noisy]),
-    )  # fmt: skip
-    first = 0.75 if is_noisy else 0.01
-    state = {"step_sizes": np.zeros(3), "is_stuck": np.zeros(3, bool)}
-    for level in (2, 1, 0):
-        state = Chains._tuned(here, state, level, None, None)
-    assert asked == [(2, first), (0, 2 * first)]
-    np.testing.assert_allclose(state["step_sizes"], [2 * first, 2 * first, 4 * first])
-    assert state["is_stuck"].tolist() == [False, False, True]
-    here.settings = long_run.Settings(sampler="mala", step_size=0.125)
-    fresh = {"step_sizes": np.zeros(3), "is_stuck": np.zeros(3, bool)}
-    assert Chains._tuned(here, fresh, 2, None, None)["step_sizes"].tolist() == [0.125, 0, 0]
-    assert len(asked) == 2
-
-
 def noisy(method, a_bar, sigma_bar):
     """A method with these noise levels, in whose parameters nothing is."""
     densities = Densities(None, jnp.array(a_bar), jnp.array(sigma_bar), BaseDistribution())
