@@ -9,9 +9,9 @@ import sys
 import jax
 import numpy as np
 import pytest
-from main_processes import TINY, run_main
 
 from configs import default, digits, digits_dual, digits_igebm, digits_mdsm, shapes_igebm, toy2d
+from ebm_jax import tasks
 from ebm_jax.runs import build, modes
 from ebm_jax.runs.trained import TrainedRun
 from ebm_jax.tasks import export
@@ -55,7 +55,9 @@ def alone(folder, tmp_path, **inputs):
 
 
 def test_energies_gradients_and_samples_without_this_package(tmp_path, monkeypatch):
-    found, trained = exported(tiny(digits.get_config(), num_steps=2), tmp_path, monkeypatch)
+    config = tiny(digits.get_config(), num_steps=2)
+    config.sampling.update(seed=3, num_samples=16, batch_size=16)
+    found, trained = exported(config, tmp_path, monkeypatch)
     assert all(f["largest_difference"] < 1e-6 for f in found["functions"].values())
     assert found["num_levels"] == 2
     x = np.random.default_rng(1).uniform(-1, 1, (5, 8, 8, 1)).astype(np.float32)
@@ -70,22 +72,11 @@ def test_energies_gradients_and_samples_without_this_package(tmp_path, monkeypat
     np.testing.assert_allclose(alone_["noisier"], densities.energy(1)(x), rtol=1e-5)
     grad = jax.grad(lambda x: densities.energy(0)(x).sum())(x)
     np.testing.assert_allclose(alone_["grad"], grad, rtol=1e-4, atol=1e-4 * np.abs(grad).max())
-    trained.run.config.sampling.seed = 3
     samples = trained.run.method.sample(trained.params, build.named_key(3, "sample"), index)
     np.testing.assert_allclose(alone_["sample"], samples, atol=1e-4)
-
-
-def test_a_sampler_is_that_of_the_mode(tmp_path):
-    flags = (*TINY, f"--workdir={tmp_path}/run", "--config.training.num_steps=2")
-    assert run_main(*flags).code == 0
-    here = "--config.export.platforms=('cpu',)"
-    for mode in ("export", "sample"):
-        result = run_main(*flags, f"--mode={mode}", "--config.sampling.seed=3", here)
-        assert result.code == 0, result.err
-    inputs = {"x": np.zeros((2, 8, 8, 1), np.float32), "index": np.arange(16, dtype=np.int32)}
-    _, found = alone(tmp_path / "run/export", tmp_path, **inputs)
-    expected = np.load(tmp_path / "run/sample/samples.npz")["x"]
-    np.testing.assert_allclose(found["sample"], expected, atol=1e-4)
+    assert tasks.run("sample", config, str(tmp_path)) == 0  # the mode's are the same
+    of_the_mode = np.load(tmp_path / "sample/samples.npz")["x"]
+    np.testing.assert_allclose(alone_["sample"], of_the_mode[4:11], atol=1e-4)
 
 
 @pytest.mark.parametrize(
