@@ -36,6 +36,11 @@ class LineCoverage:
         """That they took together."""
         return sum(self._seconds[test] for test in tests)
 
+    def run_at_import(self, path: str, lines: range) -> bool:
+        """Whether one of the lines ran where there was no test."""
+        by_line = self._contexts(path)
+        return any("" in by_line.get(line, ()) for line in lines)
+
     def tests_of(self, path: str, lines: range, seconds: float = 150) -> list[str]:
         """Tests that run one of the lines, the quickest first, of so many seconds in all.
 

@@ -2,6 +2,7 @@
 
 import ast
 
+import forked_tests
 import import_graph
 import line_coverage
 import mutants
@@ -110,6 +111,8 @@ def test_tests_that_run_a_line():
     assert covered.tests_of("f.py", range(5, 6)) == ["b.py::one", "b.py::two"]
     assert covered.tests_of("f.py", range(6, 9)) == []
     assert covered.seconds(["a.py::slow", "b.py::one"]) == 11
+    assert covered.run_at_import("f.py", range(5, 7))
+    assert not covered.run_at_import("f.py", range(7, 9))
 
 
 def test_lines_of_a_statement():
@@ -139,6 +142,67 @@ def test_a_fault_is_noticed_and_none_is_not(small):
     assert said == "tests/test_one.py::test_twice failed"
     assert mutations.judge(None, small, batches) == "survived"
     assert "return 2 * x" in (small / "ebm_jax/one.py").read_text()
+
+
+CHANGED = """
+def outer(x, y=1):
+    def inner():
+        return x + y
+    return inner
+
+kept = outer(3)
+
+class A:
+    def f(self):
+        return 1
+    def f(self):
+        return 2
+
+h = lambda x: 3
+"""
+
+
+def test_functions_get_the_code_of_a_change():
+    """In place, wherever they are held; what runs at import is not for them."""
+
+    def changed(old, new):
+        """What functions of the changed file return; None where a function cannot be changed."""
+        module = {"__name__": "made"}
+        exec(compile(CHANGED, "made.py", "exec"), module)
+        of_class, kept = module["A"], module["kept"]
+        functions = [module["outer"], kept, of_class.__dict__["f"], module["h"]]
+        after = CHANGED.replace(old, new)
+        if forked_tests.replaced(functions, CHANGED, after, "made.py"):
+            return kept(), of_class().f(), module["h"](0)
+        return None
+
+    assert changed("", "") == (4, 2, 3)
+    assert changed("x + y", "(x -\n y)") == (2, 2, 3)  # lines below move
+    assert changed("return 1", "return 5") == (4, 2, 3)  # replaced by the second f
+    assert changed("return 2", "return 5") == (4, 5, 3)
+    for old, new in (("y=1", "y=2"), ("x: 3", "x: 4"), ("class A", "class B")):
+        assert changed(old, new) is None
+    assert changed("x + y", "x") is None  # kept holds y, too
+
+
+def test_forks_notice_what_processes_do(small):
+    """The same said of a fault inside a function, of none, of a loop; of one at import nothing."""
+    test = "tests/test_one.py::test_twice"
+    file = small / "ebm_jax/one.py"
+    whole = file.read_text()
+    file.write_text(f"{whole}\nTHREE = 3\n")
+    with forked_tests.ForkedTests(small, mutations.environment_of(small)) as forked:
+
+        def said(old, new, timeout=60):
+            file.write_text(f"{whole}\nTHREE = 3\n".replace(old, new))
+            return forked.run("ebm_jax/one.py", [test], timeout)
+
+        assert said("2 * x", "3 * x") == f"{test} failed"
+        assert said("2 * x", "2 * x") == "passed"
+        assert said("return 2 * x", "while True: pass", timeout=2) == "timed out"
+        assert said("THREE = 3", "THREE = 4") is None
+        assert said("return 2 * x", "import os; os._exit(0)") is None
+        assert said("2 * x", "x + x") == "passed"
 
 
 def test_a_loop_without_end_is_stopped(small):
