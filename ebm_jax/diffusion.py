@@ -126,7 +126,7 @@ def t1k_schedule() -> NoiseSchedule:
 def _per_example(values: jax.Array, level: jax.Array | int, x: jax.Array) -> jax.Array:
     """values[level], shaped so that it multiplies x [batch, ...] (level is [] or [batch])."""
     picked = values[jnp.asarray(level)]
-    return picked.reshape(picked.shape + (1,) * (x.ndim - picked.ndim)) if picked.ndim else picked
+    return picked.reshape(picked.shape + (1,) * (x.ndim - picked.ndim))
 
 
 def q_sample(schedule: NoiseSchedule, x: jax.Array, level: jax.Array | int, noise: jax.Array):

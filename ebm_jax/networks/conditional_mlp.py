@@ -5,7 +5,6 @@ leaky ReLU of slope .2 on everything together, the energy's last layer without a
 """
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
@@ -92,4 +91,4 @@ class NextStateMLP(nn.Module):
         hidden = context
         for i in range(self.depth):
             hidden = ACTIVATIONS[self.activation](nn.Dense(self.width, name=f"hidden_{i}")(hidden))
-        return jnp.asarray(nn.Dense(self.output_size, name="next_state")(hidden))
+        return nn.Dense(self.output_size, name="next_state")(hidden)

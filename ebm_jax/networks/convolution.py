@@ -103,10 +103,11 @@ def prepare_kernel(
     kernel: jax.Array, image_shape: tuple[int, int], *, formulation: str = "auto", stride: int = 1
 ) -> PreparedKernel:
     """Everything about a kernel [k, k, c_in, c_out] that does not depend on the images."""
-    how = choose_formulation(formulation, kernel.shape[0], image_shape, stride)
+    kernel_size, *_ = kernel.shape
+    how = choose_formulation(formulation, kernel_size, image_shape, stride)
     if how == "dense":
         return PreparedKernel(None, None, dense_matrix(kernel, image_shape, stride))
-    if how == "flipped" and kernel.shape[0] > 1:
+    if how == "flipped" and kernel_size > 1:
         return PreparedKernel(kernel, kernel[::-1, ::-1].swapaxes(2, 3), None)
     return PreparedKernel(kernel, None, None)
 

@@ -116,6 +116,6 @@ def class_mixture(
 
         nothing = jnp.full(x.shape[0], -jnp.inf)
         log_sum, _ = jax.lax.scan(add, nothing, jnp.arange(num_classes))
-        return jnp.log(float(num_classes)) - log_sum
+        return jnp.log(num_classes) - log_sum
 
     return energy_fn

@@ -274,7 +274,7 @@ def resize_like_tensorflow1(x: jax.Array, size: int) -> jax.Array:
     """
     for axis in (1, 2):
         length = x.shape[axis]
-        place = np.arange(size, dtype=np.float32) * np.float32(length / size)
+        place = np.arange(size, dtype=np.float32) * (length / size)
         lower = np.minimum(np.floor(place).astype(np.int32), length - 1)
         upper = np.minimum(lower + 1, length - 1)
         share = (place - lower).reshape((-1, 1, 1) if axis == 1 else (-1, 1))

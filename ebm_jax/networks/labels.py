@@ -59,7 +59,7 @@ def label_weights(
             f"network.num_classes: expected 0 beside a label_size of {label_size}, got "
             f"{num_classes}"
         )
-    shape = () if condition is None else jnp.shape(condition)
+    shape = () if condition is None else np.shape(condition)
     dtype = getattr(condition, "dtype", None)
     is_float = dtype is not None and jnp.issubdtype(dtype, jnp.floating)
     if not is_float or len(shape) != 2 or shape[1] != label_size:

@@ -1,13 +1,13 @@
 """A constant of its own for each noise level, beside any network of levels."""
 
+import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
-_START = 0.5 * float(np.log(2 * np.pi))  # of a standard normal, per value
+_START = 0.5 * math.log(2 * math.pi)  # of a standard normal, per value
 
 
 class LevelConstants(nn.Module):
@@ -42,4 +42,4 @@ class LevelConstants(nn.Module):
     def __call__(self, x: jax.Array, condition: jax.Array) -> jax.Array:
         """Energies [batch] of x [batch, ...]."""
         constants = self.param("per_value", nn.initializers.constant(_START), (self.num_levels,))
-        return self.base(x, condition) + int(np.prod(x.shape[1:])) * jnp.take(constants, condition)
+        return self.base(x, condition) + math.prod(x.shape[1:]) * jnp.take(constants, condition)

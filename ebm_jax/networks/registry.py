@@ -1,9 +1,9 @@
 """Networks by the names that configs use: one line each."""
 
+import math
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
 from ebm_jax.networks.conditional_mlp import ConditionalMLP
@@ -58,7 +58,7 @@ def make_network(
             f"compute.remat: expected False, as {network.__name__} has no residual blocks"
         )
     if "image_size" not in known:
-        of_vectors = network(input_size=int(np.prod(example_shape)), **settings)
+        of_vectors = network(input_size=math.prod(example_shape), **settings)
         if len(example_shape) == 1:
             return of_vectors
         height, width, channels = example_shape
@@ -68,9 +68,10 @@ def make_network(
             f"{network.__name__} takes square images, not examples of shape {example_shape}: "
             "set data.pad_to, or choose another network"
         )
+    size, _, channels = example_shape
     return network(
-        image_size=example_shape[0],
-        channels=example_shape[2],
+        image_size=size,
+        channels=channels,
         dtype=jnp.dtype(dtype),
         formulation=formulation,
         **({"remat": remat} if remat else {}),

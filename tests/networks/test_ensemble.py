@@ -70,6 +70,27 @@ def test_without_spectral_norm_there_is_none():
     assert not networks.has_spectral_norm(Ensemble(base, 2))
 
 
+def test_energies_that_take_turns_are_none_together():
+    base = EnergyMLP(input_size=2, width=8, depth=1)
+    module, params, members = of_three(base, "cycle", temperature=4.0)
+    assert module.turns({name: params[name] for name in sorted(params, reverse=True)}) == members
+    assert module.scale(10.0) == 2.5
+    with pytest.raises(ValueError, match=r"^3 energies that take turns have no energy together"):
+        module.apply({"params": params}, jnp.zeros((1, 2)))
+
+
+def test_it_has_the_labels_and_the_norm_of_its_members():
+    plain = Ensemble(MdsmResNet(4), 2)
+    assert (plain.num_classes, plain.label_size, plain.spectral_norm_mode) == (None, 0, None)
+    assert (plain.combine, plain.temperature) == ("mean", 1.0)
+    labelled = Ensemble(IgebmResNet(8, label_size=7), 2)
+    assert labelled.label_size == 7
+    mode = labelled.spectral_norm_mode
+    assert mode(("member_1", "conv_in", "kernel")) == "unit"
+    assert mode(("member_0", "stage_0_block_1", "conv2", "kernel")) == "cap"
+    assert mode(("member_1", "head", "kernel")) is None
+
+
 def test_what_its_members_have_per_level_it_has():
     base = EnergyMLP(input_size=2, width=8, depth=1)
     assert not Ensemble(base, 2).has_level_constants

@@ -54,6 +54,25 @@ def test_an_energy_of_another_shape_is_refused():
         wrong.init(KEY, X)
 
 
+def test_one_x_may_meet_many_conditions():
+    """An energy for each of them, whether they are numbers or vectors."""
+    made = networks.FunctionNetwork(
+        lambda params, x, condition: jnp.sum(x, 1) + jnp.sum(jnp.atleast_2d(condition.T), 0),
+        lambda rng_key: (),
+        (3,),
+    )
+    vectors = jnp.arange(10.0).reshape(5, 2)
+    for condition in (vectors[:, 0], vectors):
+        for x in (X[:1], X[:5]):
+            found = made.apply({"params": {"energy": ()}}, x, condition)
+            wanted = x.sum(1) + condition.reshape(5, -1).sum(1)
+            np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"expected energies of shape \(5,\).*got \(2,\)"):
+        networks.FunctionNetwork(lambda params, x, c: c[0], lambda _: (), (3,)).apply(
+            {"params": {"energy": ()}}, X[:1], vectors
+        )
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_trains_it(name):
     """Two steps change the parameters; all remains finite; samples have the input's shape."""

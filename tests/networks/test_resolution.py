@@ -9,7 +9,7 @@ from flax.traverse_util import flatten_dict
 from ebm_jax.networks.igebm import IgebmResNet
 from ebm_jax.networks.mdsm import MdsmResNet
 from ebm_jax.networks.recovery_resnet import RecoveryResNet
-from ebm_jax.networks.resolution import average_pool, patches
+from ebm_jax.networks.resolution import average_pool, check_can_halve, patches
 
 SMALL = {"width": 4, "multipliers": (1, 2)}
 NETWORKS = [
@@ -20,16 +20,16 @@ NETWORKS = [
 
 
 def test_pool_is_the_mean_of_four():
-    x = np.arange(32.0).reshape(1, 4, 4, 2)
-    wanted = [[x[0, i : i + 2, j : j + 2].mean((0, 1)) for j in (0, 2)] for i in (0, 2)]
-    np.testing.assert_allclose(average_pool(jnp.asarray(x))[0], wanted)
+    x = np.arange(144.0).reshape(3, 4, 6, 2) ** 2
+    wanted = [[x[:, i : i + 2, j : j + 2].mean((1, 2)) for j in (0, 2, 4)] for i in (0, 2)]
+    np.testing.assert_allclose(average_pool(jnp.asarray(x)), np.transpose(wanted, (2, 0, 1, 3)))
 
 
 def test_a_patch_is_a_square_of_pixels_row_by_row():
-    x = np.arange(2 * 6 * 6 * 3).reshape(2, 6, 6, 3)
+    x = np.arange(2 * 6 * 9 * 5).reshape(2, 6, 9, 5)
     found = patches(jnp.asarray(x), 3)
-    assert found.shape == (2, 2, 2, 27)
-    for row, column in np.ndindex(2, 2):
+    assert found.shape == (2, 2, 3, 45)
+    for row, column in np.ndindex(2, 3):
         square = x[:, 3 * row : 3 * row + 3, 3 * column : 3 * column + 3]
         np.testing.assert_array_equal(found[:, row, column], square.reshape(2, -1))
     np.testing.assert_array_equal(patches(jnp.asarray(x), 1), x)
@@ -60,6 +60,22 @@ def test_a_size_that_patches_do_not_divide_is_refused():
     module = MdsmResNet(image_size=16, patch_size=3, **SMALL)
     with pytest.raises(ValueError, match=r"halved 2 times in patches of 3, such as 12.*got 16"):
         jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+
+
+def test_the_sizes_that_fit():
+    """The nearest is named, and one at least; patches only where there are some."""
+    check_can_halve(6, 1)
+    check_can_halve(7, 0)
+    check_can_halve(36, 2, 3)
+    for arguments, says in [
+        ((7, 1), r"halved 1 times, such as 8, or fewer multipliers, got 7$"),
+        ((6, 2), r"halved 2 times, such as 8, or fewer multipliers, got 6$"),
+        ((1, 3), r"halved 3 times, such as 8, or fewer multipliers, got 1$"),
+        ((41, 2, 3), r"halved 2 times in patches of 3, such as 36, or .* got 41$"),
+        ((9, 0, 2), r"halved 0 times in patches of 2, such as 8, or .* got 9$"),
+    ]:
+        with pytest.raises(ValueError, match="^image_size: expected one that can be " + says):
+            check_can_halve(*arguments)
 
 
 @pytest.mark.parametrize("patch_size", [1, 2])

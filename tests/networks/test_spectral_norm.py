@@ -55,7 +55,7 @@ def test_dominant_vector_is_the_right_singular_vector(rng):
     np.testing.assert_allclose(abs(vector @ right[0]), 1, atol=1e-6)
 
 
-@pytest.mark.parametrize("scale", [1e-6, 1e4])
+@pytest.mark.parametrize("scale", [1e-6, 1e4, -1.0])
 def test_dominant_vector_does_not_depend_on_scale(rng, scale):
     kernel = kernel_with(rng, [2, 1, 0.5, 0.1])
     np.testing.assert_allclose(
@@ -71,6 +71,23 @@ def test_zero_kernel_stays_zero_and_finite():
     normalized, u = spectral_norm.normalize(params, u, lambda _: "cap")
     assert np.all(normalized["conv2"]["kernel"] == 0)
     assert np.all(np.isfinite(u["conv2/kernel"]))
+
+
+def test_a_kernel_as_good_as_zero_is_divided_by_less_than_its_norm():
+    """Squared lengths below 1e-12 count as that much: s = 1e-8 makes v = .01 and u = 1e-4."""
+    kernel = jnp.diag(jnp.array([1e-8, 0.0]))
+    sigma, u = spectral_norm.power_iteration(kernel, jnp.array([1.0, 0.0]))
+    np.testing.assert_allclose(sigma, 1e-14, rtol=1e-6)
+    np.testing.assert_allclose(u, [1e-4, 0], rtol=1e-6)
+
+
+def test_a_cap_adds_a_millionth_to_the_norm():
+    """Of the matrix [s]: s / (s + 1e-6) where the sum is above 1, else s."""
+    for size, wanted in ((1.0, 1 / 1.000001), (0.5, 0.5), (1 - 1.5e-6, 1 - 1.5e-6)):
+        params = {"kernel": jnp.full((1, 1), size)}
+        state = {"kernel": jnp.ones(1)}
+        found, _ = spectral_norm.normalize(params, state, lambda path: "cap")
+        np.testing.assert_allclose(found["kernel"], wanted, rtol=1.2e-7)
 
 
 def test_unit_gives_norm_one_and_cap_only_lowers(rng):
