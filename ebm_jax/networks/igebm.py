@@ -299,7 +299,7 @@ class IgebmConvNet(nn.Module):
             if weights is not None and i == self.gain_layer:
                 x = x * class_gain(self, features, weights).astype(self.dtype)
             x = act(x)
-        flat = x.reshape(x.shape[0], -1).astype(jnp.float32)
+        flat = x.reshape(x.shape[0], -1)
         hidden = act(nn.Dense(2 * self.width, kernel_init=_normal, name="dense")(flat))
         return _head(hidden, self.num_outputs)
 

@@ -18,7 +18,7 @@ def patches(x: jax.Array, patch_size: int) -> jax.Array:
         return x
     batch, height, width, channels = x.shape
     p = patch_size
-    x = x.reshape(batch, height // p, p, width // p, p, channels).swapaxes(2, 3)
+    x = x.reshape(batch, height // p, p, width // p, p * channels).swapaxes(2, 3)
     return x.reshape(batch, height // p, width // p, p * p * channels)
 
 

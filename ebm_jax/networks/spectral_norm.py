@@ -68,7 +68,7 @@ def dominant_vector(kernel: jax.Array, num_squarings: int = 10) -> jax.Array:
     for _ in range(num_squarings):
         power = power / jnp.maximum(jnp.max(power), 1e-30)  # on the diagonal
         power = _dot(power, power)
-    row = jnp.argmax(jnp.sum(power**2, axis=1))
+    row = jnp.argmax(jnp.sum(power * power, axis=1))
     return jax.lax.stop_gradient(_l2_normalize(power[row]))
 
 
@@ -82,10 +82,10 @@ def init_power_state(rng_key: jax.Array, params: Params, mode: Mode) -> PowerSta
     """Starts u ~ N(0, 1) for every kernel that `mode` names (its length does not matter)."""
     flat: dict[str, Any] = flatten_dict(params, sep="/")
     paths = sorted(_normalized_paths(params, mode))
-    keys = jax.random.split(rng_key, max(len(paths), 1))
+    keys = jax.random.split(rng_key, len(paths))
     return {
         path: jax.random.normal(key, flat[path].shape[-1:])
-        for path, key in zip(paths, keys, strict=False)
+        for path, key in zip(paths, keys, strict=True)
     }
 
 

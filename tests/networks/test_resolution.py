@@ -26,12 +26,12 @@ def test_pool_is_the_mean_of_four():
 
 
 def test_a_patch_is_a_square_of_pixels_row_by_row():
-    x = np.arange(2 * 6 * 9 * 5).reshape(2, 6, 9, 5)
-    found = patches(jnp.asarray(x), 3)
-    assert found.shape == (2, 2, 3, 45)
-    for row, column in np.ndindex(2, 3):
-        square = x[:, 3 * row : 3 * row + 3, 3 * column : 3 * column + 3]
-        np.testing.assert_array_equal(found[:, row, column], square.reshape(2, -1))
+    x = np.arange(4 * 6 * 10 * 7).reshape(4, 6, 10, 7)
+    found = patches(jnp.asarray(x), 2)
+    assert found.shape == (4, 3, 5, 28)
+    for row, column in np.ndindex(3, 5):
+        square = x[:, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
+        np.testing.assert_array_equal(found[:, row, column], square.reshape(4, 28))
     np.testing.assert_array_equal(patches(jnp.asarray(x), 1), x)
 
 

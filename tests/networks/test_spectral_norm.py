@@ -55,6 +55,35 @@ def test_dominant_vector_is_the_right_singular_vector(rng):
     np.testing.assert_allclose(abs(vector @ right[0]), 1, atol=1e-6)
 
 
+def test_dominant_vector_is_that_of_1024_iterations(rng):
+    """Of a kernel whose two singular values are too near to one another for so many."""
+    right, _ = np.linalg.qr(rng.normal(size=(2, 2)))
+    kernel = (np.diag([1, 0.999]) @ right).astype(np.float32)
+    power = np.linalg.matrix_power(kernel.T.astype(np.float64) @ kernel, 1024)
+    row = power[np.argmax(np.linalg.norm(power, axis=1))]
+    vector = spectral_norm.dominant_vector(kernel)
+    np.testing.assert_allclose(vector, row / np.linalg.norm(row), atol=2e-3)
+
+
+def test_dominant_vector_is_no_row_that_is_orthogonal_to_it():
+    """The longest one is taken, wherever it is; the vector is a constant."""
+    for values in ([1, 3, 2], [1, 2, 3], [3, 1, 2]):
+        kernel = jnp.diag(jnp.float32(values))
+        vector, pull = jax.vjp(spectral_norm.dominant_vector, kernel)
+        np.testing.assert_array_equal(vector, np.array(values) == 3)
+        np.testing.assert_array_equal(pull(vector)[0], np.zeros((3, 3)))
+
+
+def test_products_are_of_full_precision():
+    def both(kernel):
+        return spectral_norm.power_iteration(kernel, spectral_norm.dominant_vector(kernel))
+
+    program = jax.jit(both).lower(jnp.ones((2, 3))).as_text()
+    products = [line for line in program.splitlines() if "dot_general" in line]
+    assert products
+    assert all("HIGHEST" in line for line in products)
+
+
 @pytest.mark.parametrize("scale", [1e-6, 1e4, -1.0])
 def test_dominant_vector_does_not_depend_on_scale(rng, scale):
     kernel = kernel_with(rng, [2, 1, 0.5, 0.1])
@@ -165,6 +194,15 @@ def test_power_state_of_a_network_starts_at_random_and_per_kernel():
     assert state["resolution_1_block_0/conv1/kernel"].shape == (8,)
     with pytest.raises(KeyError, match="conv_in/kernel"):
         spectral_norm.normalize(params, {}, module.spectral_norm_mode)
+
+
+def test_power_state_does_not_depend_on_the_order_of_the_kernels():
+    kernels = {name: {"kernel": jnp.ones((2, 3))} for name in ("b", "a", "c")}
+    states = [
+        spectral_norm.init_power_state(jax.random.key(0), params, lambda path: "unit")
+        for params in (kernels, dict(sorted(kernels.items())))
+    ]
+    jax.tree.map(np.testing.assert_array_equal, *states)
 
 
 def test_no_kernel_named_means_nothing_is_done():
