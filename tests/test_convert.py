@@ -82,6 +82,11 @@ def test_what_does_not_belong_together_is_refused(weights):
             "'level_0/block_0/conv3/kernel' is no weight",
         ),
         (missing, "'level_1/block_1/conv2/gain' is missing"),
+        ({"conv_in/kernel": arrays["conv_in/kernel"]}, "no recovery-likelihood network"),
+        (
+            {k: v for k, v in arrays.items() if k != "level_1/block_0/conv2/kernel"},
+            "'level_1/block_0/conv2/kernel' is missing: give every weight of the network",
+        ),
         (without_u, "'conv_in/u' is missing"),
         (arrays | {"conv_in/bias": np.zeros(5)}, r"'conv_in/bias' is \[5\]: give \[4\]"),
     ]:
@@ -94,6 +99,8 @@ def test_what_does_not_belong_together_is_refused(weights):
     [
         ((1, 8, 8, 3), r"images are \[8, 8, 3\]: give this network"),
         ((1, 8, 4, 2), r"images are \[8, 4, 2\]: give this network"),
+        ((1, 2, 8, 8), r"images are \[2, 8, 8\]: give this network \[8, 8, 2\]"),
+        ((1, 8, 8), r"images are \[8, 8\]: give this network \[8, 8, 2\]"),
         ((1, 7, 7, 2), "expected one that can be halved 1 times"),
     ],
 )

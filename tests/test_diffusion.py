@@ -71,11 +71,22 @@ def test_levels_of_given_noise():
         (2, (0.4, 0.05), "expected standard deviations that grow from above 0 to below 1"),
         (2, (0.0, 0.4), "expected standard deviations that grow"),
         (2, (0.5, 1.0), "expected standard deviations that grow"),
+        (2, (0.4, 0.4), r"from above 0 to below 1, got \(0.4, 0.4\)"),
+        (1, (0.99999,), "expected standard deviations that grow"),  # the last level's is .99998
     ],
 )
 def test_levels_that_are_none(num_pairs, levels, says):
     with pytest.raises(ValueError, match=says):
         make_schedule(num_pairs, levels)
+
+
+def test_spread_given_the_next_level():
+    """Precisions add up, 1 / sbar_t^2 and (a / sigma)^2 of the next step; none at the last pair."""
+    sbar = np.array([0.1, 0.5, 0.9])
+    schedule = make_schedule(3, sbar)
+    a = np.sqrt((1 - sbar[1:] ** 2) / (1 - sbar[:-1] ** 2))
+    wanted = 1 / np.sqrt(1 / sbar**2 + np.append(a**2 / (1 - a**2), 0))
+    np.testing.assert_allclose(schedule.conditional_std, wanted, rtol=1e-5)
 
 
 def test_last_level_of_t1k_is_pure_noise():
@@ -158,6 +169,7 @@ def test_one_level_for_all_is_that_level_per_example():
     each = q_sample_pairs(schedule, x, jnp.full(4, 2), noise, next_noise)
     np.testing.assert_array_equal(one, each)
     np.testing.assert_array_equal(q_sample(schedule, x, 2, noise), one[0])
+    np.testing.assert_array_equal(q_sample(schedule, x, [2] * 4, noise), one[0])
 
 
 def test_last_level_can_be_drawn_though_it_has_no_pair():

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import types
 
 import jax
 import jax.numpy as jnp
@@ -66,6 +67,69 @@ def test_densities_of_the_plane_are_the_checkerboard():
         kl = np.sum(true[inside] * (np.log(true[inside]) - log_learned[inside]))
         (said,) = re.findall(r"KL\(true \|\| learned\) +([\d.]+) nats", model.card)
         assert kl == pytest.approx(float(said), abs=0.03), name
+
+
+def with_run(**of_run):
+    """A model of a run that has these alone."""
+    run = types.SimpleNamespace(**of_run)
+    return models.Model("name", "card", types.SimpleNamespace(run=run, params="parameters"))
+
+
+def test_samples_come_in_batches_from_the_first():
+    asked = []
+
+    def sampler(rng_key):
+        asked.append(rng_key)
+        return lambda first, stop: asked.append((first, stop)) or np.arange(first, stop)
+
+    model = with_run(sampling=types.SimpleNamespace(batch_size=4))
+    model.trained.sampler = sampler
+    np.testing.assert_array_equal(model.sample("key", 10, first=3), np.arange(3, 13))
+    assert asked == ["key", (3, 7), (7, 11), (11, 13)]
+    np.testing.assert_array_equal(model.sample("key", 1), [0])
+    with pytest.raises(ValueError, match=r"^number: expected a whole number >= 1, got 0$"):
+        model.sample("key", 0)
+
+
+def test_levels_of_energies():
+    """From the first to the last, in float32, of the parameters of the run."""
+    densities = types.SimpleNamespace(num_levels=3, energy=lambda level: lambda x: 10 * level + x)
+    method = types.SimpleNamespace(densities={"parameters": densities}.get)
+    exact = types.SimpleNamespace(method=method)
+    model = with_run(in_float32=lambda: exact)
+    for level in range(3):
+        assert model.energy_fn(level)(1) == 10 * level + 1
+    assert model.energy_fn()(1) == 1
+    for level in (-1, 3):
+        says = f"^level: expected a whole number from 0 to 2, got {level}$"
+        with pytest.raises(ValueError, match=says):
+            model.energy_fn(level)
+
+
+def test_units_are_those_of_the_run():
+    """Images black and white by turns: 255 where x is 1, in a grid of two columns."""
+    model = with_run(
+        method="method", config="config", to_pixels=lambda x: np.uint8(255 * x),
+        scale=lambda image: image / 255, to_data_units=lambda points: points + 7,
+    )  # fmt: skip
+    assert (model.method, model.params, model.config) == ("method", "parameters", "config")
+    x = np.zeros((2, 60, 60, 1))
+    x[1] = 1
+    np.testing.assert_array_equal(model.to_pixels(x), 255 * x)
+    np.testing.assert_array_equal(model.from_pixels(model.to_pixels(x)), x)
+    np.testing.assert_array_equal(model.to_data_units(np.array([[1.0, 2]])), [[8, 9]])
+    grid = model.grid(x)
+    assert grid.dtype == np.uint8
+    assert (grid[30, 30], grid[30, -30]) == (0, 255)
+
+
+def test_a_card_is_read_where_there_is_one(tmp_path, monkeypatch):
+    (tmp_path / "model").mkdir()
+    monkeypatch.setattr(model_folder, "find", lambda name: tmp_path / name)
+    monkeypatch.setattr(model_folder, "read", lambda folder: f"the run in {folder.name}")
+    assert models.load("model") == models.Model("model", "", "the run in model")
+    (tmp_path / "model" / "card.md").write_bytes("β = .9".encode())
+    assert models.load("model").card == "β = .9"
 
 
 @pytest.mark.slow

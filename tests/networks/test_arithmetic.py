@@ -35,10 +35,12 @@ def test_every_convolution_is_in_it(module):
             outputs.append(y.dtype)
         return y
 
-    x = jnp.zeros((1, *module.input_shape))
+    x, more = jnp.zeros((1, *module.input_shape)), {}
+    if isinstance(module, IgebmResNet):
+        more["keep_masks"] = [jnp.zeros((1, *shape)) for shape in module.mask_shapes]
     with nn.intercept_methods(note):
         energies, variables = jax.eval_shape(
-            lambda x: module.init_with_output(jax.random.key(0), x, condition), x
+            lambda x: module.init_with_output(jax.random.key(0), x, condition, **more), x
         )
     kernels = [leaf for leaf in flatten_dict(variables["params"]).values() if leaf.ndim == 4]
     assert len(convolutions) == len(kernels) > 2
