@@ -37,6 +37,114 @@ def test_number_of_parameters():
     assert shapes["Mixed_6c.branch7x7_3"] == (192, 160, 7, 1)
 
 
+_STEM = """
+Conv2d_1a_3x3 3>32 3x3 299>149, Conv2d_2a_3x3 32>32 3x3 149>147, Conv2d_2b_3x3 32>64 3x3 147>147,
+max pool 147>73, Conv2d_3b_1x1 64>80 1x1 73>73, Conv2d_4a_3x3 80>192 3x3 73>71, max pool 71>35"""
+_KINDS = {  # {i}: channels that come in; {c}: of the kind
+    "A": """
+branch1x1 {i}>64 1x1 35>35, branch5x5_1 {i}>48 1x1 35>35, branch5x5_2 48>64 5x5 35>35,
+branch3x3dbl_1 {i}>64 1x1 35>35, branch3x3dbl_2 64>96 3x3 35>35, branch3x3dbl_3 96>96 3x3 35>35,
+mean pool 35>35, branch_pool {i}>{c} 1x1 35>35""",
+    "B": """
+branch3x3 288>384 3x3 35>17, branch3x3dbl_1 288>64 1x1 35>35, branch3x3dbl_2 64>96 3x3 35>35,
+branch3x3dbl_3 96>96 3x3 35>17, max pool 35>17""",
+    "C": """
+branch1x1 768>192 1x1 17>17, branch7x7_1 768>{c} 1x1 17>17, branch7x7_2 {c}>{c} 1x7 17>17,
+branch7x7_3 {c}>192 7x1 17>17, branch7x7dbl_1 768>{c} 1x1 17>17, branch7x7dbl_2 {c}>{c} 7x1 17>17,
+branch7x7dbl_3 {c}>{c} 1x7 17>17, branch7x7dbl_4 {c}>{c} 7x1 17>17,
+branch7x7dbl_5 {c}>192 1x7 17>17, mean pool 17>17, branch_pool 768>192 1x1 17>17""",
+    "D": """
+branch3x3_1 768>192 1x1 17>17, branch3x3_2 192>320 3x3 17>8, branch7x7x3_1 768>192 1x1 17>17,
+branch7x7x3_2 192>192 1x7 17>17, branch7x7x3_3 192>192 7x1 17>17, branch7x7x3_4 192>192 3x3 17>8,
+max pool 17>8""",
+    "E": """
+branch1x1 {i}>320 1x1 8>8, branch3x3_1 {i}>384 1x1 8>8, branch3x3_2a 384>384 1x3 8>8,
+branch3x3_2b 384>384 3x1 8>8, branch3x3dbl_1 {i}>448 1x1 8>8, branch3x3dbl_2 448>384 3x3 8>8,
+branch3x3dbl_3a 384>384 1x3 8>8, branch3x3dbl_3b 384>384 3x1 8>8,
+{c} pool 8>8, branch_pool {i}>192 1x1 8>8""",
+}
+_BLOCKS = [
+    ("Mixed_5b", "A", 192, 32), ("Mixed_5c", "A", 256, 64), ("Mixed_5d", "A", 288, 64),
+    ("Mixed_6a", "B", 288, ""), ("Mixed_6b", "C", 768, 128), ("Mixed_6c", "C", 768, 160),
+    ("Mixed_6d", "C", 768, 160), ("Mixed_6e", "C", 768, 192), ("Mixed_7a", "D", 768, ""),
+    ("Mixed_7b", "E", 1280, "mean"), ("Mixed_7c", "E", 2048, "max"),
+]  # fmt: skip
+
+
+def test_layers_are_those_of_torchvisions_module(monkeypatch):
+    """Channels, kernel and size before and after, in the order of the data's way through them."""
+    wanted = _STEM.split(",")
+    for block, kind, into, of_kind in _BLOCKS:
+        layers = _KINDS[kind].format(i=into, c=of_kind).split(",")
+        wanted += [one if " pool" in one else f"{block}.{one.strip()}" for one in layers]
+    found, pool = [], inception._pool
+
+    def noted_pool(x, kind, *stride_and_padding):
+        y = pool(x, kind, *stride_and_padding)
+        found.append(f"{kind} {x.shape[1]}>{y.shape[2]}")
+        return y
+
+    def convolve(x, name, layer):
+        _, channels, (height, width), *_ = layer
+        y = inception._convolve(x, jnp.zeros((height, width, x.shape[-1], channels)), layer)
+        of = f"{x.shape[-1]}>{y.shape[-1]} {height}x{width} {x.shape[1]}>{y.shape[2]}"
+        found.append(f"{name} {of}")
+        return y
+
+    monkeypatch.setattr(inception, "_pool", noted_pool)
+    last = jax.eval_shape(lambda x: inception._features(x, convolve), jnp.zeros((1, 299, 299, 3)))
+    assert found == [one.strip() for one in wanted]
+    assert last.shape == (1, 2048)
+
+
+def test_pools():
+    """Of 3 x 3: a mean leaves the padding out of its count; a maximum may be negative."""
+    x = -1 - np.arange(25.0, dtype=np.float32).reshape(1, 5, 5, 1)
+    same = inception._pool(jnp.asarray(x), "mean pool", 1, "SAME")[0, :, :, 0]
+    wanted = [[x[0, max(i - 1, 0) : i + 2, max(j - 1, 0) : j + 2].mean() for j in range(5)]
+              for i in range(5)]  # fmt: skip
+    np.testing.assert_allclose(same, wanted, rtol=1e-6)
+    largest = inception._pool(jnp.asarray(x), "max pool", 2, "VALID")[0, :, :, 0]
+    np.testing.assert_array_equal(largest, [[-1, -3], [-11, -13]])
+    largest = inception._pool(jnp.asarray(x), "max pool", 1, "SAME")[0, :, :, 0]
+    np.testing.assert_array_equal(largest[:2, 3:], [[-3, -4], [-3, -4]])
+
+
+def test_side_by_side_and_one_after_the_other():
+    """A branch of layers that multiply, in the block's name; two of them on the same input."""
+    branch = (("two", 2), (("three", 3), ("five", 5)), ("mean pool", 1, "SAME"), ("seven", 7))
+    seen = []
+
+    def convolve(x, name, layer):
+        seen.append((name, layer))
+        return layer[1] * x
+
+    found = inception._branch(jnp.ones((1, 2, 2, 1)), branch, "block.", convolve)
+    np.testing.assert_array_equal(found[0, 1, 1], [42, 70])
+    layers = branch[0], *branch[1], branch[3]
+    assert seen == [(f"block.{layer[0]}", layer) for layer in layers]
+
+
+def test_a_convolution_is_of_full_precision():
+    layer = ("name", 4, (1, 3), 2, "VALID")
+    x, kernel = RNG.normal(size=(2, 3, 7, 5)), RNG.normal(size=(1, 3, 5, 4))
+    wanted = sum(x[:, ::2, i : i + 5 : 2] @ kernel[0, i] for i in range(3))
+    x, kernel = jnp.asarray(x, jnp.float32), jnp.asarray(kernel, jnp.float32)
+    np.testing.assert_allclose(inception._convolve(x, kernel, layer), wanted, rtol=1e-4, atol=1e-5)
+    program = jax.jit(lambda *arrays: inception._convolve(*arrays, layer)).lower(x, kernel)
+    assert "HIGHEST" in program.as_text()
+
+
+def test_places_of_a_resize_are_float32():
+    """TensorFlow's: i times the rounded ratio. On a ramp the values are the places themselves."""
+    ramp = np.arange(7, dtype=np.float32).reshape(1, 7, 1, 1)
+    place = np.arange(299, dtype=np.float32) * np.float32(7 / 299)
+    found = inception.resize_like_tensorflow1(jnp.asarray(ramp), 299)
+    np.testing.assert_array_equal(found[0, :, 5, 0], np.minimum(place, 6))
+    wide = inception.resize_like_tensorflow1(jnp.asarray(ramp).reshape(1, 1, 7, 1), 299)
+    np.testing.assert_array_equal(wide[0, 7, :, 0], np.minimum(place, 6))
+
+
 def test_resize_hangs_to_the_upper_left():
     """Twice the size: places 0, .5, 1, 1.5 of [0, 10], the last beyond the last pixel."""
     x = jnp.array([0.0, 10.0]).reshape(1, 1, 2, 1)
@@ -59,6 +167,27 @@ def test_weights_of_another_network_are_refused():
         inception.params_from_arrays(imagenet)
 
 
+def test_a_batch_norm_is_put_into_its_convolution(monkeypatch):
+    """gain (W x - mean) / sqrt(variance + .001) + offset, of one layer."""
+    shape = (3, 2, 1, 4)
+    monkeypatch.setattr(inception, "weight_shapes", lambda: {"one": shape})
+    weight, (gain, offset, mean) = RNG.normal(size=shape), RNG.normal(size=(3, 3))
+    variance = np.array([0.001, 1, 30])
+    parts = {"weight": gain, "bias": offset, "running_mean": mean, "running_var": variance}
+    arrays = {f"one.bn.{part}": array for part, array in parts.items()}
+    arrays["one.conv.weight"] = weight.astype(np.float16)
+    kernel, bias = inception.params_from_arrays(arrays)["one"]
+    factor = gain / np.sqrt(variance + 0.001)
+    wanted = np.float16(weight).transpose(2, 3, 1, 0).astype(float) * factor
+    np.testing.assert_allclose(kernel, wanted, rtol=1e-6)
+    np.testing.assert_allclose(bias, offset - mean * factor, rtol=1e-6)
+    assert kernel.dtype == bias.dtype == np.float32
+    with pytest.raises(ValueError, match=r"one.bn.bias is of shape \(2,\), not \(3,\)"):
+        inception.params_from_arrays(arrays | {"one.bn.bias": np.ones(2)})
+    with pytest.raises(ValueError, match=r"one.conv.weight is of shape \(3, 2, 4, 1\) and should"):
+        inception.params_from_arrays(arrays | {"one.conv.weight": np.ones((3, 2, 4, 1))})
+
+
 def test_tensorflows_names_are_the_same_layers():
     """Arrays under both kinds of names make the same parameters; without `fc` there is no logit."""
     rng = np.random.default_rng(0)
@@ -69,6 +198,14 @@ def test_tensorflows_names_are_the_same_layers():
     assert names["Mixed_6b.branch7x7dbl_5"] == "mixed_4.tower_1.conv_4"
     assert names["Mixed_7a.branch7x7x3_4"] == "mixed_8.tower_1.conv_3"
     assert names["Mixed_7c.branch3x3dbl_3b"] == "mixed_10.tower_1_mixed_conv_1"
+    assert [names[layer] for layer in ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_4a_3x3")] == [
+        "conv", "conv_1", "conv_4",
+    ]  # fmt: skip
+    assert names["Mixed_5b.branch5x5_1"] == "mixed.tower.conv"
+    assert names["Mixed_5c.branch3x3dbl_3"] == "mixed_1.tower_1.conv_2"
+    assert names["Mixed_6a.branch3x3"] == "mixed_3.conv"
+    assert names["Mixed_6e.branch7x7_3"] == "mixed_7.tower.conv_2"
+    assert names["Mixed_7a.branch3x3_2"] == "mixed_8.tower.conv_1"
     ours, theirs = {}, {}
     for layer, name in names.items():
         kernel = np.broadcast_to(rng.normal(), shapes[layer])
@@ -85,6 +222,8 @@ def test_tensorflows_names_are_the_same_layers():
         for a, b in zip(found[0][layer], found[1][layer], strict=True):
             np.testing.assert_array_equal(a, b)
     last = np.broadcast_to(np.float32(3), (1008, 2048))
+    two = theirs | {"net.output.weight": last, "net.other.weight": last}
+    assert "fc.weight" not in inception._with_torchvision_names(two)  # nobody knows which
     assert inception.params_from_arrays(theirs | {"net.output.weight": last})["logits"].min() == 3
     del theirs["net.layers.mixed_3.tower.conv_1.mean"]
     with pytest.raises(ValueError, match=r"lack Mixed_6a.branch3x3dbl_2.bn.running_mean"):
@@ -286,12 +425,17 @@ def test_gray_images_are_the_color_ones_of_three_equal_channels(backend, at_once
 
     monkeypatch.setattr(inception, "_features", features)
     gray = RNG.integers(0, 256, (2, 8, 8, 1), dtype=np.uint8)
-    params = {"logits": jnp.zeros((2048, 1008))}
+    params = {"logits": jnp.asarray(RNG.normal(size=(2048, 1008)), jnp.float32)}
     found, colored = (
         inception.inception(params, jnp.asarray(images))
         for images in (gray, np.repeat(gray, 3, axis=3))
     )
-    assert found["logits"].shape == (2, 1008)
+    logits = np.asarray(found["features"], np.float64) @ np.asarray(params["logits"], np.float64)
+    np.testing.assert_allclose(found["logits"], logits, rtol=1e-4, atol=1e-3)
+    assert inception.inception({}, jnp.asarray(gray)).keys() == {"features"}
+    program = jax.jit(inception.inception).lower(params, jnp.asarray(gray)).as_text()
+    (product,) = (line for line in program.splitlines() if "dot_general" in line)
+    assert "HIGHEST" in product
     np.testing.assert_array_equal(found["features"], colored["features"])
     # TensorFlow 1's enlargement hangs to the upper left: the last pixel is the last one's.
     np.testing.assert_allclose(
