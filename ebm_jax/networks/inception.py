@@ -275,7 +275,7 @@ def resize_like_tensorflow1(x: jax.Array, size: int) -> jax.Array:
     for axis in (1, 2):
         length = x.shape[axis]
         place = np.arange(size, dtype=np.float32) * (length / size)
-        lower = np.minimum(np.floor(place).astype(np.int32), length - 1)
+        lower = np.minimum(place.astype(np.int32), length - 1)
         upper = np.minimum(lower + 1, length - 1)
         share = (place - lower).reshape((-1, 1, 1) if axis == 1 else (-1, 1))
         first, second = (jnp.take(x, index, axis=axis) for index in (lower, upper))

@@ -135,6 +135,17 @@ def test_a_convolution_is_of_full_precision():
     assert "HIGHEST" in program.as_text()
 
 
+def test_a_layer_of_the_network_has_a_bias_and_is_rectified(monkeypatch):
+    """Of the images in units of 128 from gray: here 1 / 2 in each of three channels."""
+    layer = ("one", 4, (1, 1), 1, "SAME")
+    monkeypatch.setattr(
+        inception, "_features", lambda x, convolve: convolve(x, "one", layer)[:, 7, 9]
+    )
+    params = {"one": (jnp.ones((1, 1, 3, 4)), jnp.array([0.0, 1, -1, -2]))}
+    found = inception.inception(params, jnp.full((2, 3, 3, 3), 192, jnp.uint8))
+    np.testing.assert_allclose(found["features"], [[1.5, 2.5, 0.5, 0]] * 2, rtol=1e-6)
+
+
 def test_places_of_a_resize_are_float32():
     """TensorFlow's: i times the rounded ratio. On a ramp the values are the places themselves."""
     ramp = np.arange(7, dtype=np.float32).reshape(1, 7, 1, 1)

@@ -87,12 +87,13 @@ def gain(params, label):
     return label_vector(params, "gain", label) + (0 if label is None else params["gain_offset"])
 
 
-def igebm_resnet(params, x, *, stages, act, final_act, label=None, masks=None):
-    """stages: blocks per stage; masks: of dropout at rate 1/2, per block."""
+def igebm_resnet(params, x, *, stages, act, final_act, first_act=None, label=None, masks=None):
+    """stages: blocks per stage; first_act: of the first block; masks: of dropout, at rate 1/2."""
     masks = iter(masks or [0.5] * sum(stages))
-    x = act(conv(x, unit(params["conv_in"]["kernel"])))
+    x, usual_act = act(conv(x, unit(params["conv_in"]["kernel"]))), act
     for i, num_blocks in enumerate(stages):
         for j in range(num_blocks):
+            act = first_act or usual_act if i == j == 0 else usual_act
             p = params[f"stage_{i}_block_{j}"]
             h = conv(x + label_vector(p, "in_bias_1", label), unit(p["conv1"]["kernel"]))
             h = act(h * next(masks) / 0.5) + label_vector(p, "in_bias_2", label)

@@ -1,5 +1,7 @@
 """Three formulations of one convolution: values and all derivatives, alone and inside loops."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -154,6 +156,33 @@ def test_choice_by_size_on_cpu():
     assert choose("flipped", 3, (8, 8), 2) == "native"  # one strided layer among others
 
 
+def test_four_pixels_are_the_most_that_are_a_matrix_by_themselves():
+    for shape, chosen in (((1, 4), "dense"), ((4, 1), "dense"), ((1, 5), "flipped")):
+        assert convolution.choose_formulation("auto", 3, shape, 1) == chosen
+    assert convolution.choose_formulation("flipped", 2, (8, 8), 1) == "native"
+    assert convolution.choose_formulation("native", 3, (1, 1), 1) == "native"
+
+
+def test_a_kernel_has_one_form_alone():
+    """By default as for 'auto' without a stride; a single tap is its own flipped kernel."""
+    kernel = jnp.asarray(arrays("odd image")[1])
+    small, large = (convolution.prepare_kernel(kernel, shape) for shape in ((2, 2), (9, 7)))
+    assert (small.kernel, small.reverse, small.matrix.shape) == (None, None, (8, 12))
+    assert large.matrix is None
+    np.testing.assert_array_equal(large.kernel, kernel)
+    np.testing.assert_array_equal(large.reverse, np.transpose(kernel[::-1, ::-1], (0, 1, 3, 2)))
+    single = convolution.prepare_kernel(kernel[:1, :1], (9, 7), formulation="flipped")
+    assert (single.reverse, single.matrix) == (None, None)
+    np.testing.assert_array_equal(convolution.dense_matrix(kernel, (2, 2)), small.matrix)
+
+
+def test_a_single_tap_is_a_product_of_matrices():
+    x, kernel, _ = arrays("pointwise")
+    program = str(jax.make_jaxpr(lambda x: conv("native", x, kernel))(x))
+    assert "dot_general" in program
+    assert "conv" not in program
+
+
 def test_choice_on_an_accelerator_is_xlas_own(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert convolution.choose_formulation("auto", 3, (2, 2), 1) == "native"
@@ -200,6 +229,28 @@ def test_half_precision_computes_in_it(way):
     assert y.dtype == jnp.bfloat16
     wanted = by_definition(x, kernel, stride)
     np.testing.assert_allclose(y.astype(np.float32), wanted, atol=0.03 * np.abs(wanted).max())
+
+
+def test_a_layer_has_three_taps_by_default_that_start_by_lecuns_law():
+    layer = convolution.Conv(64)
+    kernel = layer.init(jax.random.key(0), jnp.zeros((1, 4, 4, 5)))["params"]["kernel"]
+    assert kernel.shape == (3, 3, 5, 64)
+    assert np.std(kernel) == pytest.approx(1 / np.sqrt(45), rel=4 / np.sqrt(2 * kernel.size))
+    assert (layer.stride, layer.formulation, layer.dtype) == (1, "auto", jnp.float32)
+
+
+@pytest.mark.parametrize(("dtype", "side"), [(jnp.float32, 2**14), (jnp.float16, 2**14 + 2**13)])
+def test_the_largest_dense_matrix(dtype, side):
+    """2^30 bytes: 2^14 x 2^14 numbers of four bytes."""
+    largest = 2**30 // (side * np.dtype(dtype).itemsize)
+    for channels in (largest, largest + 1):
+        kernel = jax.ShapeDtypeStruct((1, 1, side, channels), dtype)
+        of_one_pixel = functools.partial(convolution.dense_matrix, image_shape=(1, 1))
+        if channels > largest:
+            with pytest.raises(ValueError, match="expected dense matrices of at most"):
+                jax.eval_shape(of_one_pixel, kernel)
+        else:
+            assert jax.eval_shape(of_one_pixel, kernel).shape == (side, channels)
 
 
 def test_dense_matrices_that_no_memory_holds_are_refused_with_their_size():

@@ -6,7 +6,7 @@ import pytest
 from networks_in_numpy import as_float64, power_state, random_params
 
 from ebm_jax import networks
-from ebm_jax.networks import igebm
+from ebm_jax.networks import igebm, mdsm
 
 
 def num_parameters(module, condition=None):
@@ -52,6 +52,26 @@ def test_residual_network_is_its_equations(num_classes, activation):
         label=label,
     )
     np.testing.assert_allclose(energies(module, params, label, x), wanted, rtol=1e-4)
+
+
+def test_first_layers_of_their_own():
+    """A first convolution of another width, a first block of another activation; three outputs."""
+    module = igebm.IgebmResNet(
+        **SMALL | {"num_blocks": (2, 1)},
+        first_width=5, activation="swish", first_block_activation="relu",
+        final_activation="leaky_relu", num_outputs=3,
+    )  # fmt: skip
+    params, x = random_params(module), images(module)
+    assert params["conv_in"]["kernel"].shape == (3, 3, 2, 5)
+    found = energies(module, params, None, x)
+    assert found.shape == (3, 3)
+    for i in range(3):
+        head = {name: leaf[..., i : i + 1] for name, leaf in params["head"].items()}
+        wanted = plain.igebm_resnet(
+            as_float64(params | {"head": head}), x, stages=(2, 1), act=plain.swish,
+            first_act=plain.relu, final_act=plain.leaky_relu,
+        )  # fmt: skip
+        np.testing.assert_allclose(found[:, i], wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("num_classes", [None, 3])
@@ -119,6 +139,49 @@ def test_dropout_masks_act_on_the_first_convolution_of_every_block():
 def test_published_sizes(module, conditional, millions):
     condition = jnp.zeros(1, int) if conditional else None
     assert num_parameters(module, condition) / 1e6 == pytest.approx(millions, rel=0.01)
+
+
+def test_presets_are_the_published_networks():
+    swish = {"activation": "swish", "first_block_activation": "leaky_relu"}
+    for found, wanted in [
+        (igebm.resnet32_large(), igebm.IgebmResNet(32, 3, 128, 0, (1, 2, 4), (3, 3, 3))),
+        (igebm.resnet32(), igebm.IgebmResNet(32, 3, 128, 0, (1, 2, 2), (2, 2, 2))),
+        (igebm.resnet32(10), igebm.resnet32().clone(num_classes=10)),
+        (igebm.imagenet32(), igebm.IgebmResNet(32, 3, 256, 128, (1, 2, 4), (3, 3, 3), 1000)),
+        (
+            igebm.imagenet128(),
+            igebm.IgebmResNet(
+                128, 3, 64, 0, (1, 2, 4, 8, 8), (1, 1, 1, 1, 2), 1000, final_activation="swish",
+                **swish,
+            ),
+        ),
+        (igebm.mnist_net(), igebm.IgebmConvNet(28, 1, 64, 64, (1, 2, 4))),
+        (igebm.dsprites_net(), igebm.IgebmConvNet(64, 1, 64, 32, (1, 2, 2, 2), 3, 0, 2, "swish")),
+        (mdsm.res18(), mdsm.MdsmResNet(32, 3, 128, (2, 4, 8), 3)),
+        (mdsm.res12(), mdsm.MdsmResNet(32, 1, 64, (2, 4, 8), 2)),
+    ]:  # fmt: skip
+        assert found == wanted
+    for preset in (
+        igebm.resnet32_large, igebm.resnet32, igebm.imagenet32, igebm.imagenet128,
+        igebm.mnist_net, igebm.dsprites_net, mdsm.res18, mdsm.res12,
+    ):  # fmt: skip
+        changes = {"width": 6, "image_size": 64, "channels": 2}
+        assert preset(**changes) == preset().clone(**changes)
+    for preset in (igebm.resnet32_large, igebm.imagenet32, igebm.imagenet128, igebm.dsprites_net):
+        assert preset(7).num_classes == 7
+
+
+def test_strided_networks_of_vectors_and_of_several_outputs():
+    module = igebm.IgebmConvNet(5, width=2, multipliers=(1,), label_size=3, num_outputs=4)
+    label = jnp.ones((1, 3))
+    shapes = jax.eval_shape(
+        module.init_with_output, jax.random.key(0), jnp.zeros((2, 5, 5, 1)), label
+    )
+    energies, params = shapes[0], shapes[1]["params"]
+    assert energies.shape == (2, 4)
+    assert params["in_bias_0"].shape == (3, 64)
+    assert params["dense"]["kernel"].shape == (module.last_size**2 * 2, 4)
+    assert [module.clone(image_size=n).last_size for n in (4, 5, 6)] == [2, 3, 3]
 
 
 def test_presets_have_the_widths_of_the_papers_rows():

@@ -195,6 +195,12 @@ def test_an_image_that_cannot_be_halved_is_refused(image_size, wanted):
         plain.shapes(module)
 
 
+@pytest.mark.parametrize("width", [2, 3, 5])
+def test_a_width_that_has_no_embedding_is_refused(width):
+    with pytest.raises(ValueError, match=f"^width: expected an even number >= 4, got {width}"):
+        plain.shapes(SMALL.clone(width=width))
+
+
 def test_half_precision_stays_close_and_returns_float32(weights, x, prepared_and_direct):
     half = SMALL.clone(dtype=jnp.bfloat16)
     params = plain.as_tree(weights)
