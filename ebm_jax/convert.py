@@ -130,12 +130,12 @@ def _from_drl(arrays: dict[str, np.ndarray]):
         image_size=4 * 2 ** (num_resolutions - 1),  # in all published networks the last is 4 x 4
         channels=channels,
         width=width,
-        multipliers=tuple(arrays[name].shape[-1] // width for name in last),
+        multipliers=tuple(arrays[name].shape[3] // width for name in last),
         num_blocks=num_blocks,
     )
     shapes = _drl_shapes(module)
     _check_present(shapes, arrays)
-    arrays = _renamed(arrays, {re.escape(name): name for name in shapes})
+    arrays = _renamed(arrays, {name: name for name in shapes})
     for name, shape in shapes.items():
         if arrays[name].shape != shape:
             raise ValueError(f"{name!r} is {list(arrays[name].shape)}: give {list(shape)}")
@@ -192,7 +192,7 @@ def _from_igebm_resnet(arrays: dict[str, np.ndarray]):
         width=width,
         channels=channels,
         multipliers=tuple(
-            arrays[f"{name}/c2/kernel"].shape[-1] // width for name in blocks[::per_stage]
+            arrays[f"{name}/c2/kernel"].shape[3] // width for name in blocks[::per_stage]
         ),
     )
     rules = {

@@ -44,6 +44,8 @@ def test_the_networks_shape_is_read_off_and_every_weight_arrives(weights):
         np.testing.assert_array_equal(params[name], value)
     assert sorted(converted.power_state) == sorted(plain.normalized_names(weights))
     assert converted.power_state["resolution_1_block_0/conv_shortcut/kernel"].shape == (12,)
+    leaves = jax.tree.leaves((converted.params, converted.power_state))
+    assert all(isinstance(leaf, jax.Array) for leaf in leaves)
 
 
 @pytest.mark.parametrize("image_size", [8, 4])

@@ -254,7 +254,7 @@ def inception(params: Mapping[str, Any], images: jax.Array) -> dict[str, jax.Arr
 
     if jax.default_backend() == "cpu":
         # One image's arrays stay in the cache, a batch's do not (docs/performance.md).
-        features = lax.map(lambda image: trunk(image[None])[0], images)
+        features = jnp.squeeze(lax.map(lambda image: trunk(image[None]), images), 1)
     else:
         features = trunk(images)
     if "logits" not in params:
@@ -275,7 +275,7 @@ def resize_like_tensorflow1(x: jax.Array, size: int) -> jax.Array:
     for axis in (1, 2):
         length = x.shape[axis]
         place = np.arange(size, dtype=np.float32) * (length / size)
-        lower = np.minimum(place.astype(np.int32), length - 1)
+        lower = place.astype(np.int32)
         upper = np.minimum(lower + 1, length - 1)
         share = (place - lower).reshape((-1, 1, 1) if axis == 1 else (-1, 1))
         first, second = (jnp.take(x, index, axis=axis) for index in (lower, upper))

@@ -70,12 +70,41 @@ def test_what_a_condition_must_be():
             jax.eval_shape(MODULE.init, jax.random.key(0), jnp.zeros((2, 3)), condition)
 
 
-def test_prediction():
-    network = NextStateMLP(output_size=2, width=4, depth=1)
-    context = jnp.asarray(np.random.default_rng(0).normal(size=(5, 3)), jnp.float32)
-    params = jax.jit(network.init)(jax.random.key(1), context)["params"]
-    params = jax.tree.map(np.asarray, params)
-    hidden = np.asarray(context) @ params["hidden_0"]["kernel"]
-    hidden = np.where(hidden > 0, hidden, 0.2 * hidden)
+@pytest.mark.parametrize("activation", ["leaky_relu", "relu", "swish"])
+def test_activations(activation):
+    """Of one hidden layer whose units see x and the context: 3 and -2 there, each once in E."""
+    module = ConditionalMLP(1, label_size=1, width=2, depth=1, activation=activation)
+    params = {
+        "context": {"kernel": jnp.array([[2.0, -1]])},
+        "hidden_0": {"kernel": jnp.array([[1.0, -1]]), "bias": jnp.zeros(2)},
+        "energy": {"kernel": jnp.ones((2, 1))},
+    }
+    wanted = {"leaky_relu": 3 - 0.4, "relu": 3, "swish": 3 / (1 + np.exp(-3)) - 2 / (1 + np.exp(2))}
+    energy = module.apply({"params": params}, jnp.ones((1, 1)), jnp.ones((1, 1)))
+    np.testing.assert_allclose(energy, [wanted[activation]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("activation", ["leaky_relu", "swish"])
+def test_prediction(activation):
+    fields = {} if activation == "leaky_relu" else {"activation": activation}
+    network = NextStateMLP(output_size=2, width=4, depth=2, **fields)
+    rng = np.random.default_rng(0)
+    context = rng.normal(size=(5, 3)).astype(np.float32)
+    shapes = jax.eval_shape(network.init, jax.random.key(1), context)["params"]
+    params = jax.tree.map(lambda s: rng.normal(size=s.shape).astype(np.float32), shapes)
+    hidden = context
+    for layer in ("hidden_0", "hidden_1"):
+        hidden = hidden @ params[layer]["kernel"] + params[layer]["bias"]
+        if activation == "swish":
+            hidden = hidden / (1 + np.exp(-hidden))
+        else:
+            hidden = np.where(hidden > 0, hidden, 0.2 * hidden)
+    wanted = hidden @ params["next_state"]["kernel"] + params["next_state"]["bias"]
     found = jax.jit(network.apply)({"params": params}, context)
-    np.testing.assert_allclose(found, hidden @ params["next_state"]["kernel"], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_every_layer_of_a_prediction_has_a_norm():
+    mode = NextStateMLP(2, 4, 1).spectral_norm_mode
+    assert mode(("hidden_0", "kernel")) == mode(("next_state", "kernel")) == "unit"
+    assert mode(("next_state", "bias")) is None

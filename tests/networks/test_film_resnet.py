@@ -55,6 +55,16 @@ def test_a_size_that_cannot_be_halved_is_refused():
         )
 
 
+def test_patches_are_channels_of_its_first_convolution():
+    module = FilmResNet(8, channels=3, width=6, multipliers=(1, 3), num_blocks=1, patch_size=2)
+    x = jnp.zeros((1, 8, 8, 3))
+    params = jax.eval_shape(module.init, jax.random.key(0), x, 0)["params"]
+    assert params["conv_in"]["kernel"].shape == (3, 3, 12, 6)
+    assert params["condition"]["kernel"].shape == (6, 24)
+    assert params["head"]["kernel"].shape == (24, 18)
+    assert module.input_shape == (8, 8, 3)
+
+
 @pytest.mark.parametrize("module", [MODULE, RecoveryResNet(4, 2, width=4, multipliers=(1,))])
 def test_no_level_is_refused_in_words(module):
     with pytest.raises(
