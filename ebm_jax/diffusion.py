@@ -84,7 +84,7 @@ def make_schedule(num_pairs: int, noise_levels: Sequence[float] = ()) -> NoiseSc
     elif num_pairs == NUM_FINE_STEPS:
         a_bar = fine_a_bar
     elif 1 <= num_pairs <= NUM_FINE_STEPS // 2 + 1:
-        stride = NUM_FINE_STEPS // (2 * (num_pairs - 1)) if num_pairs > 1 else 0
+        stride = NUM_FINE_STEPS // (2 * max(num_pairs - 1, 1))
         a_bar = fine_a_bar[np.append(np.arange(num_pairs) * stride, NUM_FINE_STEPS - 1)]
     else:
         raise ValueError(

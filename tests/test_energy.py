@@ -30,8 +30,27 @@ def test_sum_is_the_product_of_the_densities():
     """N(1, 1/2) N(-1, 1/4)^3 is proportional to N((2 - 12) / 14, 1 / 14)."""
     product = energy.sum_energies([gaussian(1, 0.5), gaussian(-1, 0.25)], [1.0, 3.0])
     wanted = gaussian(-10 / 14, 1 / 14)
-    difference = product(X) - wanted(X)
-    np.testing.assert_allclose(difference, np.full(7, difference[0]), atol=1e-4)
+    for _ in range(2):  # it may be evaluated again
+        difference = product(X) - wanted(X)
+        np.testing.assert_allclose(difference, np.full(7, difference[0]), atol=1e-4)
+
+
+def test_combinations_of_one_energy_are_itself():
+    (one,) = energies = (gaussian(1, 0.5),)
+    for combine in (energy.sum_energies, energy.mean_energy, energy.mixture_energy):
+        np.testing.assert_allclose(combine(energies)(X), one(X), rtol=1e-6)
+
+
+def test_clamped_entries_are_replaced_and_have_no_gradient():
+    squares = energy.clamp(
+        lambda x: jnp.sum(jnp.arange(1, 4) * x**2, axis=1),
+        np.array([True, False, True]),
+        jnp.array([[2.0, 9, 3], [4, 9, 5]]),
+    )
+    x = jnp.array([[7.0, 1, 7], [7, -2, 7]])
+    energies, pull = jax.vjp(squares, x)
+    np.testing.assert_array_equal(energies, [4 + 2 + 27, 16 + 8 + 75])
+    np.testing.assert_array_equal(pull(jnp.ones(2))[0], [[0, 4, 0], [0, -8, 0]])
 
 
 def test_sum_without_weights_and_mean():
@@ -120,6 +139,8 @@ def mlp():
 def test_prepared_energy_of_a_network_without_norm_is_the_module_applied(mlp):
     params, x = mlp
     assert not networks.has_spectral_norm(MLP)
+    assert networks.normalize_params(MLP, params) == (params, ())
+    assert networks.init_power_state(jax.random.key(0), MLP, params) == ()
 
     def both(level):
         direct = MLP.apply({"params": params}, x, level)

@@ -28,9 +28,10 @@ def test_it_is_minus_the_log_of_the_mean_over_the_classes(scale):
     """-log mean_y exp(-scale E(x, y)), its gradients in x and in the parameters too."""
     network, params = conditional(4)
     x = jax.random.uniform(jax.random.key(0), (3, 4, 4, 1))
+    scaled = {} if scale == 1 else {"scale": scale}  # 1 by default
 
     def in_one(params, x):
-        return networks.class_mixture(network, params, 4, scale=scale)(x)
+        return networks.class_mixture(network, params, 4, **scaled)(x)
 
     def one_by_one(params, x):
         energies = [networks.bind(network, params, y, scale=scale)(x) for y in range(4)]

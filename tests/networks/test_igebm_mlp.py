@@ -74,6 +74,16 @@ def test_unconditional_and_label_values():
         MODULE.init(jax.random.key(0), jnp.zeros((1, 3)))
 
 
+def test_classes_are_mixed_in_full_precision():
+    """Two vectors in each of two layers, whatever the platform's products are."""
+    params = random_params(MODULE, jnp.array(0))
+    program = jax.jit(lambda w: MODULE.apply({"params": params}, jnp.ones((6, 3)), w))
+    text = program.lower(jnp.ones((6, 4))).as_text()
+    products = [line for line in text.splitlines() if "dot_general" in line]
+    assert sum("HIGHEST" in line for line in products) == 4
+    assert len(products) == 4 + 3
+
+
 def test_on_images_it_has_its_classes_its_norm_and_a_softmax_network_of_its_size():
     flat = FlatImages(IgebmMLP(4, width=5, num_classes=3), (2, 2, 1))
     assert (flat.num_classes, flat.label_size, flat.input_shape) == (3, 0, (2, 2, 1))

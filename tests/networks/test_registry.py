@@ -9,10 +9,12 @@ from ebm_jax.networks import (
     ConditionalMLP,
     EnergyMLP,
     Ensemble,
+    FilmResNet,
     FlatImages,
     FunctionNetwork,
     IgebmConvNet,
     IgebmMLP,
+    IgebmResNet,
     LevelConstants,
     MdsmResNet,
     RecoveryResNet,
@@ -31,6 +33,20 @@ def test_the_shape_of_an_example_is_the_networks():
     chosen = {"formulation": "dense", "remat": True, "width": 6}
     found = make_network(MdsmResNet, (8, 8, 5), dtype="bfloat16", **chosen)
     assert found == MdsmResNet(8, 5, dtype=jnp.bfloat16, **chosen)
+
+
+def test_shapes_without_settings():
+    """Points of the plane; images in color, but for the strided networks' gray ones."""
+    for vectors in (EnergyMLP, IgebmMLP, ConditionalMLP):
+        assert vectors().input_shape == (2,)
+    for images in (RecoveryResNet, FilmResNet, IgebmResNet, MdsmResNet):
+        network = images(16)
+        assert (network.input_shape, network.remat) == ((16, 16, 3), False)
+        assert (network.formulation, network.dtype) == ("auto", jnp.float32)
+    assert IgebmConvNet(16).input_shape == (16, 16, 1)
+    assert (
+        IgebmMLP().num_outputs == IgebmConvNet(16).num_outputs == IgebmResNet(16).num_outputs == 1
+    )
 
 
 def test_what_does_not_fit_is_refused():
