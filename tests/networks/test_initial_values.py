@@ -16,35 +16,35 @@ from ebm_jax.networks import (
     MdsmResNet,
 )
 
-SMALL = {"channels": 2, "multipliers": (1, 2)}
+SMALL = {"channels": 2, "width": 16, "multipliers": (2,)}
 NETWORKS = {  # a law for each name, the first that the path ends with: kernels, then others
     "film_resnet": (
-        FilmResNet(4, width=16, num_blocks=1, patch_size=2, **SMALL),
+        FilmResNet(4, num_blocks=1, patch_size=2, **SMALL),
         {"conv2/kernel": "zero", "constant/kernel": "zero", "kernel": "lecun", "bias": "zero"},
     ),
     "mdsm_resnet": (
-        MdsmResNet(4, width=16, num_blocks=1, patch_size=2, channels=2, multipliers=(2,)),
+        MdsmResNet(4, num_blocks=1, patch_size=2, **SMALL),
         {"kernel": "fan in", "bias": "fan in"},
     ),
     "igebm_resnet": (
-        IgebmResNet(4, width=16, num_blocks=(1, 1), num_classes=3, **SMALL),
+        IgebmResNet(4, num_blocks=(1,), num_classes=3, **SMALL),
         {
             "conv2/kernel": 1e-10, "head/kernel": "glorot", "kernel": 1.0, "gain": "one",
             "head/bias": "zero", "in_bias_1": "zero", "in_bias_2": "zero", "gain_offset": "zero",
         },
     ),
     "igebm_conv": (
-        IgebmConvNet(4, width=16, first_width=8, num_classes=3, gain_layer=1, **SMALL),
+        IgebmConvNet(4, first_width=8, num_classes=3, gain_layer=0, **SMALL),
         {
             "head/kernel": "glorot", "kernel": 1.0, "gain": "one", "bias": "zero",
-            "in_bias_0": "zero", "in_bias_1": "zero", "gain_offset": "zero",
+            "in_bias_0": "zero", "gain_offset": "zero",
         },
     ),
     "igebm_mlp": (
-        IgebmMLP(20, width=30, num_classes=3),
+        IgebmMLP(20, width=30, depth=1, num_classes=3),
         {"kernel": "lecun", "bias": "zero", "gain": "one", "gain_offset": "zero"},
     ),
-    "mlp": (EnergyMLP(20, width=30), {"kernel": "lecun", "bias": "zero"}),
+    "mlp": (EnergyMLP(20, width=30, depth=1), {"kernel": "lecun", "bias": "zero"}),
     "conditional_mlp": (
         ConditionalMLP(20, label_size=30, width=40, depth=2),
         {"hidden_0/kernel": 50**-0.5, "context/kernel": 50**-0.5, "kernel": "lecun",
