@@ -66,7 +66,7 @@ def dominant_vector(kernel: jax.Array, num_squarings: int = 10) -> jax.Array:
     gram = _dot(matrix.T, matrix)
     power = gram
     for _ in range(num_squarings):
-        power = power / jnp.maximum(jnp.max(power), 1e-30)  # on the diagonal
+        power = power / jnp.maximum(jnp.max(power), 1e-30)  # the largest |entry| of a Gram matrix
         power = _dot(power, power)
     row = jnp.argmax(jnp.sum(power * power, axis=1))
     return jax.lax.stop_gradient(_l2_normalize(power[row]))

@@ -114,6 +114,7 @@ def test_dropout_masks_act_on_the_first_convolution_of_every_block():
     rng = np.random.default_rng(3)
     masks = [rng.integers(0, 2, (3, *shape)) for shape in module.mask_shapes]
     assert module.mask_shapes == [(8, 8, 3), (4, 4, 3), (4, 4, 6)]
+    assert module.clone(patch_size=2).mask_shapes == [(4, 4, 3), (2, 2, 3), (2, 2, 6)]
     wanted = plain.igebm_resnet(
         as_float64(params),
         x,
