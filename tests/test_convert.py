@@ -85,6 +85,7 @@ def test_what_does_not_belong_together_is_refused(weights):
         ),
         (missing, "'level_1/block_1/conv2/gain' is missing"),
         ({"conv_in/kernel": arrays["conv_in/kernel"]}, "no recovery-likelihood network"),
+        ({"level_0/block_0/conv1/kernel": 0}, "no recovery-likelihood network"),
         (
             {k: v for k, v in arrays.items() if k != "level_1/block_0/conv2/kernel"},
             "'level_1/block_0/conv2/kernel' is missing: give every weight of the network",

@@ -253,6 +253,13 @@ def test_the_largest_dense_matrix(dtype, side):
             assert jax.eval_shape(of_one_pixel, kernel).shape == (side, channels)
 
 
+def test_the_largest_dense_matrix_of_a_stride():
+    """Of 2 x 2 pixels every second one is one: 4 times 2^13 x 2^13 numbers of four bytes."""
+    of_four_pixels = functools.partial(convolution.dense_matrix, image_shape=(2, 2), stride=2)
+    kernel = jax.ShapeDtypeStruct((1, 1, 2**13, 2**13), jnp.float32)
+    assert jax.eval_shape(of_four_pixels, kernel).shape == (2**15, 2**13)
+
+
 def test_dense_matrices_that_no_memory_holds_are_refused_with_their_size():
     kernel = jnp.zeros((3, 3, 128, 128))
     says = r"at most 1,073,741,824 bytes, got 68,719,476,736 \(131,072 x 131,072\) for 32 x 32"
