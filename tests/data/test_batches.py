@@ -98,6 +98,19 @@ def test_refuses(arguments, message):
         batch_indices(*arguments)
 
 
-def test_refuses_a_process_beyond_the_count():
-    with pytest.raises(ValueError, match="process 2 of 2"):
-        local_batch(dataset(8), 0, seed=0, global_batch_size=8, process_index=2, process_count=2)
+@pytest.mark.parametrize(("index", "count", "devices"), [(2, 2, 3), (-1, 2, 3), (0, 1, 0)])
+def test_refuses_a_process_beyond_the_count_and_one_without_devices(index, count, devices):
+    layout = {"process_index": index, "process_count": count, "local_devices": devices}
+    with pytest.raises(ValueError, match=f"^process {index} of {count} with {devices} devices: "):
+        local_batch(dataset(8), 0, seed=0, global_batch_size=8, **layout)
+
+
+def test_one_example_and_batches_of_one():
+    assert batch_indices(1, 3, 2, 0).tolist() == [0, 0, 0]
+    assert sorted(stream(3, 1, 3).tolist()) == [0, 1, 2]
+
+
+def test_one_process_with_one_device_has_the_whole_batch():
+    batch = local_batch(dataset(30), 4, seed=1, global_batch_size=7)
+    assert batch["image"].shape == (1, 7, 2, 3, 1)
+    np.testing.assert_array_equal(batch["label"][0], batch_indices(30, 7, 4, 1))

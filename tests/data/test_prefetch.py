@@ -1,6 +1,7 @@
 """The background thread: order, errors, and an end that leaves nothing running."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -33,6 +34,22 @@ def test_works_ahead_by_depth_and_no_further():
     assert third.wait(30)  # steps 1 and 2 are made while batch 0 is in use
     batches.close()
     assert made == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("options", "ahead"), [({}, 2), ({"depth": 1}, 1), ({"depth": 3}, 3)])
+def test_asks_for_so_many_batches_beside_the_one_in_use(monkeypatch, options, ahead):
+    asked, usual = [], ThreadPoolExecutor.submit
+
+    def submit(executor, make, step):
+        asked.append(step)
+        return usual(executor, make, step)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", submit)
+    batches = prefetch(lambda step: step, **options)
+    for step in range(3):
+        assert next(batches) == step
+        assert asked == list(range(step + 1 + ahead))
+    batches.close()
 
 
 def test_error_is_raised_where_the_batch_is_asked_for():

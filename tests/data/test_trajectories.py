@@ -21,6 +21,36 @@ def test_linear_system_has_its_moments():
     np.testing.assert_allclose(found, covariances, atol=8 * np.max(covariances) / number**0.5)
 
 
+def test_a_system_without_noise_takes_its_powers():
+    """x_t = A^t m, and covariances A^t S_0 (A^t)' beside what noise adds, written out."""
+    turn = 0.98 * np.array([[np.cos(0.2), -np.sin(0.2)], [np.sin(0.2), np.cos(0.2)]])
+    np.testing.assert_allclose(linear_gaussian.SYSTEM.transition, turn, rtol=1e-15)
+    nothing = np.zeros((2, 2))
+    system = linear_gaussian.SYSTEM._replace(covariance=nothing, noise=nothing)
+    found = linear_gaussian.simulate(np.random.default_rng(0), 2, 4, system=system)
+    powers = [np.linalg.matrix_power(turn, t) for t in range(4)]
+    np.testing.assert_allclose(found, [[a @ [2.0, 0.0] for a in powers]] * 2, atol=1e-12)
+    means, covariances = linear_gaussian.moments(4)
+    np.testing.assert_allclose(means, found[0], atol=1e-12)
+    begun, noise = np.diag([0.5, 0.1]), np.array([[0.04, 0.02], [0.02, 0.09]])
+    for t, a in enumerate(powers):
+        added = [b @ noise @ b.T for b in powers[:t]]
+        np.testing.assert_allclose(covariances[t], sum(added, a @ begun @ a.T), atol=1e-12)
+
+
+def test_pendulum_is_its_equation_in_steps_of_a_hundredth_of_a_second():
+    """Semi-implicit Euler: the angle moves with the new velocity. Angles, velocities, noise."""
+    found = pendulum.simulate(np.random.default_rng(3), 2, 3)
+    rng = np.random.default_rng(3)
+    theta, omega = rng.uniform(-np.pi, np.pi, 2), rng.standard_normal(2)
+    for t in range(3):
+        expected = np.stack([np.cos(theta), np.sin(theta), omega], 1)
+        np.testing.assert_allclose(found[:, t], expected, rtol=1e-12)
+        for noise in rng.standard_normal((10, 2)):
+            omega = omega + 0.01 * (-4.0 * np.sin(theta) - 0.2 * omega) + 0.1 * noise
+            theta = theta + 0.01 * omega
+
+
 def test_pendulum_alone_keeps_its_energy():
     states = pendulum.simulate(np.random.default_rng(0), 50, 100, damping=0.0, push=0.0)
     np.testing.assert_allclose(states[..., 0] ** 2 + states[..., 1] ** 2, 1.0, rtol=1e-12)
@@ -54,6 +84,30 @@ def test_cut_into_contexts():
     example = 4  # of the second trajectory, the second: given its frames 1 and 2, frame 3
     np.testing.assert_allclose(cut.images[example], scores[1, 3], rtol=1e-5)
     np.testing.assert_allclose(cut.labels[example], scores[1, 1:3].ravel(), rtol=1e-5)
+    assert (cut.name, cut.split, cut.num_classes, cut.value_range) == ("made", "test", 1, (-10, 10))
+    assert (cut.trajectories.columns, cut.trajectories.context) == (("a", "b"), 2)
+    for found, expected in ((cut.trajectories.mean, mean), (cut.trajectories.std, std + 1e-5)):
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert cut.trajectories.actions.shape == (2, 5, 0)
+    assert {a.dtype for a in (cut.images, cut.labels, *cut.trajectories[:1])} == {np.dtype("f4")}
+
+
+def test_contexts_and_scores_up_to_their_bounds():
+    """4 frames of 5 are a context, 5 are not; a z-score of 10 is taken, one beyond it is not."""
+    training = np.array([-1.0, 1.0]).reshape(2, 1, 1)  # mean 0, standard deviation 1
+    cut = functools.partial(trajectories.cut, "made", "train", of_training=training, columns="a")
+    states = np.arange(5.0).reshape(1, 5, 1)
+    whole = cut(states, context=4)
+    np.testing.assert_allclose(whole.images, [[4]], rtol=1e-4)
+    np.testing.assert_allclose(whole.labels, [[0, 1, 2, 3]], rtol=1e-4)
+    message = "^data.context: expected 1 to 4, as trajectories of made have 5 states, got "
+    for context in (0, 5):
+        with pytest.raises(ValueError, match=f"{message}{context}$"):
+            cut(states, context=context)
+    at_bound = np.full((1, 2, 1), -10 * (1 + 1e-5))
+    assert cut(at_bound, context=1).images.tolist() == [[-10]]
+    with pytest.raises(ValueError, match="made: expected states within 10 .* mean, got one at 11$"):
+        cut(1.1 * at_bound, context=1)
 
 
 def test_sets_by_name():
@@ -65,7 +119,12 @@ def test_sets_by_name():
     np.testing.assert_allclose(train.trajectories.states.mean((0, 1)), 0, atol=1e-4)
     np.testing.assert_allclose(train.trajectories.states.std((0, 1)), 1, atol=1e-3)
     np.testing.assert_array_equal(test.trajectories.mean, train.trajectories.mean)
+    for part, seed, number in ((train, 0, 3_000), (test, 1, 1_000)):
+        states = linear_gaussian.simulate(np.random.default_rng(seed), number, 100)
+        raw = part.trajectories.mean + part.trajectories.std * part.trajectories.states
+        np.testing.assert_allclose(raw, states, atol=1e-5)
     both = load_dataset("linear_gaussian", "train+test")
+    assert both.trajectories.context == 1
     assert both.trajectories.states.shape == (4_000, 100, 2)
     assert both.images.shape == (4_000 * 99, 2)
 
@@ -85,6 +144,11 @@ def test_a_file_of_trajectories(tmp_path):
     plain = load_dataset("trajectories", path=tmp_path / "mine.npy", context=2)
     np.testing.assert_array_equal(plain.labels, train.labels)
     assert plain.trajectories.columns == ("x_0", "x_1", "x_2")
+    one = load_dataset("trajectories", path=tmp_path / "mine.npy")  # of context
+    np.testing.assert_array_equal(one.labels[0], one.trajectories.states[0, 0])
+    np.save(tmp_path / "few.npy", states[:3])  # a tenth of which is less than one
+    few = [load_dataset("trajectories", s, path=tmp_path / "few.npy") for s in ("train", "test")]
+    assert [part.trajectories.states.shape[0] for part in few] == [2, 1]
 
 
 def test_actions_of_a_file(tmp_path):
@@ -118,6 +182,10 @@ def test_actions_of_a_file(tmp_path):
         ({"states": np.zeros((4, 3, 2), int)}, "int64 of shape"),
         ({"states": np.zeros((4, 3, 2)), "columns": ["a"]}, "names 1 columns of 2"),
         ({"states": np.zeros((4, 3, 2)), "actions": np.zeros((4, 2, 1))}, "actions are float64 of"),
+        ({"states": np.zeros((4, 3, 2)), "actions": np.zeros((4, 3))}, "float64 of shape 4 x 3"),
+        ({"states": np.zeros((4, 3, 2)), "actions": np.zeros((4, 3, 1), int)}, "actions are int64"),
+        ({"states": np.zeros((1, 3, 2))}, "float64 of shape 1 x 3 x 2"),
+        ({"states": np.zeros((4, 3, 0))}, "float64 of shape 4 x 3 x 0"),
         ({"states": np.full((4, 3, 2), np.nan)}, "within 10 standard deviations"),
     ],
 )
@@ -133,6 +201,7 @@ def test_what_is_refused_of_names_and_numbers(tmp_path):
         (ValueError, {"name": "pendulum", "split": "validation"}, "it has train and test"),
         (ValueError, {"name": "linear_gaussian", "context": 100}, "data.context: expected 1 to 99"),
         (ValueError, {"name": "trajectories"}, "data.path: expected"),
+        (ValueError, {"name": "trajectories", "split": "val"}, "trajectories has no split 'val'"),
         (FileNotFoundError, {"name": "trajectories", "path": tmp_path / "no.npz"}, "no file"),
         (ValueError, {"name": "digits", "context": 2}, "no option 'context'"),
     ):
