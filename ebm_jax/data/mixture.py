@@ -72,11 +72,10 @@ def data_mixture(
             f"{num_components}"
         )
     index = batch_indices(dataset.num_examples, number, 0, seed)
-    x = scale_stored(
-        np.asarray(dataset.images[index]), dataset.value_range, low, high, dequantized=dequantized
-    )
+    x = scale_stored(dataset.images[index], dataset.value_range, low, high, dequantized=dequantized)
     noised = fit_mixture(x, num_components, noise_std**2, seed)
-    return noised._replace(covariances=noised.covariances - noise_std**2 * np.eye(x[0].size))
+    added = noise_std**2 * np.eye(noised.means.shape[1])
+    return noised._replace(covariances=noised.covariances - added)
 
 
 def _log_normal(x: np.ndarray, factor: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Mean and covariance of a data set in model units."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -23,12 +24,12 @@ def moments(dataset: Dataset, low: float, high: float, *, dequantized: bool = Fa
     Args:
         low, high: of the model units. dequantized: as in `scale_images`.
     """
-    num_values = int(np.prod(dataset.example_shape))
+    num_values = math.prod(dataset.example_shape)
     total, squares = np.zeros(num_values), np.zeros((num_values, num_values))
     for first in range(0, dataset.num_examples, _BLOCK):
-        x = np.asarray(dataset.images[first : first + _BLOCK])
+        x = dataset.images[first : first + _BLOCK]
         x = scale_stored(x, dataset.value_range, low, high, dequantized=dequantized)
-        flat = x.reshape(len(x), -1)
+        flat = x.reshape(len(x), num_values)
         total += flat.sum(0)
         squares += flat.T @ flat
     mean = total / dataset.num_examples

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ebm_jax.data import Dataset, batch_indices, local_batch
+from ebm_jax.data.batches import epoch_order
 
 
 def stream(num_examples, batch, num_steps, seed=0, first=0):
@@ -108,6 +109,12 @@ def test_refuses_a_process_beyond_the_count_and_one_without_devices(index, count
 def test_one_example_and_batches_of_one():
     assert batch_indices(1, 3, 2, 0).tolist() == [0, 0, 0]
     assert sorted(stream(3, 1, 3).tolist()) == [0, 1, 2]
+
+
+def test_orders_of_four_epochs_are_kept_in_memory():
+    for epoch in range(9):
+        epoch_order(5, epoch, 7)
+    assert epoch_order.cache_info().currsize == 4
 
 
 def test_one_process_with_one_device_has_the_whole_batch():

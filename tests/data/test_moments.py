@@ -59,7 +59,7 @@ def test_a_mixture_is_of_so_many_examples_at_most(monkeypatch):
     np.testing.assert_allclose(found.means, [POINTS[chosen].mean(0)], rtol=1e-5)
     several = data_mixture(PLANE, -5.0, 3.0, **OPTIONS | {"num_components": 7, "noise_std": 0.01})
     assert several.num_components == 7
-    with pytest.raises(ValueError, match="^expected at most 7, the examples .* to, got 8$"):
+    with pytest.raises(ValueError, match=r"^expected at most 7, the examples .* to, got 8$"):
         data_mixture(PLANE, -5.0, 3.0, **OPTIONS | {"num_components": 8})
     monkeypatch.undo()
     assert mixture._MAX_EXAMPLES == 10_000  # as documented

@@ -1,6 +1,8 @@
 """Trajectories: simulators against their moments, and how they are cut into contexts."""
 
+import contextlib
 import functools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -106,7 +108,7 @@ def test_contexts_and_scores_up_to_their_bounds():
             cut(states, context=context)
     at_bound = np.full((1, 2, 1), -10 * (1 + 1e-5))
     assert cut(at_bound, context=1).images.tolist() == [[-10]]
-    with pytest.raises(ValueError, match="made: expected states within 10 .* mean, got one at 11$"):
+    with pytest.raises(ValueError, match=r"^made: expected states .* mean, got one at 11$"):
         cut(1.1 * at_bound, context=1)
 
 
@@ -223,6 +225,94 @@ def test_quaternions_are_continuous_and_the_same_orientations():
     found = shadow_hand.continuous_quaternions(states)
     np.testing.assert_array_equal(found[:, :-4], states[:, :-4])
     np.testing.assert_allclose(found[:, -4:], smooth, atol=1e-12)
+    # Where w is 0, and at a right angle to the one before, a sign is as it was.
+    states = np.zeros((3, 31))
+    states[[0, 1, 2], [-3, -2, -2]] = -1.0, -1.0, 1.0
+    found = shadow_hand.continuous_quaternions(states)
+    np.testing.assert_array_equal(found[:, -3:-1], [[-1, 0], [0, -1], [0, -1]])
+
+
+class Recorder:
+    """In place of mujoco and of a model: what it is asked for, and a cube at a height."""
+
+    def __init__(self, height=0.2):
+        self.calls, self.height = [], height
+        self.qpos0 = 10.0 + np.arange(38)
+        self.actuator_ctrlrange = np.stack([-np.arange(20.0), 3.0 * np.arange(20) + 1], axis=1)
+        self.qpos, self.qvel, self.ctrl = np.full(38, 7.0), np.ones(36), np.zeros(20)
+
+    def mj_resetData(self, *_):
+        self.calls.append("reset")
+
+    def mj_forward(self, *_):
+        self.calls.append("forward")
+        self.begun = self.qpos.copy()
+
+    def mj_step(self, *_, nstep):
+        self.calls.append((nstep, self.ctrl.copy(), self.qpos[31:].copy(), self.qvel.copy()))
+        self.qpos[26] = self.height
+
+
+def test_an_attempt_from_its_generator():
+    """By hand: the cube's place and turn, ten steps at rest, noise, every fourth action anew."""
+    recorder = Recorder()
+    hand = shadow_hand.Hand(recorder, recorder, recorder)
+    states, actions = shadow_hand._attempt(hand, np.random.default_rng(5), 9)
+    rng = np.random.default_rng(5)
+    np.testing.assert_allclose(recorder.begun[24:27], rng.normal([1.0, 0.87, 0.2], 0.005))
+    turn = rng.standard_normal(4)
+    np.testing.assert_allclose(recorder.begun[27:31], turn / np.sqrt(np.sum(turn**2)))
+    action, expected = np.zeros(20), []
+    for t in range(9):
+        if t in (3, 7):
+            action = rng.uniform(-1, 1, 20)
+        else:
+            noise = rng.uniform(-np.sqrt(0.75), np.sqrt(0.75), 20)
+            action = np.clip(0.9 * action + 0.44 * noise, -1, 1)
+        expected.append(action)
+    np.testing.assert_allclose(actions, expected, rtol=1e-12)
+    assert states.shape == (9, 31)
+    np.testing.assert_array_equal(states[:, 26], 0.2)
+    np.testing.assert_array_equal(states[:, 27:], [recorder.begun[27:31]] * 9)
+    assert recorder.calls[:2] == ["reset", "forward"]
+    steps = recorder.calls[2:]
+    assert [nstep for nstep, *_ in steps] == [20] * 19  # of 2 ms
+    number = np.arange(20)  # targets between -number and 3 number + 1
+    wanted = [np.zeros(20)] * 10 + expected
+    targets = [(2 * number + 1) / 2 + action * (4 * number + 1) / 2 for action in wanted]
+    np.testing.assert_allclose([target for _, target, *_ in steps], targets, atol=1e-12)
+    for *_, goal, velocity in steps:  # of the cube that shows a goal
+        np.testing.assert_array_equal(goal, 41.0 + np.arange(7))
+        assert velocity.tolist() == [1] * 30 + [0] * 6
+
+
+@pytest.mark.parametrize(
+    ("height", "is_kept"), [(0.04, False), (0.0401, True), (np.nan, False), (-1.0, False)]
+)
+def test_a_cube_that_sinks_to_four_centimeters_is_dropped(height, is_kept):
+    recorder = Recorder(height)
+    hand = shadow_hand.Hand(recorder, recorder, recorder)
+    found = shadow_hand._attempt(hand, np.random.default_rng(0), 2)
+    assert (found is not None) == is_kept
+
+
+def test_attempts_are_made_until_one_keeps_the_cube(monkeypatch):
+    """Each with a generator of (seed, number, attempt); what is recorded is float32."""
+    drawn = []
+
+    def attempt(hand, rng, length):
+        drawn.append(rng.random())
+        if len(drawn) < 3:
+            return None
+        return np.full((length, 31), -0.5), np.full((length, 20), 0.25)
+
+    monkeypatch.setattr(shadow_hand, "_attempt", attempt)
+    episode = shadow_hand.simulate(None, seed=4, number=9, length=3)
+    assert drawn == [np.random.default_rng([4, 9, i]).random() for i in range(3)]
+    assert episode.num_discarded == 2
+    np.testing.assert_array_equal(episode.states, [[-0.5] * 27 + [0.5] * 4] * 3)
+    np.testing.assert_array_equal(episode.actions, np.full((3, 20), 0.25))
+    assert episode.states.dtype == episode.actions.dtype == np.float32
 
 
 class FakeHand:
@@ -242,7 +332,7 @@ def test_generation_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(shadow_hand, "load_hand", lambda: None)
     monkeypatch.setattr(shadow_hand, "simulate", FakeHand.simulate)
     path = tmp_path / "hand.npz"
-    assert generate.generate(path, num_trajectories=100, length=3, seed=2) == 34
+    assert repr(generate.generate(path, num_trajectories=100, length=3, seed=2)) == "34"
     assert FakeHand.calls == 100
     (tmp_path / "hand.npz.parts" / "000050-000099.npz").unlink()
     assert generate.main([str(path), "--num_trajectories=150", "--length=3", "--seed=2"]) == 0
@@ -255,13 +345,75 @@ def test_generation_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
         np.testing.assert_array_equal(found["states"][:, 0, 0], 200 + np.arange(150))
         np.testing.assert_allclose(found["actions"][:, -1, -1], np.arange(150) / 1000, rtol=1e-6)
         assert tuple(found["columns"]) == shadow_hand.COLUMNS
-        assert found["num_discarded"] == 50
+        assert (found["num_discarded"], found["seed"]) == (50, 2)
     assert generate.main([str(path), "--num_trajectories=150", "--length=4"]) == 1
     assert "was begun with seed 2 and length 3" in capsys.readouterr().err
     assert generate.main([str(path), "--num_trajectories=0"]) == 1
     assert "num_trajectories: expected at least 1" in capsys.readouterr().err
     assert generate.main([str(tmp_path / "hand.npy")]) == 1
     assert "ends in .npz" in capsys.readouterr().err
+
+
+def test_command_by_default(tmp_path, monkeypatch, capsys):
+    """A thousand of a hundred states, of seed 0; numbers that are given are numbers."""
+    asked = []
+    monkeypatch.setattr(generate, "generate", lambda *path, **given: asked.append((path, given)))
+    assert generate.main([str(tmp_path / "hand.npz")]) == 0
+    usual = {"num_trajectories": 1000, "length": 100, "seed": 0, "processes": 1}
+    assert asked == [((tmp_path / "hand.npz",), usual)]
+    assert "hand.npz: 1000 trajectories of 100 states in 0.0 min; " in capsys.readouterr().out
+    given = {"num_trajectories": 7, "length": 2, "seed": 5, "processes": 3}
+    generate.main([str(tmp_path / "hand.npz"), *(f"--{name}={n}" for name, n in given.items())])
+    assert asked[1][1] == given
+
+
+def test_parts_are_shared_among_processes(tmp_path, monkeypatch, capsys):
+    """No more of them than parts that are missing, and none for one part; in any order."""
+    monkeypatch.setattr(shadow_hand, "load_hand", lambda: None)
+    monkeypatch.setattr(shadow_hand, "simulate", FakeHand.simulate)
+    pools = []
+
+    class Pool(contextlib.AbstractContextManager):
+        def __init__(self, processes):
+            pools.append(processes)
+
+        def __exit__(self, *_):
+            return None
+
+        def imap_unordered(self, function, jobs):
+            return map(function, reversed(jobs))
+
+    contexts = {"spawn": SimpleNamespace(Pool=Pool)}
+    monkeypatch.setattr("multiprocessing.get_context", contexts.__getitem__)
+    path = tmp_path / "hand.npz"
+    for number in (120, 200, 250):  # parts: 3, 2 more as the last grows, 1 more
+        generate.generate(path, num_trajectories=number, length=2, seed=3, processes=4)
+        with np.load(path) as found:
+            np.testing.assert_array_equal(found["states"][:, -1, -1], 300 + np.arange(number))
+    assert pools == [3, 2]
+    assert "\rtrajectories: 3 of 4 parts of 50, " in capsys.readouterr().err
+    generate.generate(tmp_path / "other.npz", num_trajectories=120, length=2, processes=2)
+    assert pools == [3, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"num_trajectories": 0}, "num_trajectories: expected at least 1, got 0"),
+        ({"length": 1}, "length: expected at least 2, got 1"),
+        ({"seed": -1}, "seed: expected at least 0, got -1"),
+        ({"processes": 0}, "processes: expected at least 1, got 0"),
+    ],
+)
+def test_numbers_that_cannot_be(tmp_path, monkeypatch, given, message):
+    monkeypatch.setattr(shadow_hand, "load_hand", lambda: None)
+    monkeypatch.setattr(shadow_hand, "simulate", FakeHand.simulate)
+    least = {"num_trajectories": 1, "length": 2, "seed": 0, "processes": 1}
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        generate.generate(tmp_path / "hand.npz", **least | given)
+    assert not list(tmp_path.iterdir())
+    generate.generate(tmp_path / "hand.npz", **least)
+    assert len(np.load(tmp_path / "hand.npz")["states"]) == 1
 
 
 def test_without_the_simulator_one_line_says_so(tmp_path, monkeypatch, capsys):

