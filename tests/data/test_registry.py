@@ -1,12 +1,16 @@
 """Names, options and directories, as `load_dataset` takes them."""
 
+import fcntl
 import os
+import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from ebm_jax.data import dataset_names, held_out_split, load_dataset
+from ebm_jax.data.storage import paths
 from ebm_jax.data.storage.paths import publish
 
 
@@ -169,6 +173,100 @@ def test_file_systems_without_locks(tmp_path, monkeypatch):
     publish(target, slower)
     assert (target / "file").read_text() == "theirs"
     assert names(tmp_path) == ["target"]
+
+
+def test_waiting_for_another_process_is_told_once(tmp_path, monkeypatch, capsys):
+    """Five looks a second at a lock that another holds; then the directory is made."""
+    lock = os.open(tmp_path / ".lock-target", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    pauses = []
+
+    def sleep(seconds):
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            os.close(lock)
+
+    monkeypatch.setattr("time.sleep", sleep)
+    publish(tmp_path / "target", lambda scratch: (scratch / "file").write_text(""))
+    assert pauses == [0.2] * 3
+    said = capsys.readouterr().err
+    assert said == f"waiting for another process to prepare {tmp_path / 'target'}\n"
+    assert names(tmp_path) == ["target"]
+    assert names(tmp_path / "target") == ["file"]
+
+
+@pytest.mark.parametrize("is_made_anew", [False, True])
+def test_a_lock_on_a_file_that_was_removed_is_none(tmp_path, monkeypatch, is_made_anew):
+    """Between opening and locking, its former holder removes it, and a third may make another."""
+    locked, lock = [], fcntl.flock
+
+    def flock(descriptor, operation):
+        lock(descriptor, operation)
+        if not locked:
+            (tmp_path / ".lock-target").unlink()
+            if is_made_anew:
+                (tmp_path / ".lock-target").write_text("")
+        locked.append(descriptor)
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    publish(tmp_path / "target", lambda scratch: None)
+    assert len(locked) == 2
+    assert names(tmp_path) == ["target"]
+
+
+@pytest.mark.parametrize("has_locks", [True, False])
+def test_what_cannot_be_written_is_told_and_leaves_nothing(tmp_path, monkeypatch, has_locks):
+    def refuse(*_):
+        raise OSError("Function not implemented")
+
+    own = f"-{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}"
+    if not has_locks:
+        monkeypatch.setattr("fcntl.flock", refuse)
+    found = []
+
+    def full(scratch):
+        found.append(scratch)
+        raise OSError("No space left on device")
+
+    with pytest.raises(OSError, match=r"^No space left on device$"):
+        publish(tmp_path / "target", full)
+    assert found == [tmp_path / f".unfinished-target{'' if has_locks else own}"]
+    assert names(tmp_path) == []
+
+
+def test_directories_of_data(tmp_path, monkeypatch):
+    """The one given, else the environment's, else that of TFDS; in all of them `~` is the home."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("TFDS_DATA_DIR", "~/named")
+    assert paths.resolve_data_dir("~/given") == tmp_path / "given"
+    assert paths.resolve_data_dir(None) == paths.resolve_data_dir("") == tmp_path / "named"
+    monkeypatch.delenv("TFDS_DATA_DIR")
+    assert paths.resolve_data_dir(None) == tmp_path / "tensorflow_datasets"
+    monkeypatch.setattr("os.access", lambda path, mode: mode != os.W_OK)
+    with pytest.raises(OSError, match=f"^the data directory {tmp_path} is not writable; give a "):
+        paths.make_dir(tmp_path)
+    monkeypatch.undo()
+    assert paths.make_dir(tmp_path / "a" / "b") == tmp_path / "a" / "b"
+    assert (tmp_path / "a" / "b").is_dir()
+
+
+def test_what_is_missing_or_damaged_is_one_line(tmp_path):
+    assert str(paths.missing("set", tmp_path, "file")) == (
+        f"set: found no file in {tmp_path}; put it there"
+    )
+    assert str(paths.missing("set", tmp_path, "file", ", as so", "; or install it")) == (
+        f"set: found no file in {tmp_path}, as so; put it there; or install it"
+    )
+    for error, reason in ((ValueError("two\n lines"), "two lines"), (EOFError(), "EOFError")):
+        with pytest.raises(ValueError, match=r"^[^\n]*$") as caught:
+            with paths.reading(tmp_path, "a list"):
+                raise error
+        assert str(caught.value) == (
+            f"{tmp_path} is not a list, or is damaged ({reason}); remove it and fetch it again"
+        )
+        assert caught.value.__cause__ is error
+    with pytest.raises(MemoryError), paths.reading(tmp_path, "a list"):
+        raise MemoryError
 
 
 WITHOUT_TENSORFLOW = """

@@ -1,27 +1,36 @@
 """TFDS builders without TensorFlow: pixels, order, and what is said of archives that are amiss."""
 
 import concurrent.futures
+import functools
 import gzip
 import hashlib
 import http.server
+import io
+import itertools
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import socketserver
 import sys
+import tarfile
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.io
 from sklearn.datasets import load_digits
 from tensorflow_datasets.core.download import resource
 
 from ebm_jax.data import load_dataset
-from ebm_jax.data.sources import fashion_mnist, mnist, mnist5k
-from ebm_jax.data.storage import idx
-from ebm_jax.data.storage.archives import Package
+from ebm_jax.data.sources import cifar10, fashion_mnist, mnist, mnist5k, svhn
+from ebm_jax.data.storage import cifar, idx, mat
+from ebm_jax.data.storage.archives import Archive, Package
+from ebm_jax.data.storage.archives import _is_published as is_published
+from ebm_jax.data.storage.archives import _remove_abandoned as remove_abandoned
 
 ONE_LINE = r"^[^\n]*$"
 
@@ -86,6 +95,7 @@ def test_mnist(archives, name):
     for split in ("train", "test"):
         check_pixels_and_order(load_dataset(name, split, data_dir=archives.data_dir), arrays)
     padded = load_dataset(name, "test", data_dir=archives.data_dir, pad_to=32)
+    assert (padded.name, padded.split) == (name, "test")
     expected = np.pad(arrays["test"][0], ((0, 0), (2, 2), (2, 2), (0, 0)))
     np.testing.assert_array_equal(padded.images, expected[tfds_order("test", 7)])
 
@@ -136,8 +146,8 @@ def test_unknown_split(tmp_path):
 
 @pytest.fixture
 def no_network(monkeypatch):
-    def refuse(*_, **__):
-        raise OSError("no network")
+    def refuse(url, *, timeout):
+        raise OSError("no network" if timeout == 10 else f"{url} within {timeout} s")
 
     monkeypatch.setattr("requests.head", refuse)
 
@@ -416,6 +426,109 @@ def test_prepared_data_that_are_damaged(archives):
     truncate(archives.data_dir / "ebm_jax/mnist/arrays/3.0.1/train/images.npy")
     with pytest.raises(ValueError, match="is not a cache of decoded images, or is damaged"):
         load_dataset("mnist", "train", data_dir=archives.data_dir)
+
+
+def test_published_archives_are_named_by_their_addresses():
+    pairs = [pair for source in (mnist, fashion_mnist) for pair in source.ARCHIVES.values()]
+    found = [cifar10.ARCHIVE, *svhn.ARCHIVES.values(), *itertools.chain(*pairs)]
+    assert len(found) == 11
+    for archive in found:
+        assert archive.url.startswith("http")
+        assert archive.url.endswith(f"/{archive.filename}")
+        assert re.fullmatch("[0-9a-f]{64}", archive.sha256)
+        is_packed_again = archive in itertools.chain(*fashion_mnist.ARCHIVES.values())
+        assert re.fullmatch("[0-9a-f]{64}" if is_packed_again else "", archive.content_sha256)
+        assert archive.package == (fashion_mnist.PACKAGE if is_packed_again else None)
+    assert len({archive.sha256 for archive in found}) == 11
+    directory = Path("/usr/share/datasets/fashion-mnist")
+    assert fashion_mnist.PACKAGE._asdict() == {
+        "name": "dataset-fashion-mnist", "directory": directory,
+    }  # fmt: skip
+
+
+def test_what_killed_downloads_leave_is_removed_after_an_hour(tmp_path, monkeypatch):
+    """An hour after its newest file; other addresses' folders stay."""
+    url, now = "http://a.b/c.gz", 1e9
+    monkeypatch.setattr("time.time", lambda: now)
+    names = [resource.get_dl_fname(url), resource.get_dl_fname("http://a.b/d.gz")]
+    ages = {"just": 3_600, "over": 3_601, "within": 3_599}
+    for name in names:
+        for kind, age in ages.items():
+            folder = tmp_path / f"{name}.tmp.{kind}"
+            folder.mkdir()
+            (folder / "half").write_text("")
+            os.utime(folder / "half", (now - age,) * 2)
+            os.utime(folder, (now - 9_000,) * 2)
+    remove_abandoned(tmp_path, url)
+    left = {path.name for path in tmp_path.iterdir()}
+    everything = {f"{name}.tmp.{kind}" for name in names for kind in ages}
+    assert everything - left == {f"{names[0]}.tmp.over"}
+
+
+def test_a_file_that_is_packed_again_is_another_where_its_contents_are_not_known(tmp_path):
+    path, content = tmp_path / "x.gz", b"some bytes" * 300_000  # more than are read at once
+    path.write_bytes(gzip.compress(content, 1))
+    digest = hashlib.sha256(content).hexdigest()
+    archive = Archive("x.gz", "http://a.b/x.gz", "0" * 64)
+    assert not is_published(path, archive)
+    assert is_published(path, archive._replace(content_sha256=digest))
+    whole = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert is_published(path, archive._replace(sha256=whole))
+
+
+def test_matlab_files_of_another_set(tmp_path):
+    images, labels = np.zeros((32, 32, 3, 2), np.uint8), np.array([[10], [9]], np.uint8)
+    path = tmp_path / "x.mat"
+    for x, y, reason in (
+        (images, labels[:1], r"X has shape \(32, 32, 3, 2\), y \(1, 1\)"),
+        (images[:, :31], labels, r"X has shape \(32, 31, 3, 2\), y \(2, 1\)"),
+        (images.astype(float), labels, "X is float64, y from 9 to 10"),
+        (images, labels + 1, "X is uint8, y from 10 to 11"),
+    ):
+        scipy.io.savemat(path, {"X": x, "y": y})
+        with pytest.raises(ValueError, match=rf"x\.mat is not an SVHN file .*\({reason}\)"):
+            mat.read_svhn(path)
+    scipy.io.savemat(path, {"X": images, "y": labels})
+    assert mat.read_svhn(path)[1].tolist() == [0, 9]
+
+
+def test_binary_batches_of_more_classes(tmp_path):
+    rows = np.zeros((2, 3073), np.uint8)
+    rows[:, 0], rows[1, 1 + 1024] = [9, 4], 7  # of the green plane the first
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w") as tar:
+        for name in ("folder/one.bin", "notes.txt"):
+            member = tarfile.TarInfo(name)
+            member.size = rows.size
+            tar.addfile(member, io.BytesIO(rows.tobytes()))
+    images, labels = cifar.read_binary(path, {"all": ["one.bin"]}, num_classes=10)["all"]
+    assert labels.tolist() == [9, 4]
+    assert np.argwhere(images).tolist() == [[1, 0, 0, 1]]
+    for num_classes, batch, reason in (
+        (9, "one.bin", "a label is 9, of 9 classes"), (10, "notes.txt", "'notes.txt'"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=rf"binary CIFAR batches, .* \({reason}\)"):
+            cifar.read_binary(path, {"all": [batch]}, num_classes=num_classes)
+
+
+def test_idx_files_of_stripes_and_of_nothing(tmp_path):
+    """Height and width apart, the highest label, and no images at all."""
+    for number in (3, 0):
+        pixels = np.arange(number * 6, dtype=np.uint8).reshape(number, 2, 3)
+        labels = np.arange(number, dtype=np.uint8)
+        for name, values in (("images", pixels), ("labels", labels)):
+            sizes = b"".join(size.to_bytes(4, "big") for size in values.shape)
+            header = bytes([0, 0, 8, values.ndim]) + sizes
+            (tmp_path / name).write_bytes(gzip.compress(header + values.tobytes()))
+        read = functools.partial(idx.read_splits, {"all": ("images", "labels")}, tmp_path.joinpath)
+        images, found = read(image_size=(2, 3), num_classes=3)["all"]
+        np.testing.assert_array_equal(images, pixels[..., None])
+        np.testing.assert_array_equal(found, labels)
+        if number:
+            with pytest.raises(ValueError, match=r"labels is not labels below 2, .* \(one is 2\)"):
+                read(image_size=(2, 3), num_classes=2)
+        with pytest.raises(ValueError, match=rf"file of n x 3 x 2 .*shape is {number} x 2 x 3\)"):
+            read(image_size=(3, 2), num_classes=3)
 
 
 def test_idx_header_of_another_type_or_number(tmp_path):

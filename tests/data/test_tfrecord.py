@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from ebm_jax.data import load_dataset
+from ebm_jax.data.storage.prepare import find_prepared
 from ebm_jax.data.storage.tfrecord import masked_crc32c, read_records
 
 # What tensorflow.io.TFRecordWriter writes for b'abc' and b''.
@@ -29,11 +30,13 @@ def test_crc_of_the_standard_check_string():
     assert masked_crc32c(b"123456789") == (((crc >> 15) | (crc << 17)) + 0xA282EAD8) % 2**32
 
 
-@pytest.mark.parametrize("cut", [5, 12, 17, 25])
-def test_cut_short(tmp_path, cut):
+@pytest.mark.parametrize(
+    ("cut", "at"), [(5, 0), (12, 0), (17, 0), (18, 0), (25, 19), (31, 19), (34, 19)]
+)
+def test_cut_short(tmp_path, cut, at):
     path = tmp_path / "x.tfrecord"
     path.write_bytes(WRITTEN[:cut])
-    with pytest.raises(ValueError, match=r"x.tfrecord is damaged at byte \d+; prepare"):
+    with pytest.raises(ValueError, match=rf"x.tfrecord is damaged at byte {at}; prepare"):
         list(read_records(path))
 
 
@@ -130,6 +133,23 @@ def test_where_nothing_can_be_written_it_is_decoded_into_memory(tfds_mnist):
     (data_dir / "ebm_jax").write_text("a file where the folder of decoded images would be")
     dataset = load_dataset("mnist", data_dir=data_dir)
     np.testing.assert_array_equal(dataset.images, images)
+
+
+def test_versions_are_compared_as_numbers(tmp_path):
+    assert find_prepared(tmp_path, "mnist") is None
+    for version in ("3.0.1", "10.0.0", "9.9.9", "11.0.0.incomplete", "12.0.0"):
+        (tmp_path / "mnist" / version).mkdir(parents=True)
+        if version != "12.0.0":
+            (tmp_path / "mnist" / version / "dataset_info.json").write_text("{}")
+    assert find_prepared(tmp_path, "mnist") == tmp_path / "mnist" / "10.0.0"
+
+
+def test_files_of_another_format(tfds_mnist):
+    directory, *_ = tfds_mnist
+    info = directory / "dataset_info.json"
+    info.write_text(info.read_text().replace('"tfrecord"', '"riegeli"'))
+    with pytest.raises(ValueError, match=r" is in format riegeli; array_record or tfrecord is rea"):
+        load_dataset("mnist", data_dir=directory.parents[1])
 
 
 @pytest.mark.parametrize("damage", ["shard cut", "shard missing", "record missing", "no features"])
