@@ -59,7 +59,10 @@ def test_labels_of_factors():
         assert label(name).shape == (3, size)
         assert label(name).dtype == np.float32
     images = np.zeros((3, 4, 4, 1), np.uint8)
-    assert factors.dataset("x", "train", images, CLASSES, "scale", NUM_VALUES).num_classes == 6
+    found = factors.dataset("x", "train", images, CLASSES, "scale", NUM_VALUES)
+    assert (found.name, found.split, found.num_classes) == ("x", "train", 6)
+    assert found.value_range == (0.0, 255.0)
+    assert found.images is images
     assert factors.dataset("x", "train", images, CLASSES, "size", NUM_VALUES).num_classes == 1
 
 
@@ -77,6 +80,7 @@ def test_factors_that_there_are_not():
     with pytest.raises(ValueError, match="x has no factor 'color'; it has shape, scale"):
         factors.check("x", "train", "color")
     factors.check("x", "others", "size", ("train", "others"))
+    factors.check("x", "test", "y_position")
 
 
 @pytest.mark.parametrize("size", [32, 64])

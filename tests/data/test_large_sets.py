@@ -69,7 +69,8 @@ def test_celeba(archives, celeba):
         assert dataset.images.shape == (len(names), 64, 64, 3)
         assert isinstance(dataset.images, np.memmap)
         assert dataset.labels.tolist() == [0] * len(names)
-        assert dataset.num_classes == 1
+        assert (dataset.name, dataset.split, dataset.num_classes) == ("celeba", split, 1)
+        assert dataset.value_range == (0.0, 255.0)
         for image, name in zip(dataset.images, names, strict=True):
             expected = antialiased(celeba[name][20:198], 64)  # 20 px off top and bottom
             # Pillow rounds to bytes after each of the two directions: at most 1 intensity level.
@@ -97,6 +98,12 @@ def test_celeba_damaged(archives, celeba):
     partition.write_text("000001.jpg\n")
     with pytest.raises(ValueError, match=r"partition.*is damaged"):
         load_dataset("celeba", data_dir=archives.data_dir)
+    partition.write_text("000003.jpg 0\n\n")
+    with pytest.raises(ValueError, match=r"lines of .*\(no image is in 'test'\)"):
+        load_dataset("celeba", "test", data_dir=archives.data_dir)
+    message = "^celeba has no split 'val'; it has train, validation, test$"
+    with pytest.raises(ValueError, match=message):
+        load_dataset("celeba", "val", data_dir=archives.data_dir)
     partition.unlink()
     with pytest.raises(FileNotFoundError, match=ONE_LINE) as caught:
         load_dataset("celeba", data_dir=archives.data_dir)
@@ -136,6 +143,10 @@ def lsun(archives):
 def test_lsun(archives, lsun, size):
     dataset = load_dataset("lsun_church", data_dir=archives.data_dir, image_size=size)
     assert dataset.images.shape == (3, size, size, 3)
+    assert (dataset.name, dataset.split, dataset.num_classes) == ("lsun_church", "train", 1)
+    assert dataset.value_range == (0.0, 255.0)
+    assert dataset.labels.tolist() == [0, 0, 0]
+    assert load_dataset("lsun_church", data_dir=archives.data_dir).example_shape == (64, 64, 3)
     portrait, square, landscape = lsun
     crops = [portrait[22:278], square, landscape[:, 42:298]]
     for image, crop in zip(dataset.images, crops, strict=True):
@@ -148,6 +159,8 @@ def test_lsun_missing_and_damaged(archives, lsun):
         load_dataset("lsun_bedroom", "validation", data_dir=archives.data_dir)
     assert str(caught.value).startswith("lsun_bedroom: found no bedroom_val_lmdb/data.mdb")
     assert str(folder) in str(caught.value)
+    with pytest.raises(ValueError, match=r"^lsun_church has no split 'test'; it has train, valid"):
+        load_dataset("lsun_church", "test", data_dir=archives.data_dir)
     path = folder / "church_outdoor_train_lmdb" / "data.mdb"
     path.write_bytes(b"\0" * 10_000)
     with pytest.raises(ValueError, match=r"^[^\n]*church_outdoor_train_lmdb is not an LMDB"):
@@ -191,7 +204,8 @@ def test_imagenet32(archives, kind):
         dataset = load_dataset("imagenet32", split, data_dir=archives.data_dir)
         np.testing.assert_array_equal(dataset.images, images)
         np.testing.assert_array_equal(dataset.labels, labels)
-        assert dataset.num_classes == 1000
+        assert (dataset.name, dataset.split) == ("imagenet32", split)
+        assert (dataset.num_classes, dataset.value_range) == (1000, (0.0, 255.0))
 
 
 class Harmful:
@@ -215,9 +229,16 @@ def test_imagenet32_damaged(archives):
     rows = np.zeros((2, 3072), np.uint8)
     check(pickle.dumps(Harmful()), "it asks for")
     check(pickle.dumps({"data": rows, "labels": [0, 5]}), "labels from 0 to 5, not 1 to 1000")
+    check(pickle.dumps({"data": rows, "labels": [1, 1001]}), "labels from 1 to 1001, not 1 to 100")
     check(pickle.dumps({"data": rows, "labels": [1]}), "(2, 3072), uint8; 1 labels")
+    short = {"data": rows[:, 1:], "labels": [1, 2]}
+    check(pickle.dumps(short), "data of shape (2, 3071), uint8; 2 labels")
+    wide = {"data": rows.astype(np.int16), "labels": [1, 2]}
+    check(pickle.dumps(wide), "data of shape (2, 3072), int16; 2 labels")
     check(pickle.dumps({"data": rows}), "'labels'")
     check((folder / "train_data_batch_1").read_bytes()[:500], "damaged")
+    with pytest.raises(ValueError, match=r"^imagenet32 has no split 'test'; it has train, valid"):
+        load_dataset("imagenet32", "test", data_dir=archives.data_dir)
     (folder / "train_data_batch_7").unlink()
     with pytest.raises(FileNotFoundError, match=r"no train_data_batch_7 or train_data_batch_7.npz"):
         load_dataset("imagenet32", data_dir=archives.data_dir)
@@ -252,7 +273,7 @@ def test_dsprites(archives):
             dataset = load_dataset("dsprites", split, data_dir=archives.data_dir, label=name)
             np.testing.assert_array_equal(dataset.images, images[indices])
             np.testing.assert_array_equal(dataset.labels, classes[name][indices])
-            assert dataset.num_classes == size
+            assert (dataset.name, dataset.split, dataset.num_classes) == ("dsprites", split, size)
     default = load_dataset("dsprites", data_dir=archives.data_dir)
     np.testing.assert_array_equal(default.labels, classes["shape"][chosen["train"]])
     values = {
@@ -304,6 +325,14 @@ def test_dsprites_damaged(archives):
     with pytest.raises(ValueError, match=ONE_LINE) as caught:
         load_dataset("dsprites", data_dir=archives.data_dir)
     assert str(caught.value).startswith(f"{path} is not the dSprites archive, or is damaged")
+    assert "(imgs of shape (2, 64, 64), 5 factors)" in str(caught.value)
+    for shape, factor, reason in (
+        ((2, 64, 32), 5, r"imgs of shape \(2, 64, 32\), 5"), ((2, 64, 64), 4, "64, 64\\), 4 fact"),
+    ):  # fmt: skip
+        classes = np.zeros((2, factor + 1), int)
+        np.savez(path, imgs=np.zeros(shape, np.uint8), latents_classes=classes)
+        with pytest.raises(ValueError, match=reason):
+            load_dataset("dsprites", data_dir=archives.data_dir)
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ValueError, match="is not the dSprites archive, or is damaged"):
         load_dataset("dsprites", data_dir=archives.data_dir)

@@ -22,7 +22,11 @@ ALL_INTENSITIES = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
 
 @pytest.mark.parametrize(
     ("low", "high", "expected"),
-    [(-1.0, 1.0, ALL_INTENSITIES / 127.5 - 1.0), (0.0, 1.0, ALL_INTENSITIES / 255.0)],
+    [
+        (-1.0, 1.0, ALL_INTENSITIES / 127.5 - 1.0),
+        (0.0, 1.0, ALL_INTENSITIES / 255.0),
+        (-0.5, 1.25, ALL_INTENSITIES * (1.75 / 255) - 0.5),
+    ],
 )
 def test_scaling_is_the_papers_and_inverts(low, high, expected):
     scaled = jax.jit(lambda x: scale_images(x, low, high))(ALL_INTENSITIES)
@@ -136,6 +140,30 @@ def test_padding_centers_the_image():
     on_device = jax.jit(lambda x: pad_images(x, 32, -1.0))(images.astype(np.float32))
     np.testing.assert_array_equal(on_device[:, 2:30, 2:29], images)
     assert on_device[0, 0, 0, 0] == -1.0
+
+
+@pytest.mark.parametrize("library", [np, jnp])
+def test_padding_of_any_number_of_axes(library):
+    """The last three are the image's; an odd margin has its extra row or column at the end."""
+    image = library.arange(6).reshape(2, 3, 1) + 1
+    for shape in ((2, 3, 1), (1, 1, 2, 3, 1)):
+        found = pad_images(image.reshape(shape), 4)
+        assert isinstance(found, np.ndarray if library is np else jax.Array)
+        padded = [[0, 0, 0, 0], [1, 2, 3, 0], [4, 5, 6, 0], [0, 0, 0, 0]]
+        assert found.reshape(4, 4).tolist() == padded
+        assert found.shape == (*shape[:-3], 4, 4, 1)
+    same = pad_images(image, 3, 7)
+    assert same[..., 0].tolist() == [[1, 2, 3], [4, 5, 6], [7, 7, 7]]
+
+
+def test_dequantization_is_uniform_noise_of_each_key():
+    keys = example_keys(jax.random.key(2), np.array([5, 9]))
+    images = np.arange(12, dtype=np.uint8).reshape(2, 2, 3, 1) * 20
+    noise = np.stack([jax.random.uniform(key, (2, 3, 1)) for key in keys])
+    expected = -2.0 + 6.0 / 256 * (images + noise.astype(np.float64))
+    np.testing.assert_allclose(dequantize(keys, images, -2.0, 4.0), expected, atol=1e-6)
+    folded = [jax.random.fold_in(jax.random.key(2), i) for i in (5, 9)]
+    np.testing.assert_array_equal(jax.random.key_data(keys), [*map(jax.random.key_data, folded)])
 
 
 def test_padding_refuses_larger_images():

@@ -120,6 +120,49 @@ def test_loads_as_a_data_set():
     assert train.value_range == (-2.75, 2.75)
     assert not np.array_equal(train.images, test.images)
     np.testing.assert_array_equal(train.images, load_dataset("rings", scale=0.5).images)
+    for seed, part in enumerate((train, test)):
+        points = toy_density("rings").sample(np.random.default_rng(seed), 100_000)
+        np.testing.assert_allclose(part.images, 0.5 * points, rtol=1e-6)
+        assert (part.name, part.split, part.num_classes) == ("rings", ("train", "test")[seed], 1)
+        assert part.labels.dtype == np.int32
+        np.testing.assert_array_equal(part.labels, np.zeros(100_000))
+    plain = load_dataset("rings", "test")
+    assert plain.value_range == (-5.5, 5.5)
+    np.testing.assert_allclose(plain.images, 2 * test.images, rtol=1e-6)
+
+
+def test_bounds_and_names():
+    bounds = {name: toy_density(name).bound for name in TOY_DENSITIES}
+    assert bounds == {
+        "checkerboard": 8.0, "eight_gaussians": 7.5, "rings": 5.5, "two_moons": 4.5,
+    }  # fmt: skip
+    for name in TOY_DENSITIES:
+        assert toy_density(name).name == name
+        assert toy_density(name, scale=2).bound == 2 * bounds[name]
+        assert toy_density(name).log_density([0.25, 3.0]).shape == ()
+
+
+def test_edges_of_the_checkerboard():
+    """Its squares hold their left and lower edges; the square at the lower left is dark."""
+    density = toy_density("checkerboard").log_density
+    edges = np.array([[-8, -8], [-4, -4], [-4.001, -8], [4, 4], [7.99, 7.99], [0, -8], [-8, 0]])
+    np.testing.assert_allclose(density(edges), -np.log(128))
+    beyond = np.array([[8, -4], [8, 8], [7, 8], [-8.001, -8], [-8, -8.001], [-4, -8], [4, 0]])
+    assert np.isneginf(density(beyond)).all()
+    points = toy_density("checkerboard").sample(np.random.default_rng(0), 20_000)
+    within = points % 4
+    assert within.min() < 0.01
+    assert within.max() > 3.99
+
+
+def test_moons_of_many_points_are_those_of_each():
+    """Points are taken a few thousand at a time."""
+    density = toy_density("two_moons").log_density
+    x = np.random.default_rng(0).normal(size=(3, 2_731, 2))  # 8,193
+    found = density(x)
+    assert found.shape == (3, 2_731)
+    chosen = [(0, 0), (1, 1_364), (1, 1_365), (2, 2_729), (2, 2_730)]  # about 4,096 and the end
+    np.testing.assert_allclose([found[i] for i in chosen], [density(x[i]) for i in chosen])
 
 
 def test_refuses():
@@ -127,5 +170,7 @@ def test_refuses():
         toy_density("moons")
     with pytest.raises(ValueError, match="scale is 0"):
         toy_density("rings", scale=0)
+    with pytest.raises(ValueError, match=r"^scale is nan; it must be above 0$"):
+        toy_density("rings", scale=np.nan)
     with pytest.raises(ValueError, match="rings has no split 'validation'"):
         load_dataset("rings", "validation")
