@@ -159,6 +159,20 @@ def test_every_combination_once_the_last_factor_fastest():
     assert classes[9].tolist() == [1, 0, 0, 0, 0]
 
 
+def test_shapes_are_written_as_dsprites_is(tmp_path):
+    """A first factor, the color, of one class and the value 1."""
+    grid = shapes.Grid(8, shapes=2, scales=1, orientations=2, places=3)
+    shapes.write_archive(tmp_path / "x.npz", grid)
+    classes = shapes.all_classes(grid)
+    with np.load(tmp_path / "x.npz") as found:
+        assert found["latents_classes"].dtype == np.int64
+        np.testing.assert_array_equal(found["latents_classes"], np.insert(classes, 0, 0, axis=1))
+        values = factors.factor_values(classes, (2, 1, 2, 3, 3))
+        np.testing.assert_array_equal(found["latents_values"], np.insert(values, 0, 1, axis=1))
+        np.testing.assert_array_equal(found["imgs"], shapes.draw(grid, classes))
+        assert sorted(found) == ["imgs", "latents_classes", "latents_values"]
+
+
 def order(number, seed, purpose):
     words = np.random.Philox(key=np.array([seed, purpose], np.uint64)).random_raw(number)
     return np.argsort(words, kind="stable")

@@ -2,13 +2,14 @@
 
 import hashlib
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from ebm_jax.data import load_dataset
-from ebm_jax.data.sources.own_images import is_test
+from ebm_jax.data.sources.own_images import fingerprint, is_test, load_own
 from ebm_jax.data.storage import array_cache
 
 RNG = np.random.default_rng(0)
@@ -222,6 +223,11 @@ def test_center_squares_are_resized_with_antialiasing(tmp_path, load):
             {},
             r"/0\.png lies beside folders, and every folder is a class",
         ),
+        (
+            lambda f: save(f / "0.png", np.zeros((6, 6), np.float32), format="TIFF"),
+            {},
+            r"/0\.png .*its values are floating-point numbers of no stated range",
+        ),
         (lambda f: None, {"label": "shape"}, r"^data\.label: expected one of folder, none, got"),
         (lambda f: None, {"path": "absent"}, r"^data\.path: there is no folder /.*/absent$"),
         (lambda f: [p.unlink() for p in f.iterdir()], {}, r"mine holds no images \(files that"),
@@ -235,6 +241,100 @@ def test_what_is_wrong_with_a_folder_is_one_line(tmp_path, load, spoil, options,
         load(**options)
     assert "\n" not in str(caught.value)
     assert not list((tmp_path / "data").rglob(".unfinished-*"))
+
+
+TURNS = {
+    1: lambda x: x,
+    2: lambda x: x[:, ::-1],
+    3: lambda x: x[::-1, ::-1],
+    4: lambda x: x[::-1],
+    5: lambda x: x.T,
+    6: lambda x: np.rot90(x, -1),
+    7: lambda x: x[::-1, ::-1].T,
+    8: lambda x: np.rot90(x),
+}
+
+
+@pytest.fixture
+def load_one(tmp_path):
+    """(file's content as an image, **options) -> the image of a folder of it alone."""
+    name = next(f"{i}.png" for i in range(99) if not is_test(f"{i}.png"))
+
+    def load_one(image, *, image_size=None, **written):
+        save(tmp_path / "one" / name, image, **written)
+        options = {"path": tmp_path / "one", "image_size": image_size}
+        (found,) = load_dataset("folder", data_dir=tmp_path / "data", **options).images
+        return found
+
+    return load_one
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+def test_images_are_turned_as_they_are_to_be_seen(load_one, orientation):
+    image, exif = pixels(3, 5), Image.Exif()
+    exif[0x0112] = orientation
+    found = load_one(image, exif=exif)
+    np.testing.assert_array_equal(found[..., 0], TURNS[orientation](image))
+
+
+@pytest.mark.parametrize(("shape", "part"), [((9, 4), np.s_[2:6]), ((4, 9), np.s_[:, 2:6])])
+def test_squares_are_cut_from_the_center(load_one, shape, part):
+    image = pixels(*shape)
+    np.testing.assert_array_equal(load_one(image, image_size=4)[..., 0], image[part])
+    colors = pixels(*shape, 3)
+    np.testing.assert_array_equal(load_one(colors, image_size=4), colors[part])
+    assert load_one(image, image_size=1).shape == (1, 1, 1)
+
+
+def test_which_files_are_images(tmp_path, load):
+    """By their endings, in any case, and not those that are hidden; GIF is none."""
+    images = {}
+    for i in range(40):
+        name = f"{i}{('.png', '.PNG')[i % 2]}"
+        images[name] = pixels(2, 2, 1)
+        save(tmp_path / "mine" / name, images[name][..., 0])
+    for other in ("a.gif", ".hidden.png"):
+        save(tmp_path / "mine" / other, pixels(3, 3))
+    check(load(), images)
+    for suffix in ("jpg", "jpeg", "webp"):
+        save(tmp_path / suffix / f"1.{suffix}", pixels(5, 6))
+        (count,) = [load_dataset("folder", "train", data_dir=tmp_path, path=tmp_path / suffix)]
+        assert count.example_shape[:2] == (5, 6)
+
+
+def test_one_folder_is_kept_once_however_it_is_named(tmp_path, load, monkeypatch):
+    for i in range(40):
+        save(tmp_path / "mine" / "abc"[i % 3] / f"{i}.png", pixels(2, 2))
+    first = load()
+    assert (first[0].name, first[0].split, first[1].split) == ("folder", "train", "test")
+    assert (first[0].num_classes, first[0].value_range) == (3, (0.0, 255.0))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for path in ("mine", "~/mine", "mine/a/.."):
+        again = load_dataset("folder", data_dir=tmp_path / "data", path=path, label="folder")
+        np.testing.assert_array_equal(again.labels, first[0].labels)
+    kept = tmp_path / "data" / "ebm_jax" / "folder"
+    assert len(list(kept.glob("*/*/images.npy"))) == 1
+    load(label="none")
+    load(image_size=2)
+    assert len(list(kept.glob("*/*/images.npy"))) == 3
+    np.save(tmp_path / "x.npy", RNG.uniform(size=(60, 2, 2)))
+    for path, values in (("x.npy", (0, 1)), ("~/x.npy", (0.0, 1.0))):
+        load_dataset("arrays", data_dir=tmp_path / "data", path=path, values=values)
+    assert len(list((tmp_path / "data" / "ebm_jax" / "arrays").iterdir())) == 1
+
+
+def test_fingerprints_and_splits_that_there_are_not(tmp_path):
+    expected = hashlib.sha256(b"a\0001\0None").hexdigest()[:12]
+    assert fingerprint("a", 1, None) == expected
+    given = {"place": "a", "content": "b", "num_classes": 1, "make_plan": None}
+    for split, number, message in (
+        ("val", (3, 2), "x has no split 'val'; it has train, test"),
+        ("train", (0, 2), "x: none of 2 images is in 'train', which has about nine tenths of them"),
+        ("test", (3, 0), "x: none of 3 images is in 'test', which has about a tenth of them by a"),
+    ):
+        with pytest.raises(ValueError, match=f"^{message}"):
+            load_own("x", split, tmp_path, num_in_split=number, **given)
 
 
 @pytest.mark.parametrize("name", ["x.npy", "x.npz", "deflated.npz"])
@@ -274,12 +374,54 @@ def test_arrays_of_floats_in_a_stated_range(tmp_path, load):
         load("arrays", "x.npy", values=(0.0, 3.0))
 
 
+@pytest.mark.parametrize("kind", ["<f2", ">f4", "f8"])
+def test_one_value_out_of_range_is_told_with_its_image(tmp_path, load, kind):
+    """Of the second block, a gray image without an axis of channels."""
+    images = RNG.integers(0, 256, (600, 1, 2))
+    np.save(tmp_path / "x.npy", (images / 8).astype(kind))
+    found = load("arrays", "x.npy", values=(0.0, 31.875))
+    chosen = np.array([is_test(str(i)) for i in range(600)])
+    np.testing.assert_array_equal(found[0].images[..., 0], images[~chosen])
+    for number in (next(i for i in range(520, 600) if chosen[i] == part) for part in (0, 1)):
+        spoiled = (images / 8).astype(kind)
+        spoiled[number] = 1, 33
+        np.save(tmp_path / "x.npy", spoiled)
+        said = rf"image {number} has values from 1 to 33, and data\.values is \(0, 31\.875\)"
+        with pytest.raises(ValueError, match=said):
+            load("arrays", "x.npy", values=(0.0, 31.875))
+
+
+def test_one_array_of_any_name_and_both_versions_of_the_format(tmp_path, load):
+    images = pixels(60, 2, 3, 1)
+    np.savez(tmp_path / "x.npz", photographs=images, labels=np.full(60, 2**31 - 1))
+    found = load("arrays", "x.npz")
+    assert found[0].num_classes == 2**31
+    assert (found[0].name, found[1].split) == ("arrays", "test")
+    for version in ((1, 0), (2, 0)):
+        with (tmp_path / f"x{version[0]}.npy").open("wb") as file:
+            np.lib.format.write_array(file, images, version)
+        again = load("arrays", f"x{version[0]}.npy")
+        np.testing.assert_array_equal(again[0].images, found[0].images)
+    with (tmp_path / "x3.npy").open("wb") as file:
+        np.lib.format.write_array(file, images, (3, 0))
+    with pytest.raises(ValueError, match=r"\(its format is version \(3, 0\)\); write it again$"):
+        load("arrays", "x3.npy")
+
+
 @pytest.mark.parametrize(
     ("arrays", "options", "said"),
     [
         ({"images": np.zeros((9, 2, 2))}, {}, r"^data\.values: expected the lowest and highest of"),
         ({"images": pixels(9, 2, 2)}, {"values": (0.0, 1.0)}, r"^data\.values: expected \(\), as"),
         ({"images": pixels(9, 2, 2)}, {"values": (1.0, 0.0)}, r"^data\.values: expected \(lowest"),
+        ({"images": np.zeros((9, 2, 2))}, {"values": (1.0, 1.0)}, r"values: expected .* \(1\.0, 1"),
+        ({"images": np.zeros((9, 2, 2))}, {"values": (0.0, 1.0, 2.0)}, r"\(lowest, highest\), got"),
+        ({"images": pixels(9, 2, 2, 2)}, {}, r"\(its shape is 9 x 2 x 2 x 2\)"),
+        ({"images": pixels(9, 2, 2, 1, 1)}, {}, r"\(its shape is 9 x 2 x 2 x 1 x 1\)"),
+        ({"images": pixels(0, 2, 2)}, {}, r"\(its shape is 0 x 2 x 2\)"),
+        ({"images": pixels(9, 2, 2), "labels": np.zeros((9, 1), int)}, {}, r"of shape \(9, 1\), n"),
+        ({"images": pixels(9, 2, 2), "labels": np.zeros(9)}, {}, r"float64 of shape \(9,\), not 9"),
+        ({"images": pixels(9, 2, 2), "labels": np.arange(9) + 2**31 - 8}, {}, r"to 2147483648\)"),
         ({"images": pixels(9, 2)}, {}, r"\(its shape is 9 x 2\)"),
         ({"images": pixels(9, 2, 2, 4)}, {}, r"\(its shape is 9 x 2 x 2 x 4\)"),
         ({"images": np.zeros((9, 2, 2), int)}, {}, r"int64, neither uint8 nor floating-point"),
@@ -325,6 +467,46 @@ def test_blocks_are_decoded_in_order_and_not_far_ahead(monkeypatch):
         assert labels.tolist() == [0] * len(images)
         assert len(decoded) <= 2 * (len(found) + 2)
     assert found == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9], [10]]
+
+
+def plan_of(number, announced, block=2):
+    """Of images of 2 x 3 pixels, each of its number, with two labels each."""
+    images = np.arange(number, dtype=np.uint8)[:, None, None, None] * np.ones((2, 3, 1), np.uint8)
+    labels = np.arange(2 * number).reshape(number, 2)
+    starts = range(0, number, block)
+    blocks = [(images[i : i + block], labels[i : i + block]) for i in starts]
+    return array_cache.Plan(Path("/a/source"), announced, (2, 3, 1), blocks), images, labels
+
+
+def test_arrays_are_kept_and_mapped(tmp_path):
+    plan, images, labels = plan_of(5, 5)
+    for make in (lambda: plan, lambda: pytest.fail("made again")):
+        found, theirs = array_cache.cached_arrays(tmp_path / "a" / "b", make)
+        np.testing.assert_array_equal(found, images)
+        np.testing.assert_array_equal(theirs, labels)
+        assert isinstance(found, np.memmap)
+        assert not found.flags.writeable
+        assert theirs.dtype == np.int32
+    np.save(tmp_path / "a" / "b" / "labels.npy", labels[:3])
+    with pytest.raises(ValueError, match=r"a cache of .* \(5 images, 3 labels\); remove it"):
+        array_cache.cached_arrays(tmp_path / "a" / "b", lambda: plan)
+    for number, said in ((3, "3 images"), (4, "4 images"), (7, "6 or more images")):
+        plan, *_ = plan_of(number, 5)
+        with pytest.raises(ValueError, match=f"^/a/source holds {said} where 5 were announced; "):
+            array_cache.cached_arrays(tmp_path / "c", lambda plan=plan: plan)
+
+
+def test_where_nothing_can_be_kept_a_gigabyte_is_held_in_memory(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    assert array_cache._MEMORY_LIMIT == 2**30
+    plan, images, labels = plan_of(5, 5)
+    monkeypatch.setattr(array_cache, "_MEMORY_LIMIT", 30)
+    found, theirs = array_cache.cached_arrays(tmp_path / "file" / "x", lambda: plan)
+    np.testing.assert_array_equal(found, images)
+    np.testing.assert_array_equal(theirs, labels)
+    monkeypatch.setattr(array_cache, "_MEMORY_LIMIT", 29)
+    with pytest.raises(OSError, match=r"^cannot make the data directory .*file"):
+        array_cache.cached_arrays(tmp_path / "file" / "x", lambda: plan)
 
 
 @pytest.mark.parametrize(("is_terminal", "total", "is_said"), [
