@@ -93,7 +93,7 @@ def scale_stored(
     if x.dtype == np.uint8:
         scale, offset = intensity_scale(low, high, dequantized=dequantized)
         return scale * x + offset
-    return np.asarray(scale_points(x.astype(np.float64), value_range, low, high))
+    return scale_points(x.astype(np.float64), value_range, low, high)
 
 
 def dequantize(

@@ -44,6 +44,11 @@ def test_splits_are_those_of_the_protocol(share):
         assert pairs("test", seen, share) == test
 
 
+def test_sizes_are_told_apart_and_not_their_last_digits():
+    assert pairs("test", reference_size=0.7 + 9e-7) == pairs("test")
+    assert pairs("test", reference_size=0.8) != pairs("test")
+
+
 def test_seeds_shuffle_the_places():
     seen = [{place for _, place in pairs("train", seed=seed)[0]} for seed in (0, 0, 1)]
     assert seen[0] == seen[1]
@@ -112,6 +117,7 @@ def test_damaged_archive(archives):
         ({}, "validation", "shapes has no split 'validation'; it has train, test, others"),
         ({"share": 0.001}, "train", "seen_places: expected 0.00391 to 0.992, .* 256 places, got 0"),
         ({"share": 0.999}, "train", "seen_places: expected .* got 0.999"),
+        ({"reference_size": 0.6000015}, "test", "reference_size: expected one of 0.5, 0.6, "),
         ({"reference_size": 0.55}, "test", "reference_size: expected one of 0.5, 0.6, .* got 0.55"),
     ],
 )

@@ -469,6 +469,21 @@ def test_blocks_are_decoded_in_order_and_not_far_ahead(monkeypatch):
     assert found == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9], [10]]
 
 
+@pytest.mark.parametrize(("cores", "workers"), [(3, 3), (None, 1)])
+def test_images_are_decoded_on_all_cores(monkeypatch, cores, workers):
+    asked, usual = [], array_cache.concurrent.futures.ThreadPoolExecutor
+
+    def pool(number):
+        asked.append(number)
+        return usual(number)
+
+    monkeypatch.setattr("concurrent.futures.ThreadPoolExecutor", pool)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    ((images, _),) = array_cache.decoded_blocks([5, 6], lambda source: np.full(1, source))
+    assert images.tolist() == [[5], [6]]
+    assert asked == [workers]
+
+
 def plan_of(number, announced, block=2):
     """Of images of 2 x 3 pixels, each of its number, with two labels each."""
     images = np.arange(number, dtype=np.uint8)[:, None, None, None] * np.ones((2, 3, 1), np.uint8)
@@ -478,8 +493,10 @@ def plan_of(number, announced, block=2):
     return array_cache.Plan(Path("/a/source"), announced, (2, 3, 1), blocks), images, labels
 
 
-def test_arrays_are_kept_and_mapped(tmp_path):
+def test_arrays_are_kept_and_mapped(tmp_path, monkeypatch):
     plan, images, labels = plan_of(5, 5)
+    told = []
+    monkeypatch.setattr(array_cache, "_report", lambda *numbers: told.append(numbers))
     for make in (lambda: plan, lambda: pytest.fail("made again")):
         found, theirs = array_cache.cached_arrays(tmp_path / "a" / "b", make)
         np.testing.assert_array_equal(found, images)
@@ -487,6 +504,7 @@ def test_arrays_are_kept_and_mapped(tmp_path):
         assert isinstance(found, np.memmap)
         assert not found.flags.writeable
         assert theirs.dtype == np.int32
+    assert told == [(2, 5), (4, 5), (5, 5)]
     np.save(tmp_path / "a" / "b" / "labels.npy", labels[:3])
     with pytest.raises(ValueError, match=r"a cache of .* \(5 images, 3 labels\); remove it"):
         array_cache.cached_arrays(tmp_path / "a" / "b", lambda: plan)

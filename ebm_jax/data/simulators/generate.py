@@ -98,8 +98,8 @@ def _make_part(job: tuple[Path, int, int, int, int]) -> None:
     discarded = sum(episode.num_discarded for episode in episodes)
     _write(
         _part_path(*job),
-        states=np.stack([episode.states for episode in episodes]),
-        actions=np.stack([episode.actions for episode in episodes]),
+        states=[episode.states for episode in episodes],
+        actions=[episode.actions for episode in episodes],
         num_discarded=discarded,
     )
 
@@ -122,7 +122,7 @@ def _begin(parts: Path, settings: dict[str, int]) -> None:
         )
 
 
-def _write(path: Path, **arrays: np.ndarray | Sequence[str] | int) -> None:
+def _write(path: Path, **arrays: np.ndarray | Sequence[np.ndarray] | Sequence[str] | int) -> None:
     """Writes an .npz in one step, so that an interruption leaves none that is cut off."""
     scratch = path.with_name(f"{path.name}.{os.getpid()}.npz")
     try:

@@ -148,7 +148,7 @@ def _read_header(stream: BinaryIO) -> _Header:
     if version not in read:
         raise ValueError(f"its format is version {version}")
     shape, is_fortran, dtype = read[version](stream)
-    if is_fortran and len(shape) > 1:
+    if is_fortran:
         raise ValueError("its axes are in Fortran's order; write np.ascontiguousarray of it")
     return _Header(shape, dtype)
 

@@ -64,12 +64,12 @@ def _cached(split: str, data_dir: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def _images_of(wanted: np.ndarray, data_dir: Path) -> np.ndarray:
     """Images [n, 64, 64, 1] of the combinations of factors with these classes, int [n, 5]."""
-    number = np.ravel_multi_index(tuple(wanted.T), NUM_VALUES)
+    number = np.ravel_multi_index(wanted.T, NUM_VALUES)
     images, is_there = np.zeros((len(wanted), 64, 64, 1), np.uint8), np.zeros(len(wanted), bool)
     for split in factors.SPLITS:
         kept, classes = _cached(split, data_dir)
         _, mine, theirs = np.intersect1d(
-            number, np.ravel_multi_index(tuple(classes.T), NUM_VALUES), return_indices=True
+            number, np.ravel_multi_index(classes.T, NUM_VALUES), return_indices=True
         )
         images[mine], is_there[mine] = kept[theirs], True
     if not is_there.all():

@@ -89,14 +89,14 @@ def split_indices(num_examples: int, split: str) -> np.ndarray:
     the number of images.
     """
     hashes = _hash(np.arange(num_examples, dtype=np.uint64))
-    is_test = hashes % np.uint64(_HELD_OUT) == 0
+    is_test = hashes % _HELD_OUT == 0
     chosen = np.flatnonzero(is_test if split == "test" else ~is_test)
     return chosen[np.argsort(hashes[chosen])]  # no two are alike
 
 
 def _hash(index: np.ndarray) -> np.ndarray:
     """SplitMix64 of uint64 indices (Steele, Lea & Flood 2014): a bijection, modulo 2^64."""
-    x = (index + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    x = (index + 1) * 0x9E3779B97F4A7C15
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB
+    return x ^ (x >> 31)
