@@ -372,6 +372,17 @@ def test_command_by_default(tmp_path, monkeypatch, capsys):
     assert asked[1][1] == given
 
 
+def test_time_that_is_left(tmp_path, monkeypatch, capsys):
+    """The mean time of the parts that are made, for those that are missing."""
+    monkeypatch.setattr(shadow_hand, "load_hand", lambda: None)
+    monkeypatch.setattr(shadow_hand, "simulate", FakeHand.simulate)
+    monkeypatch.setattr("time.monotonic", iter([100.0, 160.0, 280.0, 281.0]).__next__)
+    generate.generate(tmp_path / "hand.npz", num_trajectories=101, length=2)
+    shown = [f"\rtrajectories: {i} of 3 parts of 50, {left} min left"
+             for i, left in ((1, 2.0), (2, 1.5), (3, 0.0))]  # fmt: skip
+    assert capsys.readouterr().err == "".join(shown) + "\n"
+
+
 def test_parts_are_shared_among_processes(tmp_path, monkeypatch, capsys):
     """No more of them than parts that are missing, and none for one part; in any order."""
     monkeypatch.setattr(shadow_hand, "load_hand", lambda: None)

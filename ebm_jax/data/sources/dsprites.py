@@ -91,7 +91,7 @@ def _plan(directory: Path, split: str) -> Plan:
             raise ValueError(f"imgs of shape {images.shape}, {classes.shape[1]} factors")
     order = factors.split_indices(len(images), split)
     blocks = (
-        (images[part][..., None] * np.uint8(255), classes[part])
+        (images[part][..., None] * 255, classes[part])
         for part in (order[start : start + BLOCK] for start in range(0, len(order), BLOCK))
     )
     return Plan(path, len(order), (64, 64, 1), blocks)

@@ -9,8 +9,6 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from ebm_jax.data.dataset import Dataset
 from ebm_jax.data.storage.array_cache import Plan, cached_arrays
 from ebm_jax.data.storage.paths import OWN_FOLDER
@@ -71,4 +69,4 @@ def load_own(
         if former.name != content:
             shutil.rmtree(former, ignore_errors=True)
     here = slice(0, num_in_split[0]) if split == "train" else slice(num_in_split[0], None)
-    return Dataset(source, split, images[here], np.asarray(labels[here]), num_classes, (0.0, 255.0))
+    return Dataset(source, split, images[here], labels[here], num_classes, (0.0, 255.0))

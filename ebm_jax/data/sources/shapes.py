@@ -134,7 +134,7 @@ def load_shapes(
     grid = GRIDS[size]
     if combinations:
         classes = slices.classes_of(combinations, split, grid.num_values)
-        images = draw(grid, classes)[..., None] * np.uint8(255)
+        images = draw(grid, classes)[..., None] * 255
         return factors.dataset("shapes", split, images, classes, label, grid.num_values)
     images, classes = cached_arrays(
         data_dir / OWN_FOLDER / "shapes" / f"{size}_1" / split, lambda: _plan(grid, split)
@@ -149,7 +149,7 @@ def _plan(grid: Grid, split: str) -> Plan:
     def blocks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for start in range(0, len(order), BLOCK):
             part = classes[order[start : start + BLOCK]]
-            yield draw(grid, part)[..., None] * np.uint8(255), part
+            yield draw(grid, part)[..., None] * 255, part
 
     shape = (grid.image_size, grid.image_size, 1)
     return Plan(Path("ebm_jax.data.sources.shapes"), len(order), shape, blocks())
