@@ -38,7 +38,7 @@ def first_replica(tree: Any) -> Any:
 def local_shards(leaf: jax.Array) -> np.ndarray:
     """[local_devices, ...] on the host, in the order of the devices."""
     shards = sorted(leaf.addressable_shards, key=lambda shard: shard.index[0].start or 0)
-    return np.stack([np.asarray(shard.data).reshape(leaf.shape[1:]) for shard in shards])
+    return np.concatenate([shard.data for shard in shards])
 
 
 def round_up(number: int, devices: int | None = None) -> int:
@@ -78,11 +78,11 @@ def map_examples(
         if not placed or placed[0][0] is not common:
             placed[:] = [(common, replicate(common))]
         number = len(arrays[0])
-        rows = np.minimum(np.arange(batch_size), number - 1).reshape(num_devices, -1)
+        rows = np.minimum(np.arange(batch_size), number - 1)
+        rows = rows.reshape(num_devices, batch_size // num_devices)
         found = on_each(placed[0][1], tuple(np.asarray(a)[rows] for a in arrays))
         return {
-            name: np.concatenate(list(local_shards(values)))[:number]
-            for name, values in found.items()
+            name: np.concatenate(local_shards(values))[:number] for name, values in found.items()
         }
 
     return mapped
@@ -107,7 +107,7 @@ def everywhere(tree: Any) -> Any:
 def whole(x: Any) -> np.ndarray:
     """An array of `spread` rows, or of what was computed from such, on every host."""
     if isinstance(x, jax.Array) and not x.is_fully_addressable:
-        return np.asarray(multihost_utils.process_allgather(x, tiled=True))
+        return multihost_utils.process_allgather(x, tiled=True)
     return np.asarray(x)
 
 
@@ -119,14 +119,14 @@ def tell(value: Any) -> np.ndarray:
     value = np.asarray(value)
     if jax.process_count() == 1:
         return value
-    return np.asarray(multihost_utils.broadcast_one_to_all(value)).astype(value.dtype)
+    return multihost_utils.broadcast_one_to_all(value).astype(value.dtype)
 
 
 def tell_bytes(content: bytes | None) -> bytes | None:
     """Process 0's bytes, or its None, on every process, whatever the others have."""
     if jax.process_count() == 1:
         return content
-    length = int(tell(np.int32(-1 if content is None else len(content))))
+    length = tell(np.int32(-1 if content is None else len(content))).item()
     if length < 0:
         return None
     if jax.process_index() != 0 or content is None:
@@ -138,7 +138,7 @@ def all_true(here: bool) -> bool:
     """Whether a condition holds on every process."""
     if jax.process_count() == 1:
         return here
-    return bool(np.all(multihost_utils.process_allgather(np.asarray(here))))
+    return bool(np.all(multihost_utils.process_allgather(here)))
 
 
 @contextlib.contextmanager
@@ -173,7 +173,7 @@ def first_does(work: Callable[[], Any]) -> None:
 def _failure_anywhere(message: str) -> str | None:
     """The first process's message that is not empty; None where all are."""
     if jax.process_count() == 1:
-        return message or None
+        return None
     own = np.zeros(_MESSAGE_BYTES, np.uint8)
     content = message.encode(errors="replace")[:_MESSAGE_BYTES]
     own[: len(content)] = np.frombuffer(content, np.uint8)
@@ -183,7 +183,7 @@ def _failure_anywhere(message: str) -> str | None:
 
 
 def _place(x: Any, spec: jax.sharding.PartitionSpec) -> jax.Array:
-    mesh = jax.sharding.Mesh(np.asarray(jax.devices()), (AXIS,))
+    mesh = jax.sharding.Mesh(jax.devices(), (AXIS,))
     sharding = jax.sharding.NamedSharding(mesh, spec)
     if jax.process_count() == 1 or (isinstance(x, jax.Array) and not x.is_fully_addressable):
         return jax.device_put(x, sharding)

@@ -189,7 +189,7 @@ def _introduction(connection: socket.socket, word: str) -> int | None:
 def _connect() -> BinaryIO:
     """A connection to process 0, which is where JAX found it."""
     port, word = (parallel.tell_bytes(None) or b"").decode().split()
-    host = str(global_state.coordinator_address).rpartition(":")[0].strip("[]")
+    host = f"{global_state.coordinator_address}".rpartition(":")[0].strip("[]")
     connection = _as_file(socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS))
     connection.write(f"{jax.process_index()} {word}\n".encode())
     return connection

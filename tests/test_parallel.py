@@ -1,5 +1,7 @@
 """Arrays over eight devices: replicas, shards, and functions of many examples."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,10 +41,12 @@ def test_devices_share_one_set_of_examples(number):
 
 
 def test_fewer_examples_than_a_batch_compile_nothing_anew(caplog):
-    mapped = parallel.map_examples(normal_samples, 16)
+    """Nor do arrays that are on a device."""
+    mapped, few = parallel.map_examples(normal_samples, 16), jnp.arange(5)
     mapped(jnp.float32(1), np.arange(16))
     with jax.log_compiles():
         mapped(jnp.float32(1), np.arange(5))
+        mapped(jnp.float32(1), few)
     assert "Finished XLA compilation" not in caplog.text
 
 
@@ -67,6 +71,34 @@ def test_rows_lie_on_the_devices_in_order():
         np.testing.assert_array_equal(rows[device], x[2 * i : 2 * i + 2])
 
 
+def test_shards_are_in_the_order_of_their_rows():
+    """Where devices are in another one, or shards are listed so, as those of a pod may be."""
+    mesh = jax.sharding.Mesh(jax.devices()[::-1], ("batch",))
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))
+    x = np.arange(24).reshape(8, 3)
+    placed = jax.device_put(x, rows)
+    found = parallel.local_shards(placed)
+    assert type(found) is np.ndarray
+    np.testing.assert_array_equal(found, x)
+    listed = types.SimpleNamespace(addressable_shards=placed.addressable_shards[::-1])
+    np.testing.assert_array_equal(parallel.local_shards(listed), x)
+
+
+def test_devices_know_each_other_by_one_name():
+    total = parallel.on_each_device(lambda x: jax.lax.psum(x, parallel.AXIS))(np.arange(8.0))
+    np.testing.assert_array_equal(total, np.full(8, 28.0))
+
+
+def test_what_is_on_all_devices_is_whole_on_the_host():
+    x = np.arange(32.0).reshape(16, 2)
+    tree = parallel.everywhere({"w": x})
+    assert [shard.data.shape for shard in tree["w"].addressable_shards] == [(16, 2)] * 8
+    for placed in (parallel.spread(x), tree["w"], x, x.tolist()):
+        found = parallel.whole(placed)
+        assert type(found) is np.ndarray
+        np.testing.assert_array_equal(found, x)
+
+
 def test_what_all_examples_share_goes_to_the_devices_once(monkeypatch):
     placed, plain = [], parallel.replicate
     monkeypatch.setattr(parallel, "replicate", lambda tree: placed.append(tree) or plain(tree))
@@ -79,6 +111,8 @@ def test_what_all_examples_share_goes_to_the_devices_once(monkeypatch):
 
 def test_one_process_tells_itself_and_raises_its_own_error():
     assert parallel.tell(np.int32(3)) == 3
+    assert (parallel.tell(2.5).dtype, parallel.tell([1, 2]).shape) == (np.float64, (2,))
+    assert parallel.replicate({"nothing": ()}) == {"nothing": ()}
     assert parallel.tell_bytes(b"abc") == b"abc"
     assert parallel.tell_bytes(None) is None
     with pytest.raises(KeyError, match="x"):
@@ -131,9 +165,62 @@ def test_a_long_message_of_another_process_is_cut(two):
     assert parallel._failure_anywhere("") is None
 
 
+def test_each_process_says_why_it_fails(two):
+    """Its message, or what kind of error it is; what is no text of Unicode too."""
+    said = []
+
+    def gather(row):
+        said.append(row.tobytes().rstrip(b"\0"))
+        return np.stack([row, row])
+
+    two(1, process_allgather=gather)
+    for error in (ValueError("no data"), KeyError(), OSError("a\udcffb")):
+        with pytest.raises(type(error)), parallel.all_or_none():
+            raise error
+    assert said == [b"no data", b"KeyError", b"a?b"]
+
+
+def test_process_0_alone_does_what_the_others_are_told_of(two):
+    done = []
+    for index in (0, 1):
+        two(index, process_allgather=lambda row: np.stack([row, row]))
+        parallel.first_does(lambda index=index: done.append(index))
+    assert done == [0]
+
+
+def test_a_number_is_told_in_its_own_type(two):
+    two(1, broadcast_one_to_all=lambda value: np.asarray(value, np.float32) + 1)
+    told = parallel.tell(np.float64(1.5))
+    assert (told.dtype, float(told)) == (np.float64, 2.5)
+
+
+def test_rows_of_several_processes_are_placed_by_each(two):
+    """What every process has; of which each device here gets its rows."""
+    two(0)
+    x = np.arange(32, dtype=np.float32).reshape(16, 2)
+    for given in (x, jnp.asarray(x), x.tolist()):
+        spread = parallel.spread(given)
+        np.testing.assert_array_equal(spread, x)
+        rows = {shard.device: shard.data for shard in spread.addressable_shards}
+        np.testing.assert_array_equal(rows[jax.devices()[3]], x[6:8])
+    np.testing.assert_array_equal(parallel.everywhere({"w": x})["w"], x)
+
+
+def test_an_array_that_lies_on_other_processes_too_is_gathered_or_stays(two, monkeypatch):
+    class Far:
+        is_fully_addressable = False
+
+    monkeypatch.setattr(jax, "Array", Far)
+    monkeypatch.setattr(jax, "device_put", lambda x, sharding: (x, sharding.spec))
+    two(0, process_allgather=lambda x, tiled: np.full(3, tiled))
+    np.testing.assert_array_equal(parallel.whole(Far()), np.full(3, True))
+    far = Far()
+    assert parallel.spread(far) == (far, jax.sharding.PartitionSpec("batch"))
+
+
 def test_what_holds_on_every_process(two):
     two(0, process_allgather=lambda here: np.stack([here, np.asarray(True)]))
-    assert parallel.all_true(True)
-    assert not parallel.all_true(False)
+    assert parallel.all_true(True) is True
+    assert parallel.all_true(False) is False
     two(0, process_allgather=lambda here: np.stack([here, np.asarray(False)]))
     assert not parallel.all_true(True)

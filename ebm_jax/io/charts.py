@@ -42,7 +42,7 @@ def density_picture(
     panels: list[tuple[str, np.ndarray]] = [("learned density", _normalized(log_density))]
     if true_log_density is not None:
         panels.append(("true density", _normalized(true_log_density)))
-    highest = max(float(density.max()) for _, density in panels)
+    highest = max(density.max() for _, density in panels)
     count = len(panels) + (samples is not None)
     figure, axes = _figure(count)
     for axis, (title, density) in zip(axes, panels, strict=False):
@@ -95,7 +95,7 @@ def grids_picture(
         width = 0.8 / len(bars)
         for i, (name, values) in enumerate(bars.items()):
             place = np.arange(len(values)) + (i - (len(bars) - 1) / 2) * width
-            axis.bar(place, np.asarray(values), width, label=name)
+            axis.bar(place, values, width, label=name)
             axis.set_xticks(np.arange(len(values)))
         axis.set_ylim(top=1.3 * axis.get_ylim()[1])  # room for the legend
         _label(axis, x_label, y_label, legend=True)
@@ -121,7 +121,7 @@ def line_figure(
     """Draws named curves over one x axis to a PNG."""
     figure, (axis,) = _figure(1)
     for name, values in lines.items():
-        axis.plot(np.asarray(x), np.asarray(values), label=name)
+        axis.plot(x, values, label=name)
     if log_y:
         axis.set_yscale("log")
     _label(axis, x_label, y_label, legend=len(lines) > 1)
@@ -137,9 +137,9 @@ def series_picture(
     log_y: bool = False,
 ) -> np.ndarray:
     """Named series over first, first + 1, .., without marks: uint8 [height, width, 3]."""
-    figure, (axis,) = _panels(1, 1, (6.4, 4.2), below=0.5)
+    figure, (axis,) = _panels(1, (6.4, 4.2), below=0.5)
     for name, values in series.items():
-        axis.plot(first + np.arange(len(values)), np.asarray(values), label=name)
+        axis.plot(first + np.arange(len(values)), values, label=name)
     if log_y:
         axis.set_yscale("log")
     _label(axis, x_label, y_label, legend=False)
@@ -162,7 +162,7 @@ class Curves(NamedTuple):
 
 def curves_picture(panels: Sequence[Curves], *, columns: int = 2) -> np.ndarray:
     """Panels of curves beside each other, uint8 [height, width, 3]."""
-    figure, axes = _panels(len(panels), columns, (5.2, 3.8))
+    figure, axes = _panels(len(panels), (5.2, 3.8), columns=columns)
     for axis, panel in zip(axes, panels, strict=True):
         for name, values in panel.lines.items():
             error = panel.errors.get(name)
@@ -194,7 +194,7 @@ def shares_picture(
       panels: by title, [rows, columns] of values from 0 to 1; row 0 is above.
       x_label: of the columns. first: the number of the first row and column. columns: of panels.
     """
-    figure, axes = _panels(len(panels), columns, (4.4, 4.0))
+    figure, axes = _panels(len(panels), (4.4, 4.0), columns=columns)
     for axis, (title, shares) in zip(axes, panels.items(), strict=True):
         shares = np.asarray(shares)
         axis.imshow(shares, vmin=0.0, vmax=1.0, cmap="Blues")
@@ -224,7 +224,7 @@ def histograms_picture(
     Returns:
       uint8 [height, width, 3].
     """
-    figure, axes = _panels(len(panels), 3, (4.6, 3.2), below=0.8)
+    figure, axes = _panels(len(panels), (4.6, 3.2), columns=3, below=0.8)
     for axis, (x_label, values) in zip(axes, panels.items(), strict=True):
         _histograms(axis, values)
         _label(axis, x_label, "density", legend=False)
@@ -253,23 +253,27 @@ def _normalized(log_density: np.ndarray) -> np.ndarray:
     return density / density.sum()
 
 
-def _figure(panels: int) -> tuple[Any, list[Any]]:
+def _figure(panels: int) -> tuple[Any, Any]:
     from matplotlib.figure import Figure  # without pyplot: no display, no global state
 
     figure = Figure(figsize=(4.6 * panels, 4.4), dpi=120, layout="constrained")
-    return figure, list(figure.subplots(1, panels, squeeze=False)[0])
+    return figure, figure.subplots(1, panels, squeeze=False)[0]
 
 
 def _panels(
-    number: int, columns: int, size: tuple[float, float], *, below: float = 0.0
-) -> tuple[Any, list[Any]]:
-    """A figure of so many panels, each of that size in inches; below: room under all of them."""
+    number: int, size: tuple[float, float], *, columns: int | None = None, below: float = 0.0
+) -> tuple[Any, Any]:
+    """A figure of so many panels, each of that size in inches.
+
+    columns: of panels; all are beside each other if None. below: room under all of them.
+    """
     from matplotlib.figure import Figure
 
-    rows, columns = math.ceil(number / columns), min(columns, number)
+    columns = min(columns or number, number)
+    rows = math.ceil(number / columns)
     whole = (size[0] * columns, size[1] * rows + below)
     figure = Figure(figsize=whole, dpi=120, layout="constrained")
-    axes = list(figure.subplots(rows, columns, squeeze=False).ravel())
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes[number:]:
         axis.set_axis_off()
     return figure, axes[:number]

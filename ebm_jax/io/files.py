@@ -50,10 +50,10 @@ def arrays_sha256(*arrays: np.ndarray) -> str:
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.shape} {array.dtype};".encode())
-        rows = array.reshape(1, -1) if array.ndim < 2 else array
+        rows = np.atleast_1d(array)
         for first in range(0, len(rows), _HASHED_ROWS):
-            block = np.ascontiguousarray(rows[first : first + _HASHED_ROWS])
-            digest.update(block.reshape(-1).view(np.uint8).data)
+            block = rows[first : first + _HASHED_ROWS].ravel()
+            digest.update(block.view(np.uint8).data)
     return digest.hexdigest()
 
 
@@ -74,7 +74,7 @@ def json_safe(value: Any) -> Any:
     if isinstance(value, float):
         if math.isfinite(value):
             return float(value)
-        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+        return {math.inf: "Infinity", -math.inf: "-Infinity"}.get(value, "NaN")
     if isinstance(value, Mapping) or hasattr(value, "to_dict"):  # ConfigDict has to_dict
         items = value if isinstance(value, Mapping) else value.to_dict()
         return {str(key): json_safe(item) for key, item in items.items()}
@@ -106,7 +106,7 @@ def write_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> N
 
     An array that is memory-mapped goes from file to file in pieces.
     """
-    named: dict[str, Any] = {name: np.asanyarray(array) for name, array in arrays.items()}
+    named: dict[str, Any] = {**arrays}
     with _replacing(path) as file:
         np.savez(file, **named)
 
@@ -128,7 +128,7 @@ def _replacing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)  # mkstemp makes files private; give this one the usual mode
+        umask = os.umask(0o077)  # mkstemp makes files private; give this one the usual mode
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)
         os.replace(temporary, path)

@@ -13,7 +13,6 @@ import numpy as np
 from ebm_jax.io.files import write_atomically
 
 _MIN_TILE = 48  # pixels; a digit of 8 x 8 is then legible
-_BACKGROUND = 255
 _MARGIN = 16  # pixels around labelled grids
 
 
@@ -57,7 +56,7 @@ def image_grid(
     cell_height, cell_width = height * factor + padding, width * factor + padding
     rows, columns = math.ceil(number / columns), min(columns, number)
     shape = (rows * cell_height + padding, columns * cell_width + padding, channels)
-    grid = np.full(shape, _BACKGROUND, np.uint8)
+    grid = np.full(shape, 255, np.uint8)  # white
     for i, image in enumerate(images):
         top = (i // columns) * cell_height + padding
         left = (i % columns) * cell_width + padding
@@ -83,12 +82,12 @@ def side_by_side(
         for grid, title in zip(grids, titles, strict=True)
     ]
     height = max(grid.shape[0] for grid in grids) + title_height + 2 * _MARGIN
-    picture = Image.new("RGB", (sum(widths) + 3 * _MARGIN, height), (_BACKGROUND,) * 3)
+    picture = Image.new("RGB", (sum(widths) + 3 * _MARGIN, height), "white")
     draw = ImageDraw.Draw(picture)
     left = _MARGIN
     for grid, title, width in zip(grids, titles, widths, strict=True):
         draw.text((left, _MARGIN), title, fill=(0, 0, 0), font=font)
-        picture.paste(Image.fromarray(np.ascontiguousarray(grid)), (left, _MARGIN + title_height))
+        picture.paste(Image.fromarray(grid), (left, _MARGIN + title_height))
         left += width + _MARGIN
     return np.asarray(picture)
 
@@ -109,12 +108,12 @@ def columns_picture(columns: Mapping[str, np.ndarray], *, min_tile: int = 80) ->
     titles = [_wrapped(title, lambda text: font.getlength(text) <= width) for title in columns]
     line = 15  # pixels
     top = line * max(len(lines) for lines in titles) + 6
-    picture = Image.new("RGB", (width * len(grids), top + height), (_BACKGROUND,) * 3)
+    picture = Image.new("RGB", (width * len(grids), top + height), "white")
     draw = ImageDraw.Draw(picture)
     for i, (grid, lines) in enumerate(zip(grids, titles, strict=True)):
         for j, text in enumerate(reversed(lines)):
             draw.text((i * width + 3, top - line * (j + 1) - 3), text, fill=(0, 0, 0), font=font)
-        colors = np.ascontiguousarray(np.broadcast_to(grid, (*grid.shape[:2], 3)))
+        colors = np.broadcast_to(grid, (*grid.shape[:2], 3))
         picture.paste(Image.fromarray(colors), (i * width, top))
     return np.asarray(picture)
 
@@ -138,7 +137,7 @@ def lines_tile(
     from PIL import Image, ImageDraw, ImageFont
 
     fine = 3  # drawn so many times as large and shrunk, as Pillow's lines have jagged edges
-    picture = Image.new("RGB", (fine * size, fine * size), (_BACKGROUND,) * 3)
+    picture = Image.new("L", (fine * size, fine * size), "white")
     draw = ImageDraw.Draw(picture)
     left, right, bottom, top = extent
     for i, line in reversed(list(enumerate(lines))):
@@ -147,9 +146,9 @@ def lines_tile(
         y = (top - points[:, 1]) / (top - bottom) * fine * size
         far = 10.0 * fine * size  # keeps what is far off, or not finite, from Pillow
         places = np.clip(np.nan_to_num(np.stack([x, y], axis=1)), -far, far)
-        shade = min(160, round(160 * i / max(len(lines) - 1, 1)))
-        draw.line([tuple(place) for place in places], fill=(shade,) * 3, width=2 * fine)
-    shrunk = picture.resize((size, size), Image.Resampling.LANCZOS)
+        shade = round(160 * i / max(len(lines) - 1, 1))
+        draw.line([tuple(place) for place in places], fill=shade, width=2 * fine)
+    shrunk = picture.resize((size, size), Image.Resampling.LANCZOS).convert("RGB")
     if text:
         ImageDraw.Draw(shrunk).text((4, 2), text, fill=(0, 0, 0), font=ImageFont.load_default(11))
     return np.asarray(shrunk)

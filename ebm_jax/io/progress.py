@@ -56,18 +56,17 @@ class Progress:
         self._clock = clock
         self._active = jax.process_index() == 0
         self._console = rich.console.Console(
-            file=sys.stderr if stream is None else stream, highlight=False, soft_wrap=True
+            file=sys.stderr if stream is None else stream, soft_wrap=True
         )
         self._bar: rich.progress.Progress | None = None
         self._task: rich.progress.TaskID | None = None
         self._step = first_step
         self._figures: dict[str, float] = {}
         self._shown_at = -float("inf")
-        self._shown_step = -1
-        self._entered_at = 0.0
+        self._shown_step: int | None = None
+        self._entered_at = self._updated_at = clock()
         self._started: tuple[float, int] | None = None  # clock and step at the first update
         self._lap: tuple[float, int] | None = None  # the same at the last lap
-        self._updated_at = 0.0
         self._recent: collections.deque[tuple[float, int]] = collections.deque()
 
     @property
@@ -93,9 +92,9 @@ class Progress:
             return self
         if self._console.is_terminal and not self._console.is_dumb_terminal:
             self._bar = rich.progress.Progress(
-                rich.progress.TextColumn("{task.description}"),
+                "{task.description}",
                 rich.progress.BarColumn(bar_width=16),
-                rich.progress.TextColumn("{task.fields[says]}"),
+                "{task.fields[says]}",
                 console=self._console,
                 refresh_per_second=2,
                 # On a terminal what is printed meanwhile goes above the bar; a file or a pipe gets
@@ -137,7 +136,7 @@ class Progress:
             self._recent.clear()
         self._step, self._updated_at = step, now
         if figures is not None:
-            self._figures = {name: float(value) for name, value in figures.items()}
+            self._figures = {**figures}
         if self._started is None:
             self._started = self._lap = (now, step)
             if self._active and self._bar is None:

@@ -22,7 +22,7 @@ import pathlib
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self, TypeVar
 
 import jax
@@ -253,7 +253,7 @@ class ResumableWork:
             state = jax.tree.unflatten(tree, [a if a.ndim else a[()] for a in leaves])
             self.skip(done)
         for part in _rounds(number, batch_size, done):
-            measured = [dict(measure(part.first, part.stop))]
+            measured: Sequence[Arrays] = [measure(part.first, part.stop)]
             if jax.process_count() > 1:
                 measured = _gathered(measured[0], batch_size)
             for values in measured:
@@ -362,8 +362,7 @@ def _gathered(values: Arrays, batch_size: int) -> list[dict[str, np.ndarray]]:
     """
 
     def as_bytes(array: np.ndarray) -> np.ndarray:  # JAX would make 32 bits of 64
-        filled = np.resize(array, (batch_size, *array.shape[1:]))
-        return np.ascontiguousarray(filled).reshape(batch_size, -1).view(np.uint8)
+        return np.resize(array, (batch_size, *array.shape[1:])).ravel().view(np.uint8)
 
     everyone = multihost_utils.process_allgather({k: as_bytes(v) for k, v in values.items()})
 

@@ -15,7 +15,7 @@ from flax import traverse_util
 def to_bytes(groups: Mapping[str, Any]) -> bytes:
     """Trees of arrays by name as the contents of a file, 'group/a/b' for each leaf."""
     flat = traverse_util.flatten_dict(dict(groups), sep="/")
-    return safetensors.numpy.save({k: np.ascontiguousarray(v) for k, v in flat.items()})
+    return safetensors.numpy.save({k: np.asarray(v, order="C") for k, v in flat.items()})
 
 
 def from_bytes(content: bytes) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -130,13 +130,13 @@ def read_state(folder: epath.Path, address: epath.Path, template: Any, part: str
     return jax.tree.unflatten(jax.tree.structure(template), leaves)
 
 
-def read_manifest(folder: epath.Path, address: epath.Path) -> dict[str, Any]:
+def read_manifest(folder: epath.Path, address: epath.Path) -> Mapping[str, Any]:
     """The manifest of one checkpoint. Arguments and errors: as `read_state`."""
     with _reading(folder):
         found = ocp.JsonCheckpointHandler().restore(address / "manifest")
     if not manifests.intact(found) or str(found["step"]) != folder.name:
         raise DamagedCheckpointError(f"{folder} is damaged: its manifest is not what was saved")
-    return dict(found)
+    return found
 
 
 def to_dtype(name: str) -> np.dtype:

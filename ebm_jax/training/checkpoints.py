@@ -17,6 +17,7 @@ they see of a slow shared file system does not enter.
 """
 
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -81,7 +82,7 @@ class Checkpoints:
         self._writer: ocp.CheckpointManager | None = None
         self._pinned: set[int] = set()
         self._damaged: set[int] = set()  # found so by restore_latest; set aside by the next save
-        self._last_given = -1  # the step last handed to the writer, for messages
+        self._last_given: int | None = None  # the step last handed to the writer, for messages
 
     def save(self, step: int, state: Any, *, pinned: bool = False) -> bool:
         """Saves `state` as the checkpoint of `step`, then drops the ones no longer kept.
@@ -110,7 +111,7 @@ class Checkpoints:
             )
         self._set_damaged_aside()
         writer = self._open_writer()
-        present = self.steps()
+        present = self.steps()  # which tells what went wrong with the save before, if anything
         if step in present:
             return False
         if present and step < max(present):
@@ -126,7 +127,6 @@ class Checkpoints:
         stored = {name: array for name, array in arrays.items() if array.size}  # Orbax's condition
         if stored:
             items["state"] = ocp.args.PyTreeSave(stored)
-        self.wait()  # so that what went wrong with the save before is told of its own step
         self._last_given = step
         with writing(f"the checkpoint of step {step}"):
             # force: past Orbax's own choice of steps; it still never overwrites.
@@ -279,7 +279,6 @@ class Checkpoints:
         """Renames what restore_latest found damaged, so that its step can be saved anew."""
         if not self._damaged:
             return
-        self.wait()
         if jax.process_index() == 0:
             for step in sorted(self._damaged):
                 aside = self.directory / f"damaged-{step}"
@@ -305,10 +304,10 @@ class Checkpoints:
         specs = manifests.leaf_specs(template).values()
         content = b""
         if jax.process_index() == 0:
-            content = b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state))
+            content = b"".join(leaf.tobytes() for leaf in jax.tree.leaves(state))
         told, leaves, begin = _told(content), [], 0
         for spec in specs:
-            dtype, number = to_dtype(spec.dtype), int(np.prod(spec.shape, dtype=np.int64))
+            dtype, number = to_dtype(spec.dtype), math.prod(spec.shape)
             # A copy, as what is read is its reader's to change.
             leaf = np.frombuffer(told, dtype, number, begin).reshape(spec.shape).copy()
             leaves.append(leaf)

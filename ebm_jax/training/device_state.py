@@ -54,7 +54,7 @@ def to_devices(state: TrainState) -> TrainState:
     devices, local = jax.device_count(), jax.local_device_count()
 
     def local_part(leaf: np.ndarray) -> np.ndarray:
-        split = np.asarray(leaf).reshape(devices, -1, *leaf.shape[1:])
+        split = np.asarray(leaf).reshape(devices, len(leaf) // devices, *leaf.shape[1:])
         return split[jax.process_index() * local :][:local]
 
     if not jax.tree.leaves(sharded):
@@ -70,10 +70,7 @@ def to_host(state: TrainState) -> TrainState:
     if jax.tree.leaves(sharded):
         sharded = jax.tree.map(lambda leaf: np.concatenate(parallel.local_shards(leaf)), sharded)
         if jax.process_count() > 1:
-            sharded = jax.tree.map(
-                lambda leaf: leaf.reshape(-1, *leaf.shape[2:]),
-                multihost_utils.process_allgather(sharded),
-            )
+            sharded = jax.tree.map(np.concatenate, multihost_utils.process_allgather(sharded))
     return _with_sharded(host, sharded)
 
 

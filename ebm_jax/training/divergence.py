@@ -57,7 +57,6 @@ class DivergedAt(Exception):
     """Raised between two steps of the loop, which goes back or gives up; see `decide`."""
 
     def __init__(self, step: int, divergence: Divergence):
-        super().__init__(step, divergence)
         self.step = step
         self.divergence = divergence
 
@@ -91,7 +90,7 @@ def check(metrics: Mapping[str, Any], *, max_abs_energy: float | None = None) ->
         return found
     for name in _ALWAYS_DEFINED:
         if name in metrics:
-            values = np.asarray(metrics[name], np.float64).reshape(-1)
+            values = np.asarray(metrics[name], np.float64).ravel()
             bad = values[~np.isfinite(values)]
             if bad.size:
                 return Divergence(_NAMES[name], float(bad[0]), None)
@@ -100,7 +99,7 @@ def check(metrics: Mapping[str, Any], *, max_abs_energy: float | None = None) ->
         found = _first(name, values, np.isinf(values), None)
         if found is not None:
             return found
-    if not np.all(metrics.get("finite_so_far", True)):
+    if not metrics.get("finite_so_far", True):
         return Divergence("the loss, the gradient or the update of an earlier step", None)
     return None
 
@@ -147,7 +146,7 @@ def retry_key(rng_key: jax.Array, attempt: int | jax.Array) -> jax.Array:
     words = jax.random.key_data(rng_key)
     folded = jax.random.key_data(jax.random.fold_in(rng_key, attempt))
     return jax.random.wrap_key_data(
-        jnp.where(jnp.asarray(attempt) == 0, words, folded), impl=jax.random.key_impl(rng_key)
+        jnp.where(attempt == 0, words, folded), impl=jax.random.key_impl(rng_key)
     )
 
 
@@ -174,4 +173,4 @@ def _first(
     if places.size == 0:
         return None
     level = f" of level {places[0]}" if values.size > 1 else ""
-    return Divergence(f"{name}{level}", float(values.reshape(-1)[places[0]]), bound)
+    return Divergence(f"{name}{level}", float(values.ravel()[places[0]]), bound)

@@ -126,15 +126,15 @@ def _spec(name: str, leaf: Any) -> LeafSpec:
     like = leaf if hasattr(leaf, "dtype") else np.asarray(leaf)  # a template has no values
     if jax.numpy.issubdtype(like.dtype, jax.dtypes.prng_key):
         raise TypeError(f"{name} is a PRNG key: store jax.random.key_data(key), or the seed")
-    dtype = np.dtype(like.dtype)
+    dtype = like.dtype
     if dtype.hasobject or dtype.kind in "SUmM" or dtype.names is not None:
         raise TypeError(f"{name} is a {type(leaf).__name__}: a checkpoint holds arrays of numbers")
-    return LeafSpec(tuple(like.shape), dtype.name)
+    return LeafSpec(like.shape, dtype.name)
 
 
 def _crc32(array: np.ndarray) -> int:
     """CRC-32 of an array's bytes in C order (little-endian on every platform JAX runs on)."""
-    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return zlib.crc32(array.ravel().view(np.uint8).data)
 
 
 def _crc32_of_json(body: Mapping[str, Any]) -> int:

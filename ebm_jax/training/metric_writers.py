@@ -45,13 +45,13 @@ class MetricWriter:
     ):
         self.path = Path(workdir) / "metrics.jsonl"
         self._active = jax.process_index() == 0
-        self._events_folder = Path(workdir) / "tensorboard" if tensorboard else None
+        self._events_folder = self.path.parent / "tensorboard" if tensorboard else None
         self._others = others
         self._events: SummaryWriter | None = None
         self._purge_step: int | None = None
         self._events_opened = 0
         self._file: Any = None
-        self._last_step = self._keep_lines(up_to=None) if self._active else -1
+        self._last_step = self._keep_lines(up_to=None)
 
     def rewind(self, step: int) -> None:
         """Drops what was written of steps later than `step`, so that each is there once.
@@ -94,17 +94,18 @@ class MetricWriter:
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("a")
-        line = {"step": int(step), "time": round(time.time(), 3)} | json_safe(values)
-        self._file.write(json.dumps(line, allow_nan=False) + "\n")
+        step = int(step)  # which may be one of NumPy
+        line = {"step": step, "time": round(time.time(), 3)} | json_safe(values)
+        self._file.write(json.dumps(line) + "\n")
         self._file.flush()
-        self._last_step = int(step)
+        self._last_step = step
         entries = _entries(values)
         if self._events_folder is not None:
             for label, entry in entries.items():
                 if np.isfinite(entry):
                     self._open_events().add_scalar(label, entry, step)
         if self._others is not None:
-            self._others.scalars(int(step), entries)
+            self._others.scalars(step, entries)
 
     def images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
         """Writes images (uint8, [height, width, channels]) to TensorBoard and the services."""
@@ -112,7 +113,7 @@ class MetricWriter:
             return
         if self._events_folder is not None:
             for name, image in images.items():
-                self._open_events().add_image(name, np.asarray(image), step, dataformats="HWC")
+                self._open_events().add_image(name, image, step, dataformats="HWC")
         if self._others is not None:
             self._others.images(int(step), images)
 
@@ -133,10 +134,9 @@ class MetricWriter:
 
     def _keep_lines(self, *, up_to: int | None) -> int:
         """Rewrites metrics.jsonl with its whole lines of steps up to `up_to`; returns the last."""
-        if not self.path.exists():
-            return -1
-        lines = self.path.read_bytes().splitlines(keepends=True)
-        kept, last = [], -1
+        lines, kept, last = [], [], -1
+        if self._active and self.path.exists():
+            lines = self.path.read_bytes().splitlines(keepends=True)
         for line in lines:
             step = _step_of(line)
             if step is not None and (up_to is None or step <= up_to):

@@ -58,7 +58,7 @@ class WandbRun:
             resume="allow",
             name=name,
             dir=str(workdir),
-            config=dict(config),
+            config=config,
             settings=self._wandb.Settings(console="off"),  # the progress bar is no log
         )
         # W&B drops what is logged for a step before its last one, as after going back.
@@ -93,11 +93,11 @@ class MlflowRun:
             params = list(_flat(config).items())
             for first in range(0, len(params), _MOST_PARAMS):
                 self._mlflow.log_params(dict(params[first : first + _MOST_PARAMS]))
-        self._mlflow.log_dict(dict(config), "config.json")
+        self._mlflow.log_dict(config, "config.json")
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """See `Tracker`."""
-        self._mlflow.log_metrics(dict(values), step=step)
+        self._mlflow.log_metrics(values, step=step)
 
     def images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
         """See `Tracker`."""

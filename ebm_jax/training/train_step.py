@@ -115,7 +115,7 @@ def _loss_and_grad(
         return (jax.tree.map(jnp.add, sums, found), next_state.shared), next_state.sharded
 
     split_up = jax.tree.map(split, (examples, sharded))
-    first = jax.tree.map(lambda leaf: leaf[0], split_up)
+    first = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), split_up)
     like, _ = jax.eval_shape(lambda part: of_part(MethodState(shared, part[1]), part[0]), first)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
     ((loss, grads, metrics), shared), sharded = jax.lax.scan(add, (zeros, shared), split_up)

@@ -1,7 +1,10 @@
 """What stands in charts: data, titles, limits, scales and sizes, as matplotlib has them."""
 
+import re
+
 import numpy as np
 import pytest
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from ebm_jax.io import charts
 
@@ -13,6 +16,7 @@ def figures(monkeypatch):
     """Functions return the figure itself, laid out, in place of its pixels."""
 
     def rendered(figure):
+        assert isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine)
         figure.draw_without_rendering()
         return figure
 
@@ -115,9 +119,22 @@ def test_long_lines_of_text_stay_within_the_picture():
     assert first == ""
     assert wrapped[0].startswith("  a table  keeps")
     assert len(wrapped) > 2
+    assert all(re.match(" {4}[a-z]", line) for line in wrapped[1:])
     figure.canvas.draw()
     assert text.get_window_extent().x1 < figure.bbox.x1
     same(figure.get_size_inches(), (4.6, 4.6 + 0.17 * (1 + len(wrapped)) + 0.1))
+
+
+@pytest.mark.parametrize(("number", "fits"), [(1, 58), (2, 117)])
+def test_as_many_letters_as_fit_in_a_line(number, fits):
+    """Of .6 of 9 points, in 96 % of the width of the grids; a longer word is cut."""
+    short, last = " ".join("d" * (fits // 2)), "e" * (2 + fits % 2)
+    words = ["a" * fits, "b" * fits + "c", f"{short} {last}"]
+    figure = charts.grids_picture(dict.fromkeys("xy"[:number], GRID), text=words)
+    (text,) = figure.subfigs[1].texts
+    assert text.get_text().split("\n") == [
+        "a" * fits, "b" * fits, "    c", short, f"    {last}",
+    ]  # fmt: skip
 
 
 def test_a_figure_of_lines(tmp_path, monkeypatch):
@@ -223,7 +240,7 @@ def test_five_curves_have_their_names_inside():
 
 def test_shares_in_percent():
     shares = np.array([[0.0, 0.6], [0.61, 1.0], [0.125, 0.5]])
-    figure = charts.shares_picture({"t": shares, "u": shares.T}, x_label="x", y_label="y")
+    figure = charts.shares_picture({"t": shares, "u": shares.T.tolist()}, x_label="x", y_label="y")
     same(figure.get_size_inches(), (2 * 4.4, 4.0))
     axis, other = figure.axes
     same(axis.images[0].get_array(), shares)
@@ -282,6 +299,7 @@ def test_histograms_are_densities_over_common_bins():
     assert one.legends[0]._ncols == 2
     four = charts.histograms_picture(dict.fromkeys("wxyz", values))
     same(four.get_size_inches(), (3 * 4.6, 2 * 3.2 + 0.8))
+    assert four.legends[0]._ncols == 4
 
 
 @pytest.mark.parametrize(("number", "bins"), [(4, 10), (100, 20), (2500, 60)])
@@ -289,6 +307,15 @@ def test_bins_grow_with_the_root_of_the_smaller_number(number, bins):
     values = {"few": np.arange(number), "many": np.arange(5000.0)}
     (axis,) = charts.histograms_picture({"x": values}).axes
     assert [len(container) for container in axis.containers] == [bins, bins]
+
+
+def test_a_single_value_is_a_density_too():
+    values = {"one": [50.0], "some": np.arange(100.0)}
+    (axis,) = charts.histograms_picture({"x": values}).axes
+    one, some = axis.containers
+    width = some[0].get_width()
+    same([np.sum([bar.get_height() for bar in one]) * width], 1)
+    same([np.sum([bar.get_height() for bar in some]) * width], 0.98)  # from 1 to 98
 
 
 def test_an_empty_histogram_is_drawn_as_nothing():

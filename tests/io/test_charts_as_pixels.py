@@ -24,7 +24,7 @@ def test_density_picture_shows_the_peak_where_it_is():
     upper_left = -((x + 2) ** 2 + (y - 2) ** 2) / 0.5 + 1000.0  # constants do not matter
     samples = np.random.default_rng(0).normal(size=(500, 2))
     picture = charts.density_picture(lower_right, upper_left, samples, extent=(-4, 4, -4, 4))
-    assert picture.dtype == np.uint8
+    assert (picture.dtype, picture.ndim, picture.shape[2]) == (np.uint8, 3, 3)
     learned, true = panel_centroid(picture, 0, 3), panel_centroid(picture, 1, 3)
     assert learned[0] > 0.6
     assert learned[1] < 0.4

@@ -1,10 +1,12 @@
 """Images beside each other: where each pixel ends up, and files that other programs read."""
 
 import io
+import math
 
+import jax
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from ebm_jax.io import image_grids
 
@@ -13,6 +15,15 @@ def numbered(number, height=8, width=8, channels=1):
     """Image i is filled with the value i."""
     fill = np.arange(number, dtype=np.uint8)[:, None, None, None]
     return np.broadcast_to(fill, (number, height, width, channels)).copy()
+
+
+def lettered(height, width, texts, size):
+    """White, with black texts whose letters have a size, by their upper left corners."""
+    picture = Image.new("RGB", (width, height), "white")
+    for place, text in texts.items():
+        font = ImageFont.load_default(size)
+        ImageDraw.Draw(picture).text(place, text, fill="black", font=font)
+    return np.array(picture)
 
 
 def test_grid_places_every_image_row_by_row_and_enlarges_small_ones():
@@ -42,25 +53,36 @@ def test_whole_factors(size, factor):
 def test_default_columns_are_about_square_and_few_images_make_no_empty_columns():
     assert image_grids.image_grid(numbered(100), padding=0).shape == (480, 480, 1)
     assert image_grids.image_grid(numbered(3), columns=8, padding=0).shape == (48, 144, 1)
+    assert image_grids.image_grid(list(numbered(2))).shape == (52, 102, 1)
+    assert image_grids.image_grid(numbered(5), columns=1, padding=0, min_tile=1).shape == (40, 8, 1)
 
 
-def test_refusals():
+def test_refusals(tmp_path):
     with pytest.raises(ValueError, match=r"shape \(8, 8, 1\)"):
         image_grids.image_grid(numbered(1)[0])
     with pytest.raises(ValueError, match=r"shape \(0, 8, 8, 1\)"):
         image_grids.image_grid(numbered(0))
+    for channels in (2, 4):
+        with pytest.raises(ValueError, match=rf"shape \(1, 8, 8, {channels}\)"):
+            image_grids.image_grid(numbered(1, channels=channels))
+        with pytest.raises(ValueError, match=rf"image is uint8 \(8, 8, {channels}\)"):
+            image_grids.png(numbered(1, channels=channels)[0])
+    with pytest.raises(ValueError, match="columns is 1 and padding -1; give at least 1 and 0"):
+        image_grids.image_grid(numbered(1), padding=-1)
+    with pytest.raises(ValueError, match=r"image is float32 \(8, 8, 1\)"):
+        image_grids.png(np.zeros((8, 8, 1), np.float32))
     with pytest.raises(ValueError, match="images are float32; give uint8"):
         image_grids.image_grid(np.zeros((1, 8, 8, 1), np.float32))
     with pytest.raises(ValueError, match="columns is 0"):
         image_grids.image_grid(numbered(4), columns=0)
     with pytest.raises(ValueError, match=r"image is uint8 \(4, 4\)"):
-        image_grids.save_image("x.png", np.zeros((4, 4), np.uint8))
+        image_grids.save_image(tmp_path / "x.png", np.zeros((4, 4), np.uint8))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_png_round_trip(tmp_path, channels):
     image = np.random.default_rng(1).integers(0, 256, (20, 30, channels), dtype=np.uint8)
-    image_grids.save_image(tmp_path / "new" / "a.png", image)
+    image_grids.save_image(tmp_path / "new" / "a.png", jax.numpy.asarray(image))
     found = np.asarray(Image.open(tmp_path / "new" / "a.png"))
     np.testing.assert_array_equal(found.reshape(image.shape), image)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.png"]
@@ -128,7 +150,33 @@ def test_lines_in_a_tile():
     np.testing.assert_array_equal(moved, tile)
 
 
+def test_lines_of_a_tile_grow_lighter_one_by_one():
+    """Each fills a column from top to bottom; one that leaves keeps its direction."""
+
+    def tile(number):
+        y = np.repeat(np.linspace(0, 8, 100), 2)
+        lines = [np.stack([x + np.tile([0, 2, 2, 0], 50), y], 1) for x in 3.0 * np.arange(number)]
+        return image_grids.lines_tile(lines, extent=(0, 12, 0, 8), size=48)[24, 4::12]
+
+    for number, shades in ((1, [0, 255]), (2, [0, 160]), (3, [0, 80, 160]), (4, [0, 53, 107, 160])):
+        np.testing.assert_array_equal(tile(number)[: len(shades), 0], shades)
+    nowhere, corner = ([[2, 2], [x, y]] for x, y in ((np.nan, np.nan), (0, 4)))
+    square = {"extent": (0, 4, 0, 4), "size": 40}
+    drawn = [image_grids.lines_tile([line], **square) for line in (nowhere, corner)]
+    np.testing.assert_array_equal(*drawn)
+    rows = []
+    for down in (10.01, 10.34, 10.67):  # pixels: thirds of one are told apart
+        line = [[0, 40 - down], [40, 40 - down]]
+        ink = 255.0 - image_grids.lines_tile([line], extent=(0, 40, 0, 40), size=40)[:, 20, 0]
+        rows.append(np.sum(ink * np.arange(40)) / np.sum(ink))
+    np.testing.assert_allclose(np.diff(rows), 1 / 3, atol=0.02)
+    far = image_grids.lines_tile([[[0, 0], [20, 10]]], **square)[..., 0]
+    assert abs(np.flatnonzero(far[:, 30] < 128).mean() - 24.5) <= 1  # at 3 it is 1.5 high
+
+
 def test_a_tile_has_its_text_in_the_upper_left():
+    tile = image_grids.lines_tile([], extent=(0, 1, 0, 1), size=60, text="a W")
+    np.testing.assert_array_equal(tile, lettered(60, 60, {(4, 2): "a W"}, 11))
     tile = image_grids.lines_tile([], extent=(0, 1, 0, 1), size=60, text="ab")
     rows, columns = np.nonzero(tile[..., 0] < 128)
     assert 2 <= rows.min() <= 6
@@ -163,6 +211,11 @@ def test_side_by_side_of_other_titles_and_sizes():
     assert ink[16:46, 16:316].any()
     assert ink[16:46, 332:632].any()
     assert (picture[100:126, 16:316] == 255).all()
+    texts = {(16, 16): "generated", (332, 16): "real"}
+    np.testing.assert_array_equal(picture[:46], lettered(46, 648, texts, 18))
+    narrow = image_grids.side_by_side(small[:, :20], large[:, :10], ("generated", "real"))
+    lengths = [np.ceil(ImageFont.load_default(18).getlength(t)) for t in ("generated", "real")]
+    assert narrow.shape == (142, sum(lengths) + 48, 3)
     tall = ink[:46].any(1).nonzero()[0]
     assert 12 <= len(tall) <= 20  # letters of 18 points
 
@@ -180,10 +233,19 @@ def test_titles_of_columns_take_fifteen_pixels_a_line_and_six():
     ink = (picture[:21] < 128).all(-1)
     assert 3 <= ink[:, :52].any(0).nonzero()[0].min() <= 5
     assert 55 <= 52 + ink[:, 52:].any(0).nonzero()[0].min() <= 57
+    np.testing.assert_array_equal(
+        picture[:21], lettered(21, 104, {(3, 3): "a", (55, 3): "b c"}, 12)
+    )
     wrapped = image_grids.columns_picture({"aaaaaa bbbbbb": nine, "c": seven}, min_tile=1)
+    texts = {(3, 3): "aaaaaa", (3, 18): "bbbbbb", (55, 18): "c"}
+    np.testing.assert_array_equal(wrapped[:36], lettered(36, 104, texts, 12))
     assert wrapped.shape[0] == 2 * 15 + 6 + 102
     of_short = (wrapped[:36, 52:] < 128).all(-1).any(1).nonzero()[0]
     assert of_short.min() >= 18
     assert of_short.max() < 33
+    length = math.ceil(ImageFont.load_default(12).getlength("step W"))
+    for width, lines in ((length - 4, 1), (length - 5, 2)):  # and 2 on both sides
+        fitting = image_grids.columns_picture({"step W": nine[:, :, :width]}, min_tile=1)
+        assert fitting.shape == (15 * lines + 6 + 102, width + 4, 3)
     enlarged = image_grids.columns_picture({"a": np.zeros((1, 8, 8, 1), np.uint8)})
     assert enlarged.shape[1] == 80 + 4

@@ -8,8 +8,10 @@ import subprocess
 import sys
 import threading
 
+import jax
 import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 
 from ebm_jax.io.interruption import Interruption
 from ebm_jax.training.checkpoints import Checkpoints
@@ -42,6 +44,52 @@ def test_a_second_ctrl_c_stops_at_once(first):
         assert interruption.requested(1)
         with pytest.raises(KeyboardInterrupt):
             send(signal.SIGINT)
+
+
+def test_a_second_sigterm_ends_the_process_as_without_it(monkeypatch):
+    done, usual = [], signal.getsignal(signal.SIGTERM)
+    with Interruption() as interruption:
+        send(signal.SIGTERM)
+        with monkeypatch.context() as patch:
+            patch.setattr(signal, "signal", lambda *of: done.append(of))
+            patch.setattr(os, "kill", lambda *of: done.append(of))
+            interruption._on_signal(signal.SIGTERM, None)
+    assert done == [(signal.SIGTERM, signal.SIG_DFL), (os.getpid(), signal.SIGTERM)]
+    assert signal.getsignal(signal.SIGTERM) is usual
+
+
+def test_signals_are_given_back_once():
+    with Interruption() as interruption:
+        pass
+    usual = signal.getsignal(signal.SIGINT)
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        interruption.__exit__()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, usual)
+
+
+def test_several_processes_agree_on_a_step(monkeypatch):
+    """By the preemption service, which SIGTERM is left to and Ctrl-C passed on to."""
+    asked, sent = [], []
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(
+        multihost_utils,
+        "reached_preemption_sync_point",
+        lambda step: asked.append(step) or step > 4,
+    )
+    usual = signal.getsignal(signal.SIGTERM)
+    with Interruption() as interruption:
+        assert signal.getsignal(signal.SIGTERM) is usual
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "kill", lambda *of: sent.append(of))
+            interruption._on_signal(signal.SIGINT, None)
+        assert [interruption.requested(step) for step in (3, 4, 5)] == [False, False, True]
+        assert interruption.exit_code == 130
+    assert asked == [3, 4, 5]
+    assert sent == [(os.getpid(), signal.SIGTERM)]
+    assert Interruption().exit_code == 143  # of a SIGTERM that reached another process
 
 
 def test_outside_the_main_thread_nothing_is_caught():

@@ -85,6 +85,8 @@ def test_states_are_written_now_and_then(tmp_path, monkeypatch):
     offer(20 + 10 + 199, "d")
     assert written == ["c"]
     offer(20 + 10 + 200, "e")
+    states.write_pending()  # nothing older than what was written
+    assert written == ["c", "e"]
     offer(230 + 19, "f")
     assert written == ["c", "e"]
     states.write_pending()

@@ -4,6 +4,7 @@ import io
 import re
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from ebm_jax.io.progress import Progress
@@ -60,6 +61,58 @@ def test_the_speed_is_that_of_the_last_half_minute_and_leaves_out_compilation():
             progress.update(step)
     # 8499 steps to go at 10 per second
     assert lines(stream)[-1] == "sampling: 1501/10000  10 steps/s  14:10 left"
+
+
+def test_the_speed_is_over_thirty_seconds_and_a_line_is_due_after_ten():
+    """Exactly: a second a step; but a thousand steps in the 32nd."""
+    clock, stream = Clock(), io.StringIO()
+    with Progress(2_000, "sampling", stream=stream, clock=clock) as progress:
+        for step in [*range(1, 32), 1_032]:
+            clock.now += 1.0
+            progress.update(step)
+    assert lines(stream)[2:] == [
+        "sampling: 11/2000  1 steps/s  33:09 left",
+        "sampling: 21/2000  1 steps/s  32:59 left",
+        "sampling: 31/2000  1 steps/s  32:49 left",
+        "sampling: 1032/2000  34.3 steps/s  0:28 left",  # 1,030 steps in 30 seconds
+    ]  # fmt: skip
+
+
+def test_updates_that_are_far_apart_have_the_speed_since_the_one_before():
+    clock, stream = Clock(), io.StringIO()
+    with Progress(100, "sampling", stream=stream, clock=clock) as progress:
+        for seconds, step in ((5, 1), (40, 5), (50, 30)):
+            clock.now += seconds
+            progress.update(step)
+    assert lines(stream)[1:] == [
+        "sampling: compiled in 5.0 s", "sampling: 5/100  0.1 steps/s  15:50 left",
+        "sampling: 30/100  0.5 steps/s  2:20 left",
+    ]  # fmt: skip
+
+
+def test_no_step_or_no_time_in_between_has_no_speed():
+    """Numbers of any type; a lap within no time at all is a very fast one."""
+    clock, stream = Clock(), io.StringIO()
+    with Progress(9, "sampling", line_seconds=0.0, stream=stream, clock=clock) as progress:
+        progress.update(1)
+        progress.update(3, {"loss": jnp.bfloat16(0.5)})
+        assert progress.lap() == pytest.approx(2e9)
+        clock.now += 4.0
+        progress.update(3)
+        progress.update(5)
+        clock.now += 4.0
+        progress.update(5, {"gap": 12})
+    assert [line.removeprefix("sampling: ") for line in lines(stream)[2:]] == [
+        "1/9", "3/9  loss 0.5", "3/9  0.5 steps/s  0:12 left  loss 0.5",
+        "5/9  1 steps/s  0:04 left  loss 0.5", "5/9  0.5 steps/s  0:08 left  gap 12",
+    ]  # fmt: skip
+
+
+def test_a_long_line_stays_one():
+    stream = io.StringIO()
+    with Progress(9, "sampling", stream=stream, clock=Clock()) as progress:
+        progress.note("a word " * 50)
+    assert lines(stream)[1] == "a word " * 50
 
 
 def test_a_lap_is_the_speed_since_the_one_before():
@@ -120,7 +173,7 @@ def test_a_terminal_gets_a_bar(monkeypatch):
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "120")
     clock, stream = Clock(), Terminal()
-    with Progress(40, "training", stream=stream, clock=clock) as progress:
+    with Progress(40, "part 2", stream=stream, clock=clock) as progress:
         for step in range(1, 41):
             clock.now += 0.5
             progress.update(step, {"loss": 0.25})
@@ -128,8 +181,32 @@ def test_a_terminal_gets_a_bar(monkeypatch):
     shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", stream.getvalue())
     assert "compiling ..." in shown
     assert "half way" in shown
+    for plain in ("part 2", "40/40  2 steps/s  loss 0.25"):  # in the terminal's own color
+        assert plain in stream.getvalue()
+    assert re.findall("\u2501+", shown.splitlines()[-1]) == [16 * "\u2501"]
     assert "40/40  2 steps/s  loss 0.25" in shown.splitlines()[-1]
     assert stream.getvalue().rstrip().endswith("\x1b[?25h")  # the cursor is back
+
+
+def test_a_bar_is_drawn_anew_ten_times_a_second(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    clock = Clock()
+    clock.now = 0.0
+    for first_step in (0, 20):
+        kept = {"first_step": first_step} if first_step else {}
+        with Progress(40, "training", **kept, stream=Terminal(), clock=clock) as progress:
+            bar, shown = progress._bar, []
+            (task,) = bar.tasks
+            assert (task.completed, task.total) == (first_step, 40)
+            assert (task.description, task.fields["says"]) == ("training", "compiling ...")
+            assert bar.live.refresh_per_second == 2
+            for step in range(21, 26):
+                progress.update(step)
+                shown.append(task.completed)
+                clock.now += 0.0625
+            progress.update(30)
+        assert shown == [21, 21, 23, 23, 25]
+        assert task.completed == 30
 
 
 def test_other_processes_are_silent(monkeypatch):

@@ -1,13 +1,14 @@
 """Pieces of the pages by hand: tables, curves in their frame, the grids that fit, provenance."""
 
 import json
+import pathlib
 import re
 
 import numpy as np
 import pytest
 
 from ebm_jax.io.report import curves, document, elements, pictures, run_page
-from ebm_jax.io.report.comparison import _differences, _measured, _runs
+from ebm_jax.io.report.comparison import _differences, _measured, _runs, comparison, run_names
 
 
 def texts(html, tag):
@@ -20,6 +21,8 @@ def texts(html, tag):
         (True, "yes"), (False, "no"), (None, "-"), (0.123456, "0.1235"), (12345.6, "1.235e+04"),
         (1234567, "1,234,567"), (0, "0"), ("a_b", "a_b"), ([], ""), ([1, 0.5, None], "1, 0.5, -"),
         (list(range(12)), "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11"),
+        (list(range(13)), "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, ... (13 in all)"),
+        ([{"a": 1}, "b"], "{'a': 1}, b"),
         (list(range(14)), "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, ... (14 in all)"),
     ],
 )  # fmt: skip
@@ -65,22 +68,25 @@ def test_pieces_are_escaped_and_in_their_place():
 
 def test_mappings_that_share_more_than_half_of_their_names_are_one_table():
     """x and z of x, y, z in both: two of three. Of x, y, z, w only x and z: a table each."""
-    shared = elements.table({"a_b": {"x": 1, "y_z": 2, "z": 3}, "c": {"x": 4, "z": 5}})
+    shared = elements.table({"a_b": {"x": 1, "y_z": 2000, "z": 3}, "c": {"x": 4, "z": 5}})
     assert texts(shared, "th") == ["", "x", "y z", "z", "a b", "c"]
-    assert texts(shared, "td") == ["1", "2", "3", "4", "", "5"]
+    assert texts(shared, "td") == ["1", "2,000", "3", "4", "", "5"]
     apart = elements.table({"a_b": {"x": 1, "y": 2, "z": 3}, "c": {"x": 4, "z": 5, "w": 6}})
     assert texts(apart, "h3") == ["a b", "c"]
     assert apart.count("<table>") == 2
-    alone = elements.table({"a_b": {"x": 1}})
+    alone = elements.table({"a_b": {"x_y": 1, "z": {}}})
     assert texts(alone, "h3") == ["a b"]
+    assert texts(alone, "th") == ["x y"]
 
 
 def test_lists_of_mappings_are_folded_when_they_are_long():
-    records = [{"a_b": n, "c": n / 2} if n else {"a_b": n} for n in range(13)]
+    records = [{"a_b": n, "c": n / 3} if n else {"a_b": n} for n in range(13)]
     twelve, thirteen = (elements.table({"all_of": records[:n]}) for n in (12, 13))
     assert texts(twelve, "h3") == ["all of"]
     assert texts(twelve, "th")[:2] == ["a b", "c"]
-    assert texts(twelve, "td")[:2] == ["", "0.5"]
+    assert texts(twelve, "td")[:2] == ["", "0.3333"]
+    assert texts(elements.table({"one": records[:1]}), "th") == ["a b", "0"]
+    assert texts(elements.table({"said": ["a b"]}), "li") == ["a b"]
     assert "<details>" not in twelve
     assert texts(thirteen, "summary") == ["all of: 13 rows"]
     assert texts(thirteen, "th")[-1] == "12"
@@ -105,6 +111,8 @@ def test_curves_fill_their_frame():
     assert texts(both, "text")[1] == "steps 10 to 1,010"
     constant = curves._drawn([curves.Line("c", "red", [7, 7], [2.0, 2.0])])
     assert re.findall(r'd="(.*?)"', constant) == ["M8.0 8.0h0L8.0 8.0"]
+    steep = curves._drawn([curves.Line("c", "red", [7, 8], [0.0, 0.5])])
+    assert re.findall(r'd="(.*?)"', steep) == ["M8.0 186.0h0L352.0 8.0"]
     assert curves._drawn([curves.Line("d", "red", [1], [None])]) == ""
 
 
@@ -155,6 +163,8 @@ def test_the_ends_of_the_colors_of_levels():
         )  # fmt: skip
     assert "--level-3" not in found
     assert curves.colors(["level"]) == curves.colors([])
+    two = curves.colors(["a/level_9", "a/level_10"])
+    assert two["--level-1"] == found["--level-2"]
     one = curves.colors(["a/level_9"])
     assert one["--level-0"][0] == colors.to_hex(colormaps["viridis"](0.0))
 
@@ -164,11 +174,17 @@ def test_lines_are_thinned_to_their_extremes():
     x = np.arange(1_000).tolist()
     y = np.cos(np.arange(1_000.0)).tolist()
     assert curves._thinned(x, y) == (x, y)
+    gaps = [None, 1.0] * 500
+    assert curves._thinned(x, gaps) == (x, gaps)
+    kept_x, kept_y = curves._thinned(range(1_200), [2.0] * 1_200)
+    assert (len(kept_x), set(kept_y)) == (1_000, {2.0})
     x = list(range(0, 15_000, 5))  # 500 stretches of six points
     y = [float(i % 6) if i % 6 < 5 else -1.0 for i in range(3_000)]
     y[600:606] = [None] * 6
+    y[0], y[-1] = 1.5, 2.0  # the ends are there whatever they are
     kept_x, kept_y = curves._thinned(x, y)
-    expected = sorted({0, 2_999, 600} | {6 * i + j for i in range(500) if i != 100 for j in (4, 5)})
+    extremes = {6 * i + j for i in range(499) if i != 100 for j in (4, 5)}
+    expected = sorted({0, 600, 2_994, 2_998, 2_999} | extremes)
     assert kept_x == [5 * i for i in expected]
     assert kept_y == [y[i] for i in expected]
 
@@ -298,11 +314,13 @@ def test_long_results_are_folded(tmp_path, cells, is_folded):
     folder = tmp_path / "a_mode"
     folder.mkdir()
     results = {f"n{i}": i for i in range(cells)} | {"r": [{"x": i, "y": i} for i in range(30)]}
-    (folder / "a.json").write_text(json.dumps(results | {"versions": {"jax": "1"}}))
+    provenance = {"versions": {"jax": "1"}, "measured_on": {"checkpoint_step": 3}}
+    (folder / "a.json").write_text(json.dumps(results | provenance))
     (folder / "b_c.png").write_bytes(b"x")
     found = run_page._mode(folder)
     assert ("all figures of a.json" in texts(found, "summary")) == is_folded
     assert texts(found, "summary")[-1] == "settings and versions"
+    assert texts(found, "p") == ["Measured on: checkpoint step 3."]
     assert 'alt="a mode: b c"' in found
     assert texts(found, "figcaption") == ["b c"]
 
@@ -369,6 +387,71 @@ def test_sections_have_links():
 
 def test_curves_are_in_order():
     """The loss, the others by name, levels by number, speed."""
-    names = ["steps_per_second", "zeta", "gap/level_10", "gap/level_9", "alpha", "loss"]
-    found = sorted(names, key=curves._order)
-    assert found == ["loss", "alpha", "gap/level_9", "gap/level_10", "zeta", "steps_per_second"]
+    expected = [
+        "loss", "alpha", "gap/a", "gap/b", "gap/level_9", "gap/levels_9_to_12", "gap/level_10",
+        "zeta", "steps_per_second",
+    ]  # fmt: skip
+    assert sorted(reversed(expected), key=curves._order) == expected
+
+
+def test_a_page_holds_twenty_megabytes_of_samples(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        pictures, "slides", lambda workdir, max_bytes: asked.append(max_bytes) or "<p>grids</p>"
+    )
+    (tmp_path / "versions.json").write_text('{"jax": "1"}')
+    for options in ({}, {"max_sample_bytes": 3}):
+        shown = run_page.page(tmp_path, **options)
+        assert texts(shown, "h2") == ["Samples during training", "This run"]
+        assert texts(shown, "summary") == ["versions and hardware of the training"]
+        assert "<p>grids</p>" in shown
+    assert asked == [20_000_000, 3]
+
+
+def test_the_page_of_several_runs(tmp_path):
+    """Runs first and configs last; of each its newest grid; nothing of what no run has."""
+    runs = [tmp_path / "a<", tmp_path / "b"]
+    for path, steps in zip(runs, ((5, 40, 2000), ()), strict=True):
+        (path / "samples").mkdir(parents=True)
+        (path / "config.json").write_text(json.dumps({"seed": len(steps)}))
+        for step in steps:
+            (path / f"samples/step_{step}.png").write_bytes(b"%d" % step)
+    shown = comparison(runs)
+    assert texts(shown, "h1") == ["2 runs: a&lt;, b"]
+    assert texts(shown, "h2") == ["Runs", "Last samples", "Fields of the configs that differ"]
+    assert texts(shown, "figcaption") == ["a&lt;: step 2,000"]
+    assert 'alt="Samples of a&lt;: step 2,000" src="data:image/png;base64,MjAwMA=="' in shown
+    assert texts(shown, "li")[0].startswith("a&lt;: unknown data: unknown method; network unknown")
+    (runs[1] / "metrics.jsonl").write_text('{"step": 3, "time": 0.0, "loss": 0.5}\n')
+    titles = texts(comparison(runs), "h2")
+    assert titles == ["Runs", "Training", "Last samples", "Fields of the configs that differ"]
+    nowhere = [tmp_path / "x", tmp_path / "y"]
+    with pytest.raises(ValueError, match=f"^{nowhere[0]} and {nowhere[1]} hold no metrics and no"):
+        comparison(nowhere)
+
+
+def test_runs_of_one_name_go_by_their_paths(tmp_path):
+    paths = [tmp_path / "a" / "run", tmp_path / "b" / "run"]
+    assert run_names(paths) == [str(path) for path in paths]
+    assert run_names([*paths[:1], tmp_path / "b"]) == ["run", "b"]
+
+
+def test_data_in_a_page_is_compact_and_ends_no_script():
+    assert curves._script_json({"a": [1, "</script>"]}) == '{"a":[1,"\\u003c/script>"]}'
+
+
+def test_files_are_in_the_order_of_their_names(tmp_path, monkeypatch):
+    """Whatever that of the file system is; of one name, what the last file says."""
+    folder = tmp_path / "a_mode"
+    folder.mkdir()
+    for i, name in enumerate("abc"):
+        (folder / f"{name}.json").write_text(json.dumps({"n": i, f"of_{name}": 7}))
+        (folder / f"{name}.png").write_bytes(b"x")
+    glob = pathlib.Path.glob
+    monkeypatch.setattr(
+        pathlib.Path, "glob", lambda self, pattern: sorted(glob(self, pattern), reverse=True)
+    )
+    found = run_page._mode(folder)
+    assert texts(found, "figcaption") == ["a", "b", "c"]
+    assert texts(found, "th") == ["n", "of a", "n", "of b", "n", "of c"]
+    assert texts(_measured({"run": tmp_path}), "td") == ["2", "7", "7", "7"]

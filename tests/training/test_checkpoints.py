@@ -3,8 +3,10 @@
 import os
 import re
 import signal
+import stat
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,13 +16,18 @@ import ml_dtypes
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+import tensorstore
+from etils import epath
+from jax.experimental import multihost_utils
 from orbax.checkpoint._src.path import atomicity
 
+from ebm_jax import parallel
 from ebm_jax.training.checkpoint_files import (
     ArchitectureError,
     CheckpointError,
     DamagedCheckpointError,
     NonFiniteError,
+    without_patterns,
 )
 from ebm_jax.training.checkpoints import Checkpoints
 
@@ -83,6 +90,7 @@ def test_round_trip_is_bit_identical(tmp_path, async_save):
     options = {"keep_latest": 2, "async_save": async_save, "config": {"lr": 1e-4, "ch": (1, 2)}}
     with Checkpoints(tmp_path / "checkpoints", **options) as checkpoints:
         assert checkpoints.save(12, state)
+        assert async_save or (tmp_path / "checkpoints" / "12").is_dir()
         state.params["conv_0"]["bias"][4] += 1.0  # after save has returned: not what was saved
         step, found = checkpoints.restore_latest(make_state(0))
     state.params["conv_0"]["bias"][4] -= 1.0
@@ -127,6 +135,8 @@ def test_nothing_saved_reads_as_none_and_leaves_no_trace(tmp_path):
         assert checkpoints.steps() == []
         with pytest.raises(CheckpointError, match=r"no checkpoint of step 5 in .*there are none"):
             checkpoints.restore(5, make_state())
+        with pytest.raises(CheckpointError, match=r"no checkpoint of step 5 in .*there are none"):
+            checkpoints.config(5)
         checkpoints.wait()
     assert not directory.exists()
 
@@ -251,12 +261,13 @@ def test_checksum_catches_what_orbax_restores_silently(tmp_path):
         Checkpoints(tmp_path, keep_latest=3).restore(1, state)
 
 
-def test_all_damaged_is_an_error_not_a_fresh_start(tmp_path):
+def test_all_damaged_is_an_error_not_a_fresh_start(tmp_path, caplog):
     save_steps(tmp_path, [10, 20])
     truncate(tmp_path, 10)
     remove_manifest(tmp_path, 20)
     with pytest.raises(CheckpointError, match=r"all 2 checkpoints in .* \(steps 10, 20\)"):
         Checkpoints(tmp_path, keep_latest=3).restore_latest(make_state())
+    assert ["trying" in said for said in caplog.messages[-2:]] == [True, False]
 
 
 def change_shape(state):
@@ -296,13 +307,22 @@ def test_another_architecture_is_refused_by_the_first_leaf(tmp_path, change, say
         assert "\n" not in str(error.value)
 
 
-def test_one_part_of_the_state_alone(tmp_path):
+def test_one_part_of_the_state_alone(tmp_path, monkeypatch):
     """The rest is not compared, and not read: damage in it does not matter."""
     state = {"params": {"w": np.arange(3.0)}, "rest": np.ones((2, 5))}
     with Checkpoints(tmp_path, keep_latest=2) as checkpoints:
         checkpoints.save(1, state)
         checkpoints.wait()
+        opened, plain = [], tensorstore.open
+        monkeypatch.setattr(
+            tensorstore,
+            "open",
+            lambda spec, **how: opened.append((spec, how)) or plain(spec, **how),
+        )
         found = checkpoints.restore(1, {"w": np.zeros(3)}, part="params")
+        ((spec, how),) = opened
+        assert spec["kvstore"]["path"] == "params/w/"
+        assert how == {"open": True, "read": True}  # for reading alone
         np.testing.assert_array_equal(found["w"], np.arange(3.0))
         step, found = checkpoints.restore_latest({"w": np.zeros(3)}, part="params")
         assert (step, found["w"].tolist()) == (1, [0, 1, 2])
@@ -327,6 +347,7 @@ def test_what_cannot_be_stored_is_refused(tmp_path):
         Checkpoints(tmp_path, keep_latest=0)
     with pytest.raises(ValueError, match="pin_every is 0"):
         Checkpoints(tmp_path, keep_latest=1, pin_every=0)
+    Checkpoints(tmp_path, keep_latest=1, pin_every=1)
 
 
 def test_a_failed_write_is_one_line_and_the_run_can_go_on(tmp_path, monkeypatch):
@@ -345,6 +366,10 @@ def test_a_failed_write_is_one_line_and_the_run_can_go_on(tmp_path, monkeypatch)
         assert checkpoints.steps() == [10]
         assert checkpoints.save(30, make_state(30))
         assert checkpoints.steps() == [30]
+    assert len(os.listdir(tmp_path)) == 2  # what was not finished
+    with Checkpoints(tmp_path, keep_latest=1) as later:
+        assert later.save(40, make_state(40))
+    assert os.listdir(tmp_path) == ["40"]
 
 
 KILLED = """
@@ -432,3 +457,106 @@ def test_a_write_that_fails_at_the_end_hides_no_other_error(tmp_path, monkeypatc
         train()
     assert isinstance(raised.value, CheckpointError) == (error is None)
     assert ("step 20 could not be written" in caplog.text) == (error is not None)
+
+
+def test_directories_are_absolute_or_addresses(tmp_path, monkeypatch):
+    """An address of a bucket stays as it is, whatever letters it has."""
+    monkeypatch.chdir(tmp_path)
+    assert str(Checkpoints("runs/x", keep_latest=1).directory) == f"{tmp_path}/runs/x"
+    for address in ("gs://bucket/run", "gs://bucket/run[1]"):
+        assert str(Checkpoints(address, keep_latest=1).directory) == address
+        assert str(without_patterns(epath.Path(address))) == address
+
+
+@pytest.mark.parametrize("name", ["run[1]", "a*b", "a?", "back\\slash", "]"])
+def test_a_name_that_storage_does_not_take_is_linked_to(tmp_path, monkeypatch, name):
+    """Privately, the same for every command; a link that is another's is not followed."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    directory = epath.Path(tmp_path / name)
+    links = [without_patterns(directory) for _ in range(2)]
+    assert links[0] == links[1]
+    assert os.readlink(links[0]) == str(directory)
+    assert isinstance(links[0], epath.Path)
+    assert stat.S_IMODE(os.lstat(links[0].parent).st_mode) == 0o700
+    assert links[0].parent.name.startswith(f"ebm_jax_{os.getuid()}_")
+    assert without_patterns(epath.Path(tmp_path / "plain")) == epath.Path(tmp_path / "plain")
+    expected = rf"^{re.escape(str(directory))}: expected a name without \[ \] \* \? .*, or a direct"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getuid", lambda: 12345)  # who made neither folder nor link
+        os.rename(links[0].parent, re.sub(r"jax_\d+", "jax_12345", str(links[0].parent)))
+        with pytest.raises(CheckpointError, match=expected):
+            without_patterns(directory)
+    without_patterns(directory)
+    links[0].unlink()
+    os.symlink(tmp_path, links[0])
+    with pytest.raises(CheckpointError, match=expected):
+        without_patterns(directory)
+    (tmp_path / "odd[1]").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "odd[1]"))
+    with pytest.raises(CheckpointError, match=expected):
+        without_patterns(directory)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere" / "file"))
+    (tmp_path / "nowhere").write_text("")
+    with pytest.raises(CheckpointError, match=r"cannot be linked to: \[Errno 20\] Not a directory"):
+        without_patterns(directory)
+
+
+def test_a_directory_with_letters_of_patterns_holds_checkpoints(tmp_path, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    directory = tmp_path / "new" / "run[1]"
+    for step in (1, 2):
+        with Checkpoints(directory, keep_latest=3) as checkpoints:
+            assert checkpoints.save(step, {"x": np.full(3, step)})
+    assert sorted(os.listdir(directory)) == ["1", "2"]
+    found = Checkpoints(directory, keep_latest=3).restore(1, {"x": np.zeros(3, int)})
+    np.testing.assert_array_equal(found["x"], np.ones(3))
+
+
+def test_process_0_reads_and_tells_the_others(tmp_path, monkeypatch, caplog):
+    """What another process sees of the directory, here nothing, does not enter."""
+    state = make_state(7)
+    with Checkpoints(tmp_path / "0", keep_latest=10, config={"lr": 0.5}) as checkpoints:
+        for step in (8, 9, 16):
+            checkpoints.save(step, make_state(step) if step > 8 else state)
+    remove_manifest(tmp_path / "0", 16)
+    truncate(tmp_path / "0", 9)
+    told, agreed = [], []
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(multihost_utils, "sync_global_devices", agreed.append)
+    for index in (0, 1):
+        replay = iter(list(told))
+
+        def tell_bytes(content, index=index, replay=replay):
+            if index == 0:
+                told.append(content)
+            return content if index == 0 else next(replay)
+
+        monkeypatch.setattr(jax, "process_index", lambda index=index: index)
+        monkeypatch.setattr(parallel, "tell_bytes", tell_bytes)
+        caplog.clear()
+        checkpoints = Checkpoints(tmp_path / str(index), keep_latest=10)
+        step, found = checkpoints.restore_latest(make_state())
+        assert step == 8
+        assert_identical(found, state)
+        found.buffer[0] = 1  # which may be changed
+        assert len(caplog.messages) == (2 if index == 0 else 0)
+        assert checkpoints.config(8) == {"lr": 0.5}
+        with pytest.raises(ArchitectureError, match=r"/0/8 was made by another .*bias is float32"):
+            checkpoints.restore(8, make_state(channels=32))
+        with pytest.raises(DamagedCheckpointError, match="/0/9 is damaged: "):
+            checkpoints.restore(9, make_state())
+        with pytest.raises(CheckpointError, match=r"no checkpoint of step 5 .* 8, 9, 16"):
+            checkpoints.restore(5, make_state())
+        assert next(replay, None) is None
+        caplog.clear()
+        checkpoints._set_damaged_aside()
+        checkpoints._set_damaged_aside()  # there is nothing more to be done
+        assert caplog.messages == [
+            f"the damaged checkpoint of step {n} is now {tmp_path}/0/damaged-{n}"
+            for n in ((9, 16) if index == 0 else ())
+        ]
+    assert len(agreed) == 2
+    assert sorted(os.listdir(tmp_path)) == ["0"]
+    assert sorted(os.listdir(tmp_path / "0")) == ["8", "damaged-16", "damaged-9"]

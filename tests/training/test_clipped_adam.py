@@ -4,7 +4,7 @@ import numpy as np
 import optax
 from reference_files import assert_close, below, load_reference
 
-from ebm_jax.training.clipped_adam import ClippedAdamState, igebm_adam
+from ebm_jax.training.clipped_adam import ClippedAdamState, igebm_adam, scale_by_clipped_adam
 
 
 def run(optimizer, params, grads):
@@ -60,6 +60,10 @@ def test_usual_constants_are_those_of_the_published_code():
     bound = 3 * np.sqrt(nu / (1 - 0.999**4)) + 0.1
     clipped = jax.tree.leaves(after, is_leaf=is_moments)[0].mu[0]
     np.testing.assert_allclose(clipped, bound, rtol=1e-4)
+    grads = jnp.asarray([[1e-6, 5.0], [1e-2, 9.0]])
+    descent = optax.chain(scale_by_clipped_adam(), optax.scale(-1.0))
+    (*_, alone), (*_, whole) = (run(o, jnp.zeros(2), grads) for o in (descent, igebm_adam(1.0)))
+    np.testing.assert_array_equal(alone[0], whole[0])
 
 
 def is_moments(node):

@@ -22,7 +22,9 @@ def test_a_state_is_on_every_device_and_comes_back_once():
     on_devices = device_state.to_devices(state())
     assert on_devices.params["w"].shape == (8, 3)
     assert len(on_devices.params["w"].addressable_shards) == 8
-    chex.assert_trees_all_equal(device_state.to_host(on_devices), state())
+    host = device_state.to_host(on_devices)
+    chex.assert_trees_all_equal(host, state())
+    assert not any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(host))
 
 
 @pytest.mark.parametrize("shards_per_device", [1, 3])
@@ -39,6 +41,25 @@ def test_what_is_sharded_has_its_part_on_each_device(shards_per_device):
 def test_shards_that_the_devices_do_not_divide_are_refused():
     with pytest.raises(ValueError, match=r"^method.buffer_shards: .* 8 devices, got 12: run"):
         device_state.to_devices(state(np.zeros((12, 5), np.float32)))
+
+
+def test_shards_that_the_parts_of_a_batch_do_not_divide_are_refused():
+    """24 of them, three on each device: in one part or in three."""
+    rings = state(np.zeros((24, 5), np.float32))
+    for parts in (1, 3):
+        device_state.check_shards(rings, parts)
+    with pytest.raises(ValueError, match=r"^compute.microbatch: .* at most 3 parts .* got 2$"):
+        device_state.check_shards(rings, 2)
+
+
+def test_a_process_has_the_shards_of_its_own_devices(monkeypatch):
+    """The second half of 16 devices: of 32 rows the last 16."""
+    buffer = np.arange(160.0, dtype=np.float32).reshape(32, 5)
+    monkeypatch.setattr(jax, "device_count", lambda: 16)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    on_devices = device_state.to_devices(state({"ring": jax.numpy.asarray(buffer)}))
+    ring = on_devices.method_state.sharded["ring"]
+    np.testing.assert_array_equal(ring, buffer[16:].reshape(8, 2, 5))
 
 
 def test_of_several_processes_the_shards_of_all_come_back(monkeypatch):

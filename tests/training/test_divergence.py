@@ -38,6 +38,9 @@ def test_healthy_metrics_pass_also_with_an_empty_level_and_a_falling_loss():
         ({"displacement": jnp.asarray([0.1, 0.2, jnp.inf])}, "displacement of level 2 is inf"),
         ({"energy_neg": jnp.asarray([1.0, -jnp.inf, 0.0])}, "energy_neg of level 1 is -inf"),
         ({"energy_neg": jnp.float32(-jnp.inf)}, "energy_neg is -inf"),
+        ({"energy_neg": jnp.asarray([1.0, jnp.inf])}, "energy_neg of level 1 is inf"),
+        ({"loss": jnp.asarray([1.0, -jnp.inf])}, "the loss is -inf"),
+        (dict.fromkeys("hgfedcba", jnp.inf), "a is inf"),
         # all at once: the cause before its consequences
         ({"loss": jnp.nan, "grad_norm": jnp.nan, "param_norm": jnp.nan}, "the loss is nan"),
         ({"energy_pos": jnp.asarray([jnp.inf]), "loss": jnp.inf}, "energy_pos is inf"),
@@ -47,6 +50,7 @@ def test_non_finite(changes, says):
     found = divergence.check(metrics(**changes))
     assert str(found) == says
     assert found.bound is None
+    assert type(found.value) is float
 
 
 def test_bounds_on_energies():
@@ -100,4 +104,9 @@ def test_each_retry_draws_anew_and_the_first_run_is_unchanged():
     for i in range(4):
         for j in range(i):
             assert not np.allclose(draws[i], draws[j])
-    assert divergence.DIVERGED_EXIT_CODE not in (0, 1, 2, 130, 143)
+    other = jax.random.key(0, impl="rbg")
+    assert jax.random.key_impl(divergence.retry_key(other, 2)) == "rbg"
+    assert divergence.DIVERGED_EXIT_CODE == 3
+    at = divergence.DivergedAt(5, divergence.Divergence("the loss", None))
+    assert (at.step, str(at.divergence)) == (5, "the loss is not finite")
+    assert at.args == (5, at.divergence)

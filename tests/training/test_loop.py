@@ -164,9 +164,9 @@ def test_what_a_log_finds_wrong_stops_before_the_next_state_is_kept():
     assert steps_of(run.said, "save") == []
 
 
-@pytest.mark.parametrize("max_in_flight", [1, 2, 3])
+@pytest.mark.parametrize("max_in_flight", [None, 1, 2, 3])
 def test_no_more_steps_are_on_their_way_than_allowed(max_in_flight, monkeypatch):
-    """A step is dispatched once the one max_in_flight before it is done."""
+    """A step is dispatched once the one max_in_flight before it is done; one by default."""
     waited, at_dispatch = [], []
     monkeypatch.setattr(jax, "block_until_ready", lambda metrics: waited.append(metrics["n"]))
 
@@ -183,12 +183,13 @@ def test_no_more_steps_are_on_their_way_than_allowed(max_in_flight, monkeypatch)
         return state + 1, {"n": state + 1}
 
     nothing = loop.Callbacks(*[lambda *_: None] * 5)
+    options = {} if max_in_flight is None else {"max_in_flight": max_in_flight}
     loop.fit(
         0, step_fn, Batches(), first_step=0, schedule=loop.Schedule(6, 50, 0, 50),
-        callbacks=nothing, stop=Stop(), max_in_flight=max_in_flight,
+        callbacks=nothing, stop=Stop(), **options,
     )  # fmt: skip
     # The first step is waited for in any case: its time is that of the compilation.
-    wanted = [0] + [max(1, n - max_in_flight) for n in range(2, 7)]
+    wanted = [0] + [max(1, n - (max_in_flight or 1)) for n in range(2, 7)]
     assert at_dispatch == wanted
 
 

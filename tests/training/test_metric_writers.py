@@ -2,14 +2,17 @@
 
 import json
 import math
+import os
 import struct
 import time
+import types
 
 import jax
 import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
+from ebm_jax.training import metric_writers
 from ebm_jax.training.metric_writers import MetricWriter
 
 
@@ -76,8 +79,59 @@ def test_a_line_is_on_disk_at_once(tmp_path):
     writer.write(1, {"loss": 1.0})
     assert [line["step"] for line in read_lines(tmp_path)] == [1]
     writer.images(1, {"samples": np.zeros((2, 2, 3), np.uint8)})
+    file = writer._file
     writer.close()
+    assert file.closed
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_steps_of_numpy_are_plain_numbers_and_times_are_in_milliseconds(tmp_path, monkeypatch):
+    """Step 0 may be the first; services get the same numbers as the file, without TensorBoard."""
+    sent = []
+    others = types.SimpleNamespace(
+        scalars=lambda step, values: sent.append((step, values)),
+        images=lambda step, images: sent.append((step, sorted(images))),
+    )
+    monkeypatch.setattr(time, "time", lambda: 12.34567)
+    folder = str(tmp_path / "runs" / "one")
+    with MetricWriter(folder, tensorboard=False, others=others) as writer:
+        with pytest.raises(ValueError, match="step -1 cannot be written after step -1"):
+            writer.write(-1, {})
+        for step in np.arange(2):
+            writer.write(step, {"gap": np.array([1.5])})
+        writer.images(step, {"samples": np.zeros((2, 2, 1), np.uint8)})
+    assert (tmp_path / "runs/one/metrics.jsonl").read_text() == (
+        '{"step": 0, "time": 12.346, "gap": [1.5]}\n{"step": 1, "time": 12.346, "gap": [1.5]}\n'
+    )
+    assert sent == [(0, {"gap/0": 1.5}), (1, {"gap/0": 1.5}), (1, ["samples"])]
+    assert {type(step) for step, _ in sent} == {int}
+
+
+def test_events_are_handed_over_twice_a_minute_and_when_asked_to(tmp_path, monkeypatch):
+    done = []
+
+    class Events:
+        def __init__(self, folder, **options):
+            done.append((folder, options["purge_step"], options["flush_secs"]))
+
+        add_scalar = flush = close = lambda self, *of: done.append(of)
+
+    monkeypatch.setattr(metric_writers, "SummaryWriter", Events)
+    with MetricWriter(tmp_path) as writer:
+        writer.flush()
+        assert done == []
+        writer.write(3, {"loss": 0.5})
+        assert done == [(str(tmp_path / "tensorboard"), None, 30), ("loss", 0.5, 3)]
+        writer.flush()
+        assert done[2:] == [()]
+
+
+def test_a_file_without_anything_to_drop_is_left_as_it_is(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "time": 0.0}\n')
+    before = (tmp_path / "metrics.jsonl").stat().st_ino
+    with MetricWriter(tmp_path) as writer:
+        writer.rewind(1)
+    assert (tmp_path / "metrics.jsonl").stat().st_ino == before
 
 
 def test_non_finite_values_stay_valid_json(tmp_path):
@@ -118,6 +172,8 @@ def test_resume_drops_later_steps_and_a_line_cut_short(tmp_path):
         (30, 30.0),
         (40, -41.0),
     ]
+    ends = [path.name.split(".")[-2:] for path in sorted((tmp_path / "tensorboard").iterdir())]
+    assert ends[-2:] == [[str(os.getpid()), "0"], [str(os.getpid()), "1"]]
     events = read_events(tmp_path)
     starts = [e.step for e in events if e.session_log.status == SessionLog.START]
     assert starts == [31, 31]  # TensorBoard forgets the steps from 31 on, twice

@@ -1,6 +1,7 @@
 """Weights & Biases and MLflow, by fakes of their modules: what is sent, resumed, refused, lost."""
 
 import json
+import re
 import sys
 import types
 
@@ -106,6 +107,9 @@ def test_wandb_gets_numbers_images_and_the_config(tmp_path, wandb):
     assert begun["name"] == "run"
     assert begun["project"] == "ebm_jax"
     assert begun["config"] == {"seed": 3, "data": {"name": "digits", "values": [0.0, 1.0]}}
+    assert begun["dir"] == str(tmp_path / "run")
+    assert begun["settings"] == {"console": "off"}
+    assert re.fullmatch("[0-9a-f]{8}", begun["id"])
     assert wandb.runs[begun["id"]] == [
         {"training_step": 1, "loss": 1.0, "gap/0": 1.0},
         {"training_step": 2, "loss": 2.0, "gap/0": 1.0},
@@ -113,6 +117,15 @@ def test_wandb_gets_numbers_images_and_the_config(tmp_path, wandb):
     ]
     assert wandb.axes == [("training_step", None), ("*", "training_step")]
     assert wandb.ended == [0]
+    assert type(wandb.ended[0]) is int
+
+
+def test_a_service_that_is_named_twice_has_one_run_until_it_is_ended(tmp_path, wandb):
+    with Trackers() as others:
+        others.start(("wandb", "wandb"), tmp_path, CONFIG)
+    others.scalars(3, {"loss": 1.0})
+    assert len(wandb.begun) == 1
+    assert list(wandb.runs.values()) == [[]]
 
 
 def test_mlflow_gets_numbers_images_and_the_config(tmp_path, mlflow):

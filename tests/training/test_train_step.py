@@ -14,7 +14,9 @@ from small_runs import (
     EMA_DECAY,
     KEY,
     NUM_UPDATES,
+    OPTIMIZERS,
     RATE,
+    NoisyLeastSquares,
     batches,
     recovery,
     replay,
@@ -26,6 +28,7 @@ from ebm_jax.methods import RecoveryLikelihood
 from ebm_jax.networks.recovery_resnet import RecoveryResNet
 from ebm_jax.training import device_state
 from ebm_jax.training.state import TrainState
+from ebm_jax.training.train_step import make_train_step
 
 NUM_DEVICES = 8
 
@@ -107,6 +110,8 @@ def test_no_retrace_and_the_states_memory_is_reused(caplog):
         caplog.clear()
         assert all(leaf.is_deleted() for leaf in jax.tree.leaves(given))
     assert parallel.first_replica(state).step == NUM_UPDATES
+    for leaf in jax.tree.leaves(state):  # each device has seen the examples of all
+        np.testing.assert_array_equal(leaf, jnp.broadcast_to(leaf[0], leaf.shape))
 
 
 # ---- the ways to run a step ----
@@ -196,6 +201,24 @@ def test_recovery_likelihood_is_the_same_under_shard_map(on_one):
 def test_same_numbers_in_parts(on_one, make, num_parts):
     """Means over levels, vectors of the norm and the rings of a buffer among them."""
     assert_same(run_jit(*make(num_parts=num_parts)), on_one(make, "sgd"))
+
+
+def test_a_part_at_a_time_is_on_the_device():
+    """All examples by default."""
+    state = toy()[1]
+    for options, size in (({}, 16), ({"num_parts": 1}, 16), ({"num_parts": 2}, 8)):
+        seen = set()
+
+        class Seen(NoisyLeastSquares):
+            def loss(self, params, method_state, batch, rng_key, seen=seen):
+                seen.add((batch["image"].shape, batch["index"].shape))
+                return super().loss(params, method_state, batch, rng_key)
+
+        step = make_train_step(
+            Seen(0.1), OPTIMIZERS["sgd"], rng_key=KEY, ema_decay=EMA_DECAY, **options
+        )
+        jax.eval_shape(step, state, batches()[0])
+        assert seen == {((size, 3), (size,))}
 
 
 def test_parts_on_devices(on_one):

@@ -61,6 +61,39 @@ def test_adam_clips_by_the_global_norm():
             np.testing.assert_allclose(one, other, rtol=1e-6)
 
 
+@pytest.mark.parametrize("is_igebm", [False, True])
+def test_three_updates_by_hand(is_igebm):
+    """With every setting at an unusual value; the learning rate is 0 at first."""
+    settings = {"learning_rate": 0.5, "b1": 0.5, "b2": 0.75, "warmup_steps": 4}
+    if is_igebm:
+        made = optimizers.IgebmAdam(**settings).make(10)
+    else:
+        made = optimizers.Adam(**settings, max_grad_norm=2.0).make(10)
+    params = jnp.array([1.0, -2.0])
+    state, p, m, v = made.init(params), np.array([1.0, -2.0]), np.zeros(2), np.zeros(2)
+    for t, gradient in enumerate(([3.0, -4.0], [0.5, 1.0], [-0.01, 0.25]), start=1):
+        updates, state = made.update(jnp.array(gradient), state, params)
+        params = optax.apply_updates(params, updates)
+        g = np.array(gradient)
+        if is_igebm:
+            bound = 3 * np.sqrt(v / (1 - 0.75**t)) + 0.1
+            g = np.clip(g, -bound, bound)
+        else:
+            g = g * min(1, 2 / np.linalg.norm(g))
+        m, v = (m + g) / 2, 0.75 * v + 0.25 * g**2
+        size = 0.5 * (t - 1) / 4 * np.sqrt(1 - 0.75**t) / (1 - 0.5**t)
+        p = p - size * m / (np.sqrt(v) + 1e-8)
+        np.testing.assert_allclose(params, p, rtol=1e-5)
+
+
+def test_settings_of_optimizers_are_checked_and_have_names():
+    for kind in (optimizers.LearningRate, optimizers.Adam, optimizers.IgebmAdam):
+        with pytest.raises(TypeError):
+            kind(0.5)
+        with pytest.raises(ValueError, match=r"^optimizer\.learning_rate: expected"):
+            kind(learning_rate=0.0)
+
+
 def test_optimizers_for_groups_of_parameters():
     grads = {"a": jnp.ones(2), "b": jnp.ones(2)}
     made = optimizers.partition({"a": optax.sgd(0.5), "b": optax.sgd(0.25)})
@@ -78,14 +111,18 @@ def test_when_what_is_done():
     assert [s for s in steps if schedule.logs(s)] == [4, 8, 10]
     assert [s for s in steps if schedule.samples(s)] == [3, 6, 9, 10]
     assert [s for s in steps if schedule.saves(s)] == [5, 10]
-    assert [s for s in steps if schedule._replace(sample_every=0).samples(s)] == [10]
+    at_the_end = schedule._replace(sample_every=0)
+    assert [at_the_end.samples(s) for s in steps] == [False] * 9 + [True]
+    assert {type(at_the_end.samples(s)) for s in steps} == {bool}
 
 
 def test_names_of_metrics():
     flat = flatten_metrics({"loss": np.array(1.5), "gap": np.array([2.0, 3.0])})
     assert flat == {"loss": 1.5, "gap/level_0": 2.0, "gap/level_1": 3.0}
     assert all(type(value) is float for value in flat.values())
-    assert _entries({"a": 1, "b": np.array([2.0])}) == {"a": 1.0, "b/0": 2.0}
+    entries = _entries({"a": 1, "b": np.array([2.0])})
+    assert entries == {"a": 1.0, "b/0": 2.0}
+    assert all(type(value) is float for value in entries.values())
     lines = (b'{"step": 3}\n', b'{"step": 3}', b'{"other": 3}\n', b"[1]\n", b"3\n", b"half\n")
     assert [_step_of(line) for line in lines] == [3, None, None, None, None, None]
 
@@ -106,7 +143,8 @@ def test_leaves_have_names_shapes_and_types():
     ):  # fmt: skip
         with pytest.raises(TypeError, match=said):
             manifest.named_arrays({"x": leaf})
-    manifest.named_arrays({"x": jax.random.key_data(jax.random.key(0))})
+    named = manifest.named_arrays({"x": jax.random.key_data(jax.random.key(0)), "y": 5})
+    assert {type(array) for array in named.values()} == {np.ndarray}
 
 
 def test_the_first_difference_and_the_first_damage():
@@ -126,6 +164,10 @@ def test_the_first_difference_and_the_first_damage():
     ]
     assert manifest.intact(made)
     assert manifest.intact(json.loads(json.dumps(made)))
+    assert manifest.intact(dict(reversed(made.items())))
+    columns = {"a": np.arange(6.0).reshape(2, 3).T, "b": np.arange(8)[::2]}
+    crcs = [leaf["crc32"] for leaf in manifest.build(1, columns, pinned=False)["leaves"]]
+    assert crcs == [zlib.crc32(array.tobytes()) for array in columns.values()]
     for broken in (made | {"step": 8}, made | {"format": 2}, [made], {}):
         assert not manifest.intact(broken)
     assert manifest.stored_specs(made)["b"] == manifest.LeafSpec((2, 2), "int32")

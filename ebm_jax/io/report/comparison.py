@@ -100,7 +100,8 @@ def _measured(runs: Mapping[str, pathlib.Path]) -> str:
     parts = []
     for mode in modes:
         found = {name: _numbers(path / mode) for name, path in runs.items()}
-        names = sorted({key: 0 for numbers in found.values() for key in numbers}, key=_headline)
+        keys = dict.fromkeys(key for numbers in found.values() for key in numbers)
+        names = sorted(keys, key=_headline)
         body = [
             [words(", ".join(name)), *(_shown(numbers, name) for numbers in found.values())]
             for name in names
@@ -125,7 +126,7 @@ def _numbers(folder: pathlib.Path) -> dict[tuple[str, ...], Any]:
         figures, provenance = split_provenance(read_json(path))
         rests_on = provenance.get("measured_on", {})
         found |= {(name,): rests_on[name] for name in _RESTS_ON if name in rests_on}
-        found |= dict(_leaves(figures, ()))
+        found |= _leaves(figures, ())
     return found
 
 

@@ -4,7 +4,7 @@ import json
 import math
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ebm_jax.io.report.elements import cell, escape, words
@@ -99,7 +99,7 @@ def overlaid_charts(runs: Mapping[str, Metrics]) -> list[Chart]:
     return charts
 
 
-def colors(names: Sequence[str]) -> dict[str, tuple[str, str]]:
+def colors(names: Iterable[str]) -> dict[str, tuple[str, str]]:
     """CSS variables of all curves, on light and on dark ground: those of levels in their order.
 
     names: of the metrics.
@@ -166,7 +166,7 @@ def _drawn(lines: Sequence[Line]) -> str:
         for x, y in zip(line.x, line.y, strict=True):
             if y is not None:
                 across = _MARGIN + inner_width * (x - left) / max(right - left, 1)
-                down = _MARGIN + inner_height * (high - y) / ((high - low) or 1)
+                down = _MARGIN + (inner_height * (high - y) / (high - low) if high > low else 0)
                 text += f"{'L' if is_open else 'M'}{across:.1f} {down:.1f}"
                 text += "" if is_open else "h0"  # a point by itself is seen too
             is_open = y is not None
@@ -204,19 +204,19 @@ def _thinned(
     return [x[j] for j in places], [y[j] for j in places]
 
 
-def _order(name: str) -> tuple[int, str, int, str]:
+def _order(name: str) -> tuple[bool, bool, str, tuple[int, ...], str]:
     """The loss first, speed last, levels by number."""
     group, _, member = name.partition("/")
-    rank = {"loss": 0, "steps_per_second": 2}.get(name, 1)
-    return rank, group, _first_level(member), member
+    return name != "loss", name == "steps_per_second", group, _first_level(member), member
 
 
-def _first_level(member: str) -> int:
+def _first_level(member: str) -> tuple[int, ...]:
+    """Its number, of what is named after a level; nothing of others, which are before those."""
     match = _LEVEL.fullmatch(member)
-    return int(match[1]) if match else -1
+    return (int(match[1]),) if match else ()
 
 
-def _level_variables(names: Sequence[str] | Mapping[str, Any]) -> dict[str, str]:
+def _level_variables(names: Iterable[str]) -> dict[str, str]:
     """The color of each level that metrics are named after, by that part of their names."""
     members = {name.partition("/")[2] for name in names}
     levels = sorted((m for m in members if _LEVEL.fullmatch(m)), key=lambda m: (_first_level(m), m))

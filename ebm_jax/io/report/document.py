@@ -41,7 +41,7 @@ def document(
 
 
 def _beside(name: str) -> str:
-    return (pathlib.Path(__file__).parent / name).read_text(encoding="utf-8")
+    return (pathlib.Path(__file__).parent / name).read_bytes().decode()
 
 
 def _variables(colors: Mapping[str, tuple[str, str]]) -> str:

@@ -55,9 +55,9 @@ def table(values: Mapping[str, Any]) -> str:
         parts.append(rows([], [[words(name), cell(value)] for name, value in plain.items()]))
     parts += [_list(name, value) for name, value in listed.items()]
     flat = {name: flatten(value) for name, value in mappings.items()}
-    columns = list(dict.fromkeys(key for row in flat.values() for key in row))
+    columns = dict.fromkeys(key for row in flat.values() for key in row)
     shared = [key for key in columns if sum(key in row for row in flat.values()) > 1]
-    if len(flat) > 1 and len(shared) * 2 > len(columns):
+    if len(shared) * 2 > len(columns):
         body = [
             [words(name), *(cell(row.get(key, "")) for key in columns)]
             for name, row in flat.items()
@@ -140,7 +140,7 @@ def _list(name: str, items: Sequence[Any]) -> str:
         lines = "".join(f"<li>{escape(item)}</li>" for item in items)
         return f"{title}<ul>{lines}</ul>"
     flat = [flatten(item) for item in items]
-    columns = list(dict.fromkeys(key for row in flat for key in row))
+    columns = dict.fromkeys(key for row in flat for key in row)
     shown = rows(
         [*map(words, columns)], [[cell(row.get(key, "")) for key in columns] for row in flat]
     )

@@ -76,7 +76,7 @@ def page(workdir: pathlib.Path, *, max_sample_bytes: int = 20_000_000) -> str:
     )
     heading, subheading = describe(config, workdir)
     sections.append(("This run", run))
-    return document(heading, subheading, sections, curves.colors(list(metrics.values)))
+    return document(heading, subheading, sections, curves.colors(metrics.values))
 
 
 def mode_names(workdir: pathlib.Path) -> list[str]:
@@ -108,7 +108,7 @@ def describe(config: Mapping[str, Any], workdir: pathlib.Path) -> tuple[str, str
 def split_provenance(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a mode measured, and what it was measured on, of a JSON file of its own."""
     if "checkpoint_step" in content:  # provenance and no more
-        return {}, {"measured_on": dict(content)}
+        return {}, {"measured_on": content}
     figures = {name: value for name, value in content.items() if name not in _PROVENANCE}
     return figures, {name: value for name, value in content.items() if name in _PROVENANCE}
 
