@@ -139,6 +139,83 @@ def test_uniform_in_the_l2_ball():
     np.testing.assert_allclose(np.mean(x, 0), 0, atol=0.05)
 
 
+def test_uniform_in_the_cube():
+    number = 20_000
+    like, radius = jnp.zeros((number, 2)), jnp.array([2.0, 0.5] * (number // 2))
+    x = attacks.uniform_in_ball(KEY, jnp.arange(number), like, radius, "linf")
+    for part, bound in ((x[::2], 2.0), (x[1::2], 0.5)):
+        assert bound * 0.999 < np.max(part) <= bound
+        assert -bound <= np.min(part) < -bound * 0.999
+        assert np.mean(part) == pytest.approx(0, abs=4 * bound / np.sqrt(3 * number))
+        assert np.var(part) == pytest.approx(bound**2 / 3, rel=0.05)
+
+
+def test_directions_have_length_one_or_none():
+    """Also where a square is no float."""
+    x = jnp.array([[3.0, 0.0, -4.0], [0.0, 0.0, 0.0], [-1e-30, 0.0, 0.0], [6e25, 8e25, 0.0]])
+    expected = [[0.6, 0, -0.8], [0, 0, 0], [-1, 0, 0], [0.6, 0.8, 0]]
+    np.testing.assert_allclose(attacks._direction(x), expected, rtol=1e-6)
+    np.testing.assert_allclose(attacks._direction(x.reshape(4, 3, 1))[..., 0], expected, rtol=1e-6)
+
+
+def searched(margin_fn, norm, num_draws, **options):
+    found = attacks.random_search(
+        lambda x: attacks.Scores(margin_fn(x), margin_fn(x)), X, RADIUS, KEY, INDEX,
+        norm=norm, num_draws=num_draws, **options,
+    )  # fmt: skip
+    change = np.asarray(found.x) - X
+    size = np.abs(change).max(AXES) if norm == "linf" else np.sqrt((change**2).sum(AXES))
+    return found, size
+
+
+@pytest.mark.parametrize("norm", attacks.NORMS)
+def test_every_second_random_point_is_on_the_surface(norm):
+    """The points farthest from the clean one, and nearest to it, of the first one, two and three."""
+
+    def farthest(x):
+        return -jnp.sum((x - X) ** 2, AXES)
+
+    def nearest(x):
+        size = jnp.sum((x - X) ** 2, AXES)
+        return jnp.where(size == 0, 9.0, size)
+
+    share = searched(farthest, norm, 1)[1] / RADIUS  # 6 / 7 on average, of six values
+    assert np.all(share < 1)
+    assert 0.75 < np.mean(share) < 0.95
+    np.testing.assert_allclose(searched(farthest, norm, 2)[1], RADIUS, rtol=1e-4)
+    one, two, three = (searched(nearest, norm, number)[1] for number in (1, 2, 3))
+    np.testing.assert_array_equal(one, two)
+    assert np.any(three < two)
+
+
+def test_random_points_are_inside_the_box():
+    """Corners from a radius of 2 are on its walls; without it they are where they are."""
+    for options, low, high in (
+        ({}, 0, 1), ({"box": (-0.5, 1.25)}, -0.5, 1.25), ({"box": None}, X - 2, X + 2)
+    ):  # fmt: skip
+        found = attacks.random_search(
+            lambda x: attacks.Scores(x[:, 0, 0, 0], -jnp.abs(x - X).max(AXES)),
+            X, np.full(NUM, 2.0, np.float32), KEY, INDEX, norm="linf", num_draws=2, **options,
+        ).x  # fmt: skip
+        assert np.all((low - 1e-6 <= found) & (found <= high + 1e-6))
+        assert 0.3 < np.mean(np.abs(found - low) < 1e-6) < 0.7
+        assert 0.3 < np.mean(np.abs(found - high) < 1e-6) < 0.7
+
+
+def test_of_equal_margins_the_clean_example_is_kept():
+    def constant(x):
+        return attacks.Scores(jnp.sum(x, AXES), jnp.ones(len(x)))
+
+    options = {"norm": "linf"}
+    strict = attacks.strict_pgd(
+        constant, X, RADIUS, KEY, INDEX, num_steps=2, num_restarts=2, **options
+    )
+    random = attacks.random_search(constant, X, RADIUS, KEY, INDEX, num_draws=2, **options)
+    for found in (strict, random):
+        np.testing.assert_array_equal(found.x, X)
+        np.testing.assert_array_equal(found.margin, 1)
+
+
 def test_published_attack_in_closed_form():
     """L-infinity: about the clean image. L2: each step is about the point before it."""
     sign = np.sign(WEIGHTS[1 - LABEL] - WEIGHTS[LABEL])
@@ -167,6 +244,11 @@ def test_published_attack_in_closed_form():
 def class_energy(label):
     """|x - c_y|^2 / 2 about 0 and 1."""
     return lambda x: jnp.sum((x - label) ** 2, AXES) / 2
+
+
+def test_the_papers_chains():
+    """IGEBM's: ten steps of 10, noise of .005, within eight intensities; nothing is bounded."""
+    assert refinement.Refinement() == (10, 10.0, 0.005, 8 / 255, None, None)
 
 
 def refined(x, index=INDEX, key=KEY, **settings):

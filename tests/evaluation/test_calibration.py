@@ -55,3 +55,34 @@ def test_what_is_refused():
         calibration.reliability(np.zeros((2, 2)), np.zeros(2, int), 0)
     with pytest.raises(ValueError, match="not finite"):
         calibration.negative_log_likelihood(np.full((2, 2), np.nan), np.zeros(2, int))
+    with pytest.raises(ValueError, match="some logits are not finite"):
+        calibration.log_probabilities(np.array([[0.0, 1], [2, np.inf]]))
+
+
+@pytest.mark.filterwarnings("error")
+def test_bins_of_confidence_at_their_edges():
+    """Confidences 1/2, .8 and 1: an edge belongs to the bin above it, 1 to the last."""
+    logits, labels = np.array([[0.0, 0], [np.log(4), 0], [800, 0]]), np.array([0, 1, 0])
+    found = calibration.reliability(logits, labels, 4)
+    np.testing.assert_array_equal(found.edges, [0, 0.25, 0.5, 0.75, 1])
+    np.testing.assert_array_equal(found.count, [0, 0, 1, 2])
+    np.testing.assert_allclose(found.confidence, [np.nan, np.nan, 0.5, 0.9])
+    np.testing.assert_array_equal(found.accuracy, [np.nan, np.nan, 1, 0.5])
+    assert found.error == pytest.approx((0.5 + 2 * 0.4) / 3)
+    one = calibration.reliability(logits, labels, 1)
+    np.testing.assert_array_equal(one.edges, [0, 1])
+    assert one.error == pytest.approx(2.3 / 3 - 2 / 3)
+    middle = calibration.reliability(logits[:1], labels[:1], 3)
+    np.testing.assert_array_equal(middle.count, [0, 1, 0])
+    assert middle.error == pytest.approx(0.5)
+
+
+def test_temperatures_in_closed_form_and_without_a_minimum():
+    """Right in 3 of 4 by a margin of 2: T = 2 / log 3. Always right, and always wrong: the ends."""
+    logits = np.tile([[2.0, 0]], (4, 1))
+    found = calibration.fit_temperature(logits, np.array([0, 1, 0, 0]))
+    assert found == pytest.approx(2 / np.log(3), rel=1e-4)
+    right, labels = np.array([[2.0, 0], [0, 1.5], [3, 1]]), np.array([0, 1, 0])
+    lowest = np.log(calibration.fit_temperature(right, labels))
+    assert lowest == pytest.approx(-20, abs=0.251)  # a quarter is flat to the last bit
+    assert np.log(calibration.fit_temperature(-right, labels)) == pytest.approx(20, abs=1e-3)

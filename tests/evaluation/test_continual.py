@@ -69,6 +69,7 @@ def test_splits_and_updates():
     labels = np.array([0] * 5 + [1] * 4 + [2] * 8 + [3] * 8)
     found = continual.updates_per_task(labels, TASKS[:2], num_passes=2, batch_size=4)
     assert found == (5, 8)  # of 18 and of 32 examples
+    assert [type(number) for number in found] == [int, int]
     with pytest.raises(ValueError, match=r"expected examples of the classes \[4, 5\], got none"):
         continual.updates_per_task(labels, TASKS, num_passes=1, batch_size=4)
 
@@ -90,5 +91,7 @@ def test_splits_that_are_none(num_classes, num_tasks, message):
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match=r"expected \[3 tasks or 1, 24 examples, classes\]"):
         continual.scores(np.stack([PERFECT] * 2), LABELS, TASKS)
+    with pytest.raises(ValueError, match=r"24 examples, classes\], got the shape \[1, 23, 6\]"):
+        continual.scores(PERFECT[None, 1:], LABELS, TASKS)
     with pytest.raises(ValueError, match="examples of every class, got none of 5"):
         continual.scores(PERFECT[None, :20], LABELS[:20], TASKS)

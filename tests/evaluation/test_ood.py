@@ -46,13 +46,22 @@ def test_ties_count_half_and_intervals_are_of_resamples():
     np.testing.assert_allclose(
         [found.low, found.high], np.percentile(resampled, [2.5, 97.5]), atol=0.03
     )
+    for one, other, area in ((0.0, 1.0, 1.0), (1.0, 0.0, 0.0), (2.0, 2.0, 0.5)):
+        single = ood.auroc(np.array([one]), np.array([other]), num_bootstrap=2, seed=0)
+        assert single == (area, area, area)
     same = ood.auroc(np.zeros(9), np.zeros(9), num_bootstrap=1, seed=0)
     assert same == pytest.approx((0.5, 0.5, 0.5))
     with pytest.raises(ValueError, match="some scores are not finite"):
         ood.auroc(np.array([0.0, np.inf]), outside, num_bootstrap=1, seed=0)
-    for scores, num_bootstrap in ((inside, 0), (inside[:0], 9)):
-        with pytest.raises(ValueError, match="expected scores of both sets and num_bootstrap >= 1"):
-            ood.auroc(scores, outside, num_bootstrap=num_bootstrap, seed=0)
+    for scores, others, num_bootstrap in (
+        (inside, outside, 0), (inside[:0], outside, 9), (inside, outside[:0], 9),
+    ):  # fmt: skip
+        with pytest.raises(ValueError) as error:
+            ood.auroc(scores, others, num_bootstrap=num_bootstrap, seed=0)
+        assert str(error.value) == (
+            f"expected scores of both sets and num_bootstrap >= 1, got {len(scores)} and "
+            f"{len(others)} scores and {num_bootstrap}"
+        )
 
 
 @pytest.mark.parametrize("decimals", [0, 15])
@@ -72,6 +81,10 @@ def test_sets_of_other_images_are_what_they_say():
     assert all(x.shape == IMAGES.shape for x in made.values())
     assert made["uniform_noise"].mean() == pytest.approx(0.5, abs=4 / np.sqrt(12 * IMAGES.size))
     assert np.ptp(made["constants"], axis=(1, 2)).max() == 0
+    assert len(np.unique(made["constants"])) == 30 * 3
+    hit = np.all((made["salt_and_pepper"] == 0) | (made["salt_and_pepper"] == 1), axis=3)
+    assert hit.mean() == pytest.approx(0.1, abs=4 * np.sqrt(0.1 * 0.9 / hit.size))
+    np.testing.assert_array_equal(made["salt_and_pepper"][~hit], IMAGES[~hit])
     np.testing.assert_array_equal(made["flipped"][:, 0], IMAGES[:, -1])
     flat = IMAGES.reshape(30, -1, 3)
     shuffled = made["shuffled"].reshape(30, -1, 3)
@@ -82,6 +95,12 @@ def test_sets_of_other_images_are_what_they_say():
     distance = np.abs(pair[:, None] - IMAGES).max((2, 3, 4))
     assert distance.min(1).max() < 1e-12
     assert np.all(distance.argmin(1) != np.arange(30))
+    two = ood.synthetic_set("interpolations", IMAGES[:2], seed=0)
+    np.testing.assert_allclose(two, [IMAGES[:2].mean(0)] * 2)
+    one = ood.synthetic_set("interpolations", IMAGES[:1], seed=0)  # there is no other
+    np.testing.assert_array_equal(one, IMAGES[:1])
+    other = ood.synthetic_set("uniform_noise", IMAGES, seed=1)
+    assert np.all(other != made["uniform_noise"])
     with pytest.raises(ValueError, match="unknown set 'fog': expected some of uniform_noise"):
         ood.synthetic_set("fog", IMAGES, seed=0)
 
@@ -91,7 +110,12 @@ def test_images_of_another_data_set_are_resized():
     small = ood.resize_to(images, (8, 8, 3))
     means = images.reshape(3, 8, 2, 8, 2, 3).mean((2, 4))
     np.testing.assert_allclose(small, means, atol=1.5)
-    assert ood.resize_to(images, (16, 16, 1)).shape == (3, 16, 16, 1)
+    gray = ood.resize_to(images, (16, 16, 1))
+    assert gray.shape == (3, 16, 16, 1)
+    luminance = images @ np.array([0.299, 0.587, 0.114])
+    np.testing.assert_allclose(gray[..., 0], luminance, atol=1)
+    tall = ood.resize_to(gray, (8, 4, 1))
+    np.testing.assert_allclose(tall, gray.reshape(3, 8, 2, 4, 4, 1).mean((2, 4)), atol=1.5)
     repeated = ood.resize_to(images[..., :1], (16, 16, 3))
     np.testing.assert_array_equal(repeated, np.repeat(images[..., :1], 3, 3))
 

@@ -33,7 +33,49 @@ def test_noise_has_its_deviation_and_blur_its_width():
     blurred = corruption.corrupt("blur", point, 1.5, seed=0)[0, ..., 0]
     assert blurred.sum() == pytest.approx(1)
     offset = np.arange(31) - 15
-    assert (blurred.sum(0) * offset**2).sum() == pytest.approx(1.5**2, rel=0.01)
+    for axis in (0, 1):
+        assert (blurred.sum(axis) * offset**2).sum() == pytest.approx(1.5**2, rel=0.01)
+
+
+def test_images_and_channels_are_blurred_each_for_itself_and_mirrored_at_the_edges():
+    """So that the values of each keep their sum, and a slope along one axis its profile."""
+    x = RNG.uniform(size=(2, 5, 7, 3))
+    blurred = corruption.corrupt("blur", x, 1.0, seed=0)
+    np.testing.assert_allclose(blurred.sum((1, 2)), x.sum((1, 2)))
+    slope = np.broadcast_to(np.arange(4.0)[:, None, None], (1, 4, 6, 1))
+    found = corruption.corrupt("blur", slope, 0.5, seed=0)[0, ..., 0]
+    np.testing.assert_allclose(found, found[:, :1] + np.zeros(6), rtol=1e-12)
+    weights = np.exp(-2 * np.arange(-2.0, 3) ** 2)
+    mirrored = np.array([1, 0, 0, 1, 2, 3, 3, 2])
+    expected = np.convolve(mirrored, weights / weights.sum(), "valid")
+    np.testing.assert_allclose(found[:, 0], expected)
+
+
+def test_medians_are_of_nine_pixels_of_an_image_and_a_channel():
+    x = RNG.uniform(size=(2, 4, 5, 2))
+    mirrored = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="symmetric")
+    windows = np.lib.stride_tricks.sliding_window_view(mirrored, (3, 3), (1, 2))
+    found = corruption.BASELINES["median of 3 x 3 pixels"](x)
+    np.testing.assert_array_equal(found, np.median(windows, (-2, -1)))
+
+
+@pytest.mark.parametrize("name", corruption.NAMES)
+def test_no_strength_changes_nothing(name):
+    x = RNG.uniform(size=(3, 4, 5, 2))
+    np.testing.assert_array_equal(corruption.corrupt(name, x, 0, seed=0), x)
+    with pytest.raises(ValueError, match=f"of {name}, got -0.1"):
+        corruption.corrupt(name, x, -0.1, seed=0)
+
+
+def test_corruptions_of_full_strength_and_of_an_images_own_noise():
+    """Every pixel is hit; noise is in proportion to its strength, drawn by seed, kind and image."""
+    x = RNG.uniform(0.2, 0.8, size=(3, 4, 5, 2))
+    hit = corruption.corrupt("salt_and_pepper", x, 1, seed=0)
+    assert set(hit.ravel()) == {0, 1}
+    np.testing.assert_array_equal(hit[..., 0], hit[..., 1])
+    noise = [np.random.default_rng((7, 1, i)).normal(size=(4, 5, 2)) for i in range(3)]
+    found = corruption.corrupt("noise", x, 2.5, seed=7)  # not clipped
+    np.testing.assert_allclose(found, x + 2.5 * np.stack(noise))
 
 
 def test_median_repairs_single_pixels_and_errors_are_what_they_say():
@@ -74,6 +116,29 @@ def test_masks(tmp_path):
     for name in ("mask.png", "mask.npy"):
         found = masks.hidden_pixels(str(tmp_path / name), (8, 8, 1))
         np.testing.assert_array_equal(found[..., 0], hidden)
+
+
+def test_masks_of_images_that_are_not_square(tmp_path):
+    """Halves are rounded down; a file may have an axis of channels, also where the width is 1."""
+    lower = masks.hidden_pixels("lower_half", (5, 3, 1))[..., 0]
+    assert lower.tolist() == [[False] * 3] * 2 + [[True] * 3] * 3
+    centre = masks.hidden_pixels("centre", (9, 6, 2))[..., 0]
+    assert centre.any(1).tolist() == [False] * 2 + [True] * 4 + [False] * 3
+    assert centre.any(0).tolist() == [False] + [True] * 3 + [False] * 2
+    assert centre.sum() == 12
+    column = np.array([[0], [1], [-2], [0.5]])
+    for values in (column, column[..., None]):
+        np.save(tmp_path / "column.npy", values)
+        found = masks.hidden_pixels(str(tmp_path / "column.npy"), (4, 1, 3))
+        np.testing.assert_array_equal(found, [[[False]], [[True]], [[True]], [[True]]])
+    colored = np.zeros((2, 3, 3), np.uint8)
+    colored[1, 2] = [0, 9, 0]
+    Image.fromarray(colored).save(tmp_path / "colored.png")
+    found = masks.hidden_pixels(str(tmp_path / "colored.png"), (2, 3, 1))
+    assert np.argwhere(found[..., 0]).tolist() == [[1, 2]]
+    np.save(tmp_path / "colored.npy", colored)
+    with pytest.raises(ValueError, match=r"has the shape \(2, 3, 3\) and the images are 2 x 3"):
+        masks.hidden_pixels(str(tmp_path / "colored.npy"), (2, 3, 1))
 
 
 def test_refusals(tmp_path):

@@ -127,6 +127,8 @@ def test_squared_error():
     found = errors.squared_error(predicted, true)
     assert found.mean == pytest.approx((5 + 0 + 2) / 3)
     assert found.standard_error == pytest.approx(np.std([5, 0, 2], ddof=1) / np.sqrt(3))
+    two = errors.squared_error(predicted[:2], true[:2])
+    assert two == pytest.approx((2.5, 2.5))  # 5 and 0
 
 
 def test_what_is_refused():

@@ -56,7 +56,7 @@ def project(change: jax.Array, radius: jax.Array, norm: str) -> jax.Array:
     if norm == "linf":
         return jnp.clip(change, -radius, radius)
     length = _length(change)
-    return change * jnp.where(length > radius, radius / jnp.where(length > 0, length, 1.0), 1.0)
+    return change * jnp.where(length > radius, radius / length, 1.0)
 
 
 def uniform_in_ball(
@@ -202,5 +202,4 @@ def _direction(x: jax.Array) -> jax.Array:
     """x over its length, 0 where it is 0; of lengths whose squares are no floats too."""
     largest = jnp.max(jnp.abs(x), axis=tuple(range(1, x.ndim)), keepdims=True)
     scaled = x / jnp.where(largest > 0, largest, 1.0)
-    length = _length(scaled)
-    return scaled / jnp.where(length > 0, length, 1.0)
+    return scaled / jnp.maximum(_length(scaled), 1.0)  # 1 or more, or 0

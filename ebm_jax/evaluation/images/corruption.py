@@ -40,7 +40,7 @@ def corrupt(
         raise ValueError(f"expected {bound} of {name}, got {strength}")
     x = np.asarray(x, np.float64)
     if name == "blur":
-        return ndimage.gaussian_filter(x, strength, axes=(1, 2), mode="reflect")
+        return ndimage.gaussian_filter(x, strength, axes=(1, 2))
     corrupted = np.empty_like(x)
     for i, image in enumerate(x):
         rng = np.random.default_rng((seed, NAMES.index(name), i))
@@ -54,11 +54,11 @@ def corrupt(
 
 
 def _median(x: np.ndarray) -> np.ndarray:
-    return ndimage.median_filter(x, size=(1, 3, 3, 1), mode="reflect")
+    return ndimage.median_filter(x, size=(1, 3, 3, 1))
 
 
 def _gaussian(x: np.ndarray) -> np.ndarray:
-    return ndimage.gaussian_filter(x, 0.6, axes=(1, 2), mode="reflect")
+    return ndimage.gaussian_filter(x, 0.6, axes=(1, 2))
 
 
 def _unsharp(x: np.ndarray) -> np.ndarray:
