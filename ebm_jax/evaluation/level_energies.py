@@ -11,7 +11,6 @@ The larger a score, the less the example is taken to be of the data:
 from collections.abc import Mapping
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ebm_jax.methods.densities import Densities
@@ -36,7 +35,7 @@ def level_energies(
     def at_level(level: jax.Array) -> dict[str, jax.Array]:
         return densities.energy_and_grad_norm(rng_key, level, x, index)
 
-    found = jax.lax.map(at_level, jnp.asarray(levels))
+    found = jax.lax.map(at_level, levels)
     return {name: values.T for name, values in found.items()}
 
 

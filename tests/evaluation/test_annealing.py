@@ -256,3 +256,76 @@ def test_settling_is_one_chain_however_it_is_cut():
     np.testing.assert_allclose(np.cov(once.T), 0.25 * np.eye(2), atol=0.02)
     assert np.abs(once - x).mean() > 0.3
     np.testing.assert_array_equal(settle(x, 0, 0)[0], x)
+
+
+def test_steps_are_capped_at_half_the_width_of_the_base():
+    for base, cap in (
+        (BaseDistribution(std=3.0), 1.5),
+        (BaseDistribution(center=9.0, std=0.2), 0.1),
+        (BaseDistribution(box=(-1.0, 4.0)), 2.5),
+    ):
+        path = annealing.Path(Densities(None, A_BAR, SIGMA_BAR, base), (0,))
+        assert annealing._capped(jnp.float32(1e3), path) == pytest.approx(cap)
+        assert annealing._capped(jnp.float32(0.9 * cap), path) == pytest.approx(0.9 * cap)
+
+
+def test_the_next_temperature_by_hand():
+    """D = x, whose changes spread by sqrt(pi) / 2 of their mean absolute deviation."""
+    base = BaseDistribution(std=1e3)
+    densities = Densities(
+        lambda level: lambda x: base.energy(x) + x[:, 0] + 0 * level,
+        A_BAR[:1], SIGMA_BAR[:1], base,
+    )  # fmt: skip
+    path = annealing.Path(densities, (0,))
+
+    @jax.jit
+    def tune(beta, spread):
+        change = jnp.array([-2.0, -1, 3, 4]) * spread  # about their mean: -3, -2, 2, 3
+        earlier = jnp.array([0.3, -0.2, 0.1, 0.5])
+        return annealing.tune_step(
+            KEY, path, 0, beta, earlier[:, None], (earlier + change)[:, None], jnp.float32(0.1),
+            num_steps=20, num_leapfrog_steps=2, target_acceptance=0.8,
+        )  # fmt: skip
+
+    unit = 2.5 * np.sqrt(np.pi) / 2  # nats of a spread of 1
+    quarter = 0.8 / 0.25 / unit  # .8 nats are a step of 1/4
+    for beta, spread, wanted in (
+        (0.2, quarter, 0.45),
+        (0.7, quarter, 0.95),  # 1.1 steps do not reach the end
+        (0.74, quarter, 1.0),
+        (0.2, 0.0, 1.0),
+    ):
+        found, u, _, _, length, _ = tune(beta, spread)
+        assert found == pytest.approx(wanted, abs=1e-5)
+        assert length == pytest.approx((wanted - beta) * spread * unit, rel=1e-4)
+        assert np.all(np.isfinite(u))
+    assert tune(0.0, 1e7)[0] == pytest.approx(1e-6)
+    assert np.isnan(tune(0.2, np.inf)[0])
+
+
+def test_chains_are_annealed_alike_in_any_batch():
+    """By the number of the first, which is 0 where nothing is said."""
+    densities = Densities(
+        lambda level: lambda x: 2 * jnp.sum(x**2, 1) + 0 * level,
+        A_BAR[:1], SIGMA_BAR[:1], BaseDistribution(),
+    )  # fmt: skip
+    path = annealing.Path(densities, (0,))
+    chunk = annealing.Ladder(jnp.int32(0), jnp.array([0, 0.1, 1]), jnp.array([9.0, 0.4, 0.3]))
+    anneal = functools.partial(annealing.anneal, KEY, path, chunk, num_leapfrog_steps=2)
+    u = jax.random.normal(jax.random.key(3), (5, 2))
+    whole, last = jax.jit(lambda u: (anneal(u), anneal(u[3:], first_chain=3)))(u)
+    np.testing.assert_allclose(last.x, whole.x[3:], rtol=1e-5)
+    np.testing.assert_allclose(last.log_weights, whole.log_weights[3:], rtol=1e-5)
+
+
+def test_one_temperature_for_each_segment_is_enough():
+    tuned = [
+        annealing.AdaptedTemperature(0, 1.0, 0.5, 0.8, 0.2),
+        annealing.AdaptedTemperature(1, 1.0, 0.4, 0.8, 9.0),
+    ]
+    ladder = annealing.allocate(tuned, 2, length=1)
+    assert ladder.segment.tolist() == [0, 1, 1]  # each has one at least
+    np.testing.assert_allclose(ladder.betas, [[0, 1], [0, 0.5], [0.5, 1]])
+    np.testing.assert_allclose(ladder.step_sizes, [[0.5] * 2, [0.4] * 2, [0.4] * 2])
+    assert [field.dtype for field in ladder] == [np.int32, np.float32, np.float32]
+    assert [type(level) for level in annealing.path_levels(np.geomspace(0.1, 1, 9), 2)] == [int] * 2

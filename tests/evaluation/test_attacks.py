@@ -170,7 +170,7 @@ def searched(margin_fn, norm, num_draws, **options):
 
 @pytest.mark.parametrize("norm", attacks.NORMS)
 def test_every_second_random_point_is_on_the_surface(norm):
-    """The points farthest from the clean one, and nearest to it, of the first one, two and three."""
+    """The farthest and the nearest of the first one, two and three points, by their margins."""
 
     def farthest(x):
         return -jnp.sum((x - X) ** 2, AXES)

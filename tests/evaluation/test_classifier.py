@@ -119,3 +119,19 @@ def test_it_is_scikit_learns_of_these_features(digits):
     expected = model.predict_log_proba(basis.transform(unseen.reshape(len(unseen), -1)))
     expected -= expected.mean(1, keepdims=True)
     np.testing.assert_allclose(classifier.logits(unseen), expected, atol=0.02)
+
+
+def test_about_a_fixed_choice_of_many_images(monkeypatch):
+    """So many centers, scikit-learn's choice of seed 0; images come in blocks of any size."""
+    rng = np.random.default_rng(0)
+    x, labels = rng.normal(size=(40, 3)), np.arange(40) % 3
+    monkeypatch.setattr(fidelity_classifier, "_MAX_CENTERS", 7)
+    classifier = train_classifier(x, labels, 3)
+    basis = Nystroem(gamma=1 / (3 * x.var()), n_components=7, random_state=0)
+    model = LogisticRegression(C=10.0, max_iter=1_000).fit(basis.fit_transform(x), labels)
+    expected = model.decision_function(basis.transform(x))
+    logits = classifier.logits(x)
+    np.testing.assert_allclose(logits, expected - expected.mean(1, keepdims=True), atol=1e-6)
+    monkeypatch.setattr(fidelity_classifier, "_BLOCK", 9)
+    np.testing.assert_allclose(classifier.logits(x), logits, rtol=1e-12)
+    assert classifier.num_training == 40

@@ -117,3 +117,33 @@ def test_temperatures_are_of_the_conditional_that_sampling_runs_on():
     np.testing.assert_allclose(end(x), known.energy(2)(x), rtol=1e-5)
     np.testing.assert_allclose(start.energy(x), np.sum(np.square(x), (1, 2, 3)) / 2, rtol=1e-5)
     assert start.log_z() == pytest.approx(np.log(2 * np.pi))
+
+
+def test_steps_and_temperatures_by_hand():
+    """h = (1.65 std d^(-1/6))^2 / 2 of d = 6 values; precisions 1, 2, 4, 8 of 1 + 7 beta."""
+    x = jnp.zeros((5, 2, 3, 1))
+    assert conditional_bound._mala_step(jnp.float32(0.7), x) == pytest.approx(
+        (1.65 * 0.7 * 6 ** (-1 / 6)) ** 2 / 2
+    )
+    betas = conditional_bound._temperatures(jnp.float32(8.0), 3)
+    np.testing.assert_allclose(betas, [0, 1 / 7, 3 / 7, 1], rtol=1e-5)
+    for no_path in (1.0, 0.2):  # nothing narrows: equal distances
+        betas = conditional_bound._temperatures(jnp.float32(no_path), 4)
+        np.testing.assert_allclose(betas, [0, 0.25, 0.5, 0.75, 1], atol=1e-3)
+
+
+def test_bounds_of_an_image_do_not_depend_on_the_batch():
+    known, x = densities(), images(3)
+
+    @jax.jit
+    def of(x, index, steps):
+        path = conditional_bound.noising_path(KEY, known, x, index)
+        return conditional_bound.conditional_bounds(
+            KEY, known, path, jnp.arange(3), steps, index[0], num_temperatures=2
+        )
+
+    steps = jnp.array([0.1, 0.2, 0.1])
+    first, second = (of(x[n : n + 2], jnp.arange(n, n + 2), steps) for n in (0, 1))
+    np.testing.assert_allclose(second.lower[0], first.lower[1], rtol=1e-3)
+    np.testing.assert_allclose(second.upper[0], first.upper[1], rtol=1e-3)
+    np.testing.assert_allclose(second.widths[0], first.widths[1], rtol=2e-2, atol=2e-3)

@@ -245,6 +245,8 @@ def test_score_of_certain_and_of_ignorant_classifiers():
     certain = np.tile(np.where(np.eye(5) > 0, 0.0, -1e6), (20, 1))
     assert inception_score(certain, num_splits=4).mean == pytest.approx(5)
     assert inception_score(np.zeros((20, 7)), num_splits=4) == pytest.approx((1, 0))
+    never = np.where(np.eye(5) > 0, 0.0, -np.inf)
+    assert inception_score(never, num_splits=1) == pytest.approx((5, 0))
     one_class = np.tile(certain[:1], (20, 1))
     assert inception_score(one_class, num_splits=2).mean == pytest.approx(1)
     logits = RNG.normal(size=(11, 3)) * 2
@@ -377,6 +379,10 @@ def test_statistics_on_file(tmp_path):
         read_statistics(path, described | {"weights_sha256": "cd" * 32}, 3)
     with pytest.raises(ValueError, match=r"are of \(3,\) features and the network has 2048"):
         read_statistics(path, described, 2048)
+    numbers = {"size": np.int64(8), "range": (0.0, np.float32(1))}  # what JSON has not as it is
+    write_statistics(path, Statistics(fit, numbers))
+    found = read_statistics(path, numbers, 3)
+    assert found.described == {"size": 8, "range": [0, 1], "num_images": 50}
     np.savez(path, mu=fit.mean, sigma=fit.covariance)  # another program's
     assert read_statistics(path, described, 3).fit.num_examples == 0
     np.savez(path, mean=fit.mean)

@@ -112,3 +112,12 @@ def test_in_float64_the_candidates_are_of_all_blocks(monkeypatch):
     np.testing.assert_array_equal(found[:, 0], np.arange(300))
     nearest, _ = by_brute_force(2 * others + 1, 2 * others + 1, 3)
     np.testing.assert_array_equal(np.sort(found, 1), np.sort(nearest, 1))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_groups_far_apart_are_ranked_by_what_float32_cannot_hold(dtype):
+    """Two of 100 points about +-1e4: products of 1e8 are off by more than distances differ."""
+    side = 1e4 * np.array([1.0, -1, 1, 1, -1]) * np.where(np.arange(200) % 2, 1, -1)[:, None]
+    others = (side + RNG.normal(size=(200, 5))).astype(dtype)
+    x = side[:6] + RNG.normal(size=(6, 5))
+    check(nearest_neighbors(x, others, 3), by_brute_force(x, others, 3))

@@ -7,19 +7,23 @@ import pytest
 from flax import linen as nn
 
 from ebm_jax.data import Dataset
+from ebm_jax.evaluation.classification import calibration, continual
 from ebm_jax.evaluation.classification.attacks import project, scores_of_logits
 from ebm_jax.evaluation.classification.softmax import SoftmaxClassifier, softmax_classifier
-from ebm_jax.evaluation.density import baselines, log_likelihood
+from ebm_jax.evaluation.density import baselines, grid2d, log_likelihood, long_run
+from ebm_jax.evaluation.fidelity import frechet
 from ebm_jax.evaluation.fidelity.classifier import (
     summarize_logits,
     supports,
     train_classifier,
 )
+from ebm_jax.evaluation.fidelity.inception_scores import inception_score, kernel_inception_distance
 from ebm_jax.evaluation.fidelity.memorization import ks_test, nearness
 from ebm_jax.evaluation.images import quality
 from ebm_jax.evaluation.images.errors import image_error
 from ebm_jax.evaluation.images.factor_regressor import FactorRegressor
 from ebm_jax.evaluation.level_energies import evenly_spaced_levels, ood_scores
+from ebm_jax.evaluation.ood import auroc
 from ebm_jax.evaluation.trajectories.errors import squared_error
 from ebm_jax.networks.ensemble import Ensemble
 
@@ -33,6 +37,7 @@ def test_errors_of_factors(monkeypatch):
     monkeypatch.setattr(of_class, "read", lambda images: np.array([0, 1, 1, 0]))
     found = of_class.errors(IMAGES[:4], classes)
     assert found == pytest.approx((0.5, np.std([0, 0, 1, 1], ddof=1) / 2))
+    assert [type(figure) for figure in found] == [float, float]
     of_values = FactorRegressor(IMAGES[:4], values, num_classes=1, num_steps=1)
     assert of_values.read(IMAGES).shape == (6, 2)
     read = values + np.array([[1, 0], [0, 2], [0, 0], [3, 3]])
@@ -192,6 +197,11 @@ def test_likelihoods_of_baselines():
     found = baselines.Likelihood.of(values)
     assert found == pytest.approx((3.0, np.std(values, ddof=1) / np.sqrt(3)))
     assert np.isnan(baselines.Likelihood.of(values[:1]).standard_error)
+    assert baselines.Likelihood.of(values[1:]) == pytest.approx((4.0, 2.0))
+    held = baselines.Baseline(1, {"held out": values})
+    assert held.margin("held out", [-4, -3, -2]) == pytest.approx(  # 3, 1 and -4 more
+        (0.0, np.std([3, 1, -4], ddof=1) / np.sqrt(3))
+    )
     assert baselines.Baseline(1, {}).name == "one Gaussian"
     assert baselines.Baseline(2, {}).name == "a mixture of 2 Gaussians"
 
@@ -218,6 +228,7 @@ def test_bits_and_joined_errors():
     energy = log_likelihood.split_energy(np.array([1.0, 3.0, 5.0]))
     assert energy == pytest.approx((3.0, 2 / np.sqrt(3), 3))
     assert np.isnan(log_likelihood.split_energy(np.ones(1)).standard_error)
+    assert log_likelihood.split_energy([1, 4]) == pytest.approx((2.5, 1.5, 2))
     bracket = log_likelihood.Bracket(
         9,
         log_likelihood.Estimate(1.0, 3.0, 2.0),
@@ -269,3 +280,49 @@ def test_squared_errors_of_one_trajectory():
     found = squared_error(np.array([[1.0, 3.0]]), np.zeros((1, 2)))
     assert found.mean == 5
     assert np.isnan(found.standard_error)
+
+
+def test_figures_are_pythons_own_numbers():
+    """Whatever they are computed with: float and int, as the annotations say."""
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(12, 3)), np.arange(12) % 3
+    x, y = rng.normal(size=(2, 12, 2)).astype(np.float32)
+    fits = frechet.fit_gaussian(x), frechet.fit_gaussian(y)
+    grid = grid2d.Grid(2.0, 4)
+    learned = grid2d.learned_density(lambda y: jnp.sum(y**2, -1), grid)
+    compared = grid2d.compare(learned.log_density, learned.log_density, grid)
+    energy = log_likelihood.split_energy(x[:, 0])
+    estimates = [log_likelihood.estimate(x[:, 0], 1.0, reverse=way) for way in (False, True)]
+    bracket = log_likelihood.Bracket(9, *estimates)
+    images = x.reshape(12, 2, 1, 1)
+    real, _ = long_run.reference(images, x[:, 0], 4, low=-1, high=1)
+    record = long_run.record(
+        0, 0, images, images, y[:, 0], images, 1.0, real, low=-1, high=1
+    )  # fmt: skip
+    draws = rng.normal(size=(8, 4, 3)).astype(np.float32)
+    summary = summarize_logits(logits, labels)
+    scores = continual.scores(logits[None], labels, ((0, 1), (2,)))
+    quality_of = quality.RealImages(
+        dataset(IMAGES[:, :1, :2], "train"), dataset(IMAGES[:5, :1, :2], "test"), low=0, high=1
+    ).quality(np.zeros((6, 1, 2, 1), np.float32))
+    figures = [
+        calibration.accuracy(logits, labels), calibration.negative_log_likelihood(logits, labels),
+        calibration.reliability(logits, labels, 2).error,
+        *calibration.cross_fitted(logits, labels)[1],
+        *auroc(x[:, 0], y[:, 0], num_bootstrap=2, seed=0), *image_error(x, y, value_range=1.0),
+        *squared_error(x, y), *ks_test(x[:, 0], y[:, 0]), *nearness(x, y, y)[0],
+        *baselines.Likelihood.of(x[:, 0]), baselines._added_variance(x, 0.0),
+        energy.mean, energy.standard_error, *estimates[0], *estimates[1],
+        *log_likelihood.log_likelihoods(energy, bracket).values(),
+        log_likelihood.Units(3, 0.5).bits_per_dim(np.float64(3.0)),
+        learned.log_z, *compared, grid2d.sample_distance(x, np.ones((2, 2)), grid),
+        *inception_score(logits, num_splits=2), frechet.frechet_distance(*fits),
+        *kernel_inception_distance(x, y, num_subsets=3, subset_size=4)[:3],
+        summary.median_confidence, summary.accuracy,
+        real.energy, real.energy_std, real.contrast, real.frechet_floor, real.frechet_floor_std,
+        *record[2:], *long_run.r_hat(draws, draws[..., 0]).values(),
+        *long_run.r_hat(draws[:3], draws[:3, :, 0]).values(),
+        scores.final, scores.mean_of_tasks, scores.final_within, scores.centered,
+        quality_of.share_outside, quality_of.pixel.samples, quality_of.pixel.floor,
+    ]  # fmt: skip
+    assert [type(figure) for figure in figures] == [float] * len(figures)

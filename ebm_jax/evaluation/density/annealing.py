@@ -154,7 +154,7 @@ def tune_step(
     change = now - earlier
     deviation = jnp.mean(jnp.abs(change - jnp.mean(change)))
     spread = deviation * np.sqrt(np.pi / 2) / np.sqrt(2)  # mean |z| of a normal is sqrt(2 / pi)
-    step = jnp.maximum(_TUNED_LENGTH / jnp.maximum(spread, 1e-30), _LEAST_BETA_STEP)
+    step = jnp.maximum(_TUNED_LENGTH / spread, _LEAST_BETA_STEP)
     step = jnp.where(jnp.isfinite(spread), step, jnp.nan)  # shows in the beta returned
     # A rest that is short against the step is taken with it.
     new_beta = jnp.where(beta + 1.1 * step >= 1, 1.0, beta + step)

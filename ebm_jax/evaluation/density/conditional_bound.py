@@ -102,7 +102,7 @@ def tune_steps(
         )
         return found.step_size
 
-    return jax.lax.map(at_level, jnp.asarray(levels))
+    return jax.lax.map(at_level, levels)
 
 
 def conditional_bounds(
@@ -169,7 +169,7 @@ def conditional_bounds(
         reverse = start.log_z() - down
         return -end(x) - log_noising(level) - jnp.stack([reverse, forward]), reverse - forward
 
-    of_levels, widths = jax.lax.map(at_level, (jnp.asarray(levels), step_sizes))
+    of_levels, widths = jax.lax.map(at_level, (levels, step_sizes))
     lower, upper = of_levels.sum(0)
     return Bounds(lower, upper, widths.T)
 

@@ -80,7 +80,7 @@ class RunningScore(NamedTuple):
         logits = logits - logits.max(1, keepdims=True)
         log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
         p = np.exp(log_p)
-        terms = np.where(p > 0, p * np.where(p > 0, log_p, 0), 0).sum(1)
+        terms = (p * np.where(p > 0, log_p, 0)).sum(1)
         sum_p, sum_p_log_p = self.sum_p.copy(), self.sum_p_log_p.copy()
         index = np.arange(self.num_seen, self.num_seen + len(logits))
         split = np.searchsorted(self.ends, index, side="right")

@@ -133,9 +133,8 @@ def _candidates_in_float32(
             block = np.concatenate([block, np.zeros((size - count, d), block.dtype)])
         jax.block_until_ready(largest)  # one block under way: no queue of copies of others
         best, largest = _merge(
-            best, largest, near, block, np.float32(scale), shift.astype(np.float32),
-            np.int32(first), np.int32(count),
-        )  # fmt: skip
+            best, largest, near, block, scale, shift.astype(np.float32), first, count
+        )
     values, index = (np.asarray(part) for part in best)
     squares = (near.astype(np.float64) ** 2).sum(1)
     magnitude = np.sqrt(squares) + np.sqrt(float(largest)) + np.linalg.norm(shift)
