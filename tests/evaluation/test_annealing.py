@@ -209,6 +209,8 @@ def test_log_z_on_a_grid():
     energy_fn = lambda x: jnp.sum((x - 2.5) ** 2, 1) / (2 * 0.3**2)  # noqa: E731
     found = log_likelihood.log_z_on_grid(energy_fn, -1.0, 4.0)
     assert found == pytest.approx(np.log(2 * np.pi * 0.3**2), abs=1e-4)
+    nothing = log_likelihood.log_z_on_grid(lambda x: 0 * x[:, 0], -1.0, 4.0)
+    assert nothing == pytest.approx(2 * np.log(7.5))  # half as far again
 
 
 def test_the_network_is_not_evaluated_where_the_path_leaves_the_base():
@@ -230,6 +232,8 @@ def test_the_network_is_not_evaluated_where_the_path_leaves_the_base():
     assert seen == [5]
     np.testing.assert_allclose(path.along(2)(u, 0.25), (0.75 * 2 + 0.25) * squares, rtol=1e-6)
     assert seen == [5, 10]
+    two = path._replace(levels=(1, 0))
+    np.testing.assert_allclose(two.along(1)(u, 0.25), (0.75 * 2 + 0.25) * squares, rtol=1e-6)
     traced = jax.jit(lambda n, u: path.along(n)(u, 0.25))(0, u)
     np.testing.assert_allclose(traced, path.along(0)(u, 0.25), rtol=1e-6)
 

@@ -50,3 +50,6 @@ def test_a_mixture_is_that_of_scikit_learn_and_finds_the_two_modes():
 def test_more_components_than_images_are_refused_in_one_line():
     with pytest.raises(ValueError, match=r"^num_components: expected at most 16, .* got 17$"):
         baselines.fit_mixture(X[:20], NOISE, (2, 17), seed=0)
+    with pytest.raises(ValueError, match=r"^num_components: expected at most 1, .* got 2$"):
+        baselines.fit_mixture(X[:2], NOISE, (2,), seed=0)  # one is left out, always
+    assert baselines.fit_mixture(X[:3], NOISE, (2,), seed=0).num_components == 2

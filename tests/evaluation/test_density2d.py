@@ -147,3 +147,32 @@ def test_samples_that_are_not_finite_are_counted():
     model = PlaneModel(lambda y: jnp.sum(y**2, -1), 1.0, 0.0, 0.0)
     with pytest.raises(ValueError, match=r"^2 of 5 samples have non-finite values$"):
         density_fit(samples, np.zeros((5, 2)), model, toy_density("rings"))
+
+
+def test_the_fit_of_a_normal_model_to_rings():
+    """N(0, v) of x = (y - offset) / factor; the mass outside by the error function."""
+    density = toy_density("rings")
+    std, factor, offset = 0.5 * density.bound, 0.4, 1.5
+
+    def energy_fn(y):
+        return jnp.sum(((y - offset) / factor) ** 2, -1) / (2 * std**2)
+
+    rng = np.random.default_rng(0)
+    exact = density.sample(rng, 60)
+    exact[50:] = 1e3  # more than there are samples are not looked at
+    model = PlaneModel(energy_fn, factor, offset, 0.25)
+    found = density_fit(exact[:50], exact, model, density)
+    assert found.grid == Grid(1.5 * density.bound, 480)
+    inside = norm.cdf(2) - norm.cdf(-2)
+    on_grid = norm.cdf(3) - norm.cdf(-3)
+    assert found.mass_outside == pytest.approx(1 - (inside / on_grid) ** 2, rel=1e-3)
+    log_z = np.log(2 * np.pi * (factor * std) ** 2 * on_grid**2)
+    assert found.log_z == pytest.approx(log_z, abs=1e-4)
+    assert (found.num_samples, found.noise_std) == (50, 0.25)
+    assert found.sample_distance == found.exact_distance
+    masses = box_masses(density.log_density(found.grid.points), found.grid, 24)
+    assert found.sample_distance == sample_distance(exact[:50], masses, found.grid)
+    assert density_fit(exact[:50], exact[:50], model, density) == found
+    said = "num_samples: expected at most 49, the held-out points to compare with, got 50"
+    with pytest.raises(ValueError, match=f"^{said}$"):
+        density_fit(exact[:50], exact[:49], model, density)

@@ -1,8 +1,11 @@
 """The bounds of the diagnosis of long chains, each from both sides."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ebm_jax import samplers
 from ebm_jax.evaluation.density import long_run
 
 REAL = long_run.Reference(10.0, 2.0, 0.5, 0.1, None, frechet_floor=1.0, frechet_floor_std=0.1)
@@ -50,8 +53,9 @@ def test_reasons_name_what_was_measured():
     assert "1 model units" in displaced
     assert "from 1 to 1.5" in frechet
     assert "1 ± 0.1" in frechet
-    without = [record._replace(frechet=np.nan) for record in (*records, last)]
-    assert len(long_run.diagnose(without, REAL).reasons) == 4
+    unknown = RECORD._replace(step=10, frechet=np.nan)
+    for some in ([unknown, last], [records[1], last._replace(frechet=np.nan)]):
+        assert len(long_run.diagnose([records[0], *some], REAL).reasons) == 4
 
 
 @pytest.mark.parametrize(("away", "said"), [(2.9, "stable"), (3.1, "drifting"), (-3.1, "drifting")])
@@ -92,6 +96,15 @@ def test_the_reference_is_of_other_images_than_its_floor():
     assert few.fit is None
     assert reason.startswith("4 examples leave the covariance of 4 features singular")
     assert np.isnan(few.frechet_floor)
+    rng = np.random.default_rng(0)
+    floors = []
+    for _ in range(20):  # all images in a random order, the first as many as there are chains
+        fits = [
+            long_run.frechet.fit_gaussian(part) for part in np.split(x[rng.permutation(60)], [20])
+        ]
+        floors.append(long_run.frechet.frechet_distance(*fits))
+    assert found.frechet_floor == pytest.approx(np.mean(floors))
+    assert found.frechet_floor_std == pytest.approx(np.std(floors, ddof=1))
     found, reason = long_run.reference(x[:25], energies[:25], 20, low=-1, high=1)
     assert (found.fit.num_examples, reason) == (5, None)
 
@@ -144,6 +157,14 @@ def test_without_spread_the_smallest_change_is_a_drift():
     found = long_run.diagnose(none, real)
     assert found.word == "drifting"  # its contrast is none of theirs
     assert "moved by +0.00" in found.reasons[0]
+    begin, last = none[0], none[1]
+    for changed, said in (
+        ({"energy": 1.5e-12}, "moved by +1.50 "),
+        ({"energy": -3e-12}, "it is -3.00 "),
+        ({"contrast": 0.8e-12}, "is 0.800 times"),
+    ):
+        found = long_run.diagnose([begin, begin._replace(step=1), last._replace(**changed)], real)
+        assert any(said in reason for reason in found.reasons)
 
 
 def test_the_ends_of_a_range_are_a_hundredth_of_it():
@@ -171,6 +192,7 @@ def test_places_where_steps_are_tuned_anew():
     """A tenth apart in width, either way, or a twentieth of all levels away."""
     assert long_run.tuned_places(np.array([1.0])) == [0]
     assert long_run.tuned_places(np.ones(100)) == [*range(0, 100, 5)]
+    assert long_run.tuned_places(np.ones(84)) == [*range(0, 84, 5)]  # a twentieth is 4.2
     some = np.concatenate([[1.0, 0.92, 0.9], np.full(97, 0.9)])
     assert long_run.tuned_places(some)[:3] == [0, 2, 7]
     grown = np.concatenate([[1.0, 1.09, 1.12], np.full(97, 1.12)])
@@ -191,6 +213,7 @@ def test_r_hat_needs_four_draws():
     assert all(np.isfinite(v) for v in long_run.r_hat(draws[:4], draws[:4, :, 0]).values())
 
 
+@pytest.mark.filterwarnings("error")
 def test_chains_that_are_nowhere_have_no_distance():
     real = REAL._replace(fit=long_run.frechet.fit_gaussian(np.random.default_rng(0).normal(
         size=(40, 2, 2, 1)
@@ -207,3 +230,52 @@ def test_chains_that_are_nowhere_have_no_distance():
     assert distance(x) == pytest.approx(expected)
     x[0, 0, 0, 0] = np.inf
     assert np.isnan(distance(x))
+
+
+def normal(x):
+    return jnp.sum(x**2 / jnp.array([1.0, 4.0]), 1) / 2
+
+
+@pytest.mark.parametrize("name", long_run.SAMPLERS)
+def test_samplers_by_name_and_their_steps(name):
+    """Steps 2, 3 and 4 one by one, and the mean acceptance of each added up."""
+    kernel = long_run.make_kernel(name, 3)(normal, jnp.float32(0.9))
+    expected = {
+        "langevin": samplers.langevin(normal, 0.9),
+        "mala": samplers.mala(normal, 0.9),
+        "hmc": samplers.hmc(normal, 0.9, 3),
+    }[name]
+    key, x = jax.random.key(0), jnp.array([[3.0, -1.0], [0.5, 2.0], [0.0, 0.1]])
+    advance = jax.jit(lambda state, *rest: long_run.advance(key, kernel, state, *rest))
+    found, accepted = advance(kernel.init(x), 0.25, 2, 3)
+    state, total = expected.init(x), 0.25
+    for n in (2, 3, 4):
+        state, info = jax.jit(expected.step)(samplers.random.fold_in(key, n), state)
+        total += float(np.mean(info.acceptance))
+    np.testing.assert_allclose(found.x, state.x, rtol=1e-5)
+    assert float(accepted) == pytest.approx(total, rel=1e-5)
+
+
+def test_a_sampler_of_another_name_is_refused():
+    said = "^sampler: expected one of langevin, mala, hmc, got 'nuts'$"
+    with pytest.raises(ValueError, match=said):
+        long_run.make_kernel("nuts", 3)
+
+
+def test_a_tuned_step_is_accepted_three_times_of_four():
+    """Of MALA on a narrow law, from a first step that is about right for it."""
+    scale = 1e-4
+    energy_fn = lambda x: normal(x / scale)  # noqa: E731
+    make = long_run.make_kernel("mala", 1)
+    x = scale * jnp.array([1.0, 2.0]) * jax.random.normal(jax.random.key(1), (500, 2))
+
+    @jax.jit
+    def accepted(x):
+        step, is_stuck = long_run.tuned_step(jax.random.key(2), make, energy_fn, x, scale**2)
+        kernel = make(energy_fn, step)
+        _, total = long_run.advance(jax.random.key(3), kernel, kernel.init(x), 0.0, 0, 20)
+        return total / 20, is_stuck
+
+    acceptance, is_stuck = accepted(x)
+    assert acceptance == pytest.approx(0.75, abs=0.03)
+    assert not is_stuck

@@ -1,5 +1,6 @@
 """The Frechet distance against closed forms, scipy's square root, and its floor on digits."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
@@ -160,5 +161,28 @@ def test_refusals():
         frechet_distance(two, gaussian([0, 0], [[1, 0.5], [0, 1]]))
     with pytest.raises(ValueError, match="negative eigenvalue -1"):
         frechet_distance(two, gaussian([0, 0], [[1, 0], [0, -1]]))
-    with pytest.raises(ValueError, match="non-finite"):
-        frechet_distance(two, gaussian([0, np.inf], np.eye(2)))
+    for broken in (gaussian([0, np.inf], np.eye(2)), gaussian([0, 0], [[1, 0], [0, np.nan]])):
+        with pytest.raises(ValueError, match="the mean or the covariance has non-finite values"):
+            frechet_distance(two, broken)
+
+
+@pytest.mark.parametrize(
+    ("within", "beyond", "said"),
+    [  # of a largest value of 4: 1e-6 of an entry, 1e-9 of the largest, 1e-6 of an eigenvalue
+        ([[4, 2], [2 + 1.9e-6, 4]], [[4, 2], [2 + 2.2e-6, 4]], "not symmetric"),
+        ([[4, 0], [3.9e-9, 4]], [[4, 0], [4.1e-9, 4]], "not symmetric"),
+        ([[4, 0], [0, -3.9e-6]], [[4, 0], [0, -4.1e-6]], r"negative eigenvalue -4\.1e-06"),
+    ],
+)
+def test_rounding_of_a_covariance_is_forgiven(within, beyond, said):
+    point = gaussian([0, 0], np.zeros((2, 2)))
+    trace = within[0][0] + within[1][1]
+    assert frechet_distance(gaussian([0, 0], within), point) == pytest.approx(trace)
+    with pytest.raises(ValueError, match=said):
+        frechet_distance(gaussian([0, 0], beyond), point)
+
+
+def test_arrays_of_jax_are_fitted_in_float64():
+    x = (RNG.normal(size=(30, 2)) + 100).astype(np.float32)
+    for a, b in zip(fit_gaussian(jnp.asarray(x)), fit_gaussian(x), strict=True):
+        np.testing.assert_array_equal(a, b)

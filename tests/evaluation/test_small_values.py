@@ -19,7 +19,7 @@ from ebm_jax.evaluation.fidelity.classifier import (
 )
 from ebm_jax.evaluation.fidelity.inception_scores import inception_score, kernel_inception_distance
 from ebm_jax.evaluation.fidelity.memorization import ks_test, nearness
-from ebm_jax.evaluation.images import quality
+from ebm_jax.evaluation.images import factor_regressor, quality
 from ebm_jax.evaluation.images.errors import image_error
 from ebm_jax.evaluation.images.factor_regressor import FactorRegressor
 from ebm_jax.evaluation.level_energies import evenly_spaced_levels, ood_scores
@@ -57,6 +57,31 @@ def test_readings_are_in_the_units_of_the_labels(monkeypatch):
         np.testing.assert_allclose(regressor.read(IMAGES), [expected] * 6, rtol=1e-6)
     classes = FactorRegressor(IMAGES[:4], np.arange(4), num_classes=4, num_steps=1)
     assert classes.read(IMAGES).shape == (6,)
+
+
+def test_labels_that_vary_little_are_read_in_their_units(monkeypatch):
+    """Also images of more than one block."""
+    values = np.array([[0.1], [0.3], [0.1], [0.3]])  # 0.2 +- 0.1
+    regressor = FactorRegressor(IMAGES[:4], values, num_classes=1, num_steps=1)
+    monkeypatch.setattr(factor_regressor, "_BATCH", 2)
+    monkeypatch.setattr(factor_regressor, "_BATCHES", 2)
+    monkeypatch.setattr(regressor, "_apply", lambda params, x: x[:, 0, 0])
+    places = 2 * IMAGES[:, 0, 0].astype(float) / 255 - 1  # of six images, four at once
+    np.testing.assert_allclose(regressor.read(IMAGES), 0.2 + 0.1 * places, rtol=1e-5)
+
+
+def test_layers_of_the_regressor():
+    """Of 40 pixels 20, 10, 5 and 3 are left, of at most 64 channels; then a layer of 64."""
+    network = factor_regressor._Network(5)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 40, 40, 2)))["params"]
+    assert {name: layer["kernel"].shape for name, layer in shapes.items()} == {
+        "Conv_0": (3, 3, 2, 16), "Conv_1": (3, 3, 16, 32), "Conv_2": (3, 3, 32, 64),
+        "Conv_3": (3, 3, 64, 64), "Dense_0": (3 * 3 * 64, 64), "Dense_1": (64, 5),
+    }  # fmt: skip
+    few = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 4, 4, 2)))["params"]
+    assert {name: layer["kernel"].shape for name, layer in few.items()} == {
+        "Dense_0": (32, 64), "Dense_1": (64, 5),
+    }  # fmt: skip
 
 
 class Linear(nn.Module):

@@ -1,6 +1,7 @@
 """Weights read without the programs that wrote them; a pickle that is a program is refused."""
 
 import collections
+import hashlib
 import io
 import json
 import os
@@ -67,8 +68,14 @@ def state_dict():
             "conv.weight": FakeTensor("0", "FloatStorage", KERNEL),
             "turned": FakeTensor("1", "FloatStorage", turned, strides=(1, 2)),
             "count": FakeTensor("2", "LongStorage", COUNT),
+            "short": FakeTensor("3", "BFloat16Storage", np.array([0x3FC0, 0xC000], np.uint16)),
+            "version": 3,
         }
     )
+
+
+def tensors_of_state_dict():
+    return [item for item in state_dict().values() if isinstance(item, FakeTensor)]
 
 
 def assert_read(path):
@@ -76,20 +83,23 @@ def assert_read(path):
     np.testing.assert_array_equal(found["conv.weight"], KERNEL)
     np.testing.assert_array_equal(found["turned"], KERNEL[0, 0].T)
     np.testing.assert_array_equal(found["count"], COUNT)
+    np.testing.assert_array_equal(found["short"], np.array([1.5, -2], np.float32))
+    assert set(found) == {"conv.weight", "turned", "count", "short"}
+    assert all(array.flags.owndata and array.flags.writeable for array in found.values())
 
 
 def test_torch_zip(tmp_path, torch_pickle):
     path = tmp_path / "weights.pth"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("weights/data.pkl", torch_pickle(state_dict()))
-        for tensor in state_dict().values():
+        for tensor in tensors_of_state_dict():
             archive.writestr(f"weights/data/{tensor.key}", tensor.array.tobytes())
     assert_read(path)
 
 
 def test_torch_stream(tmp_path, torch_pickle):
     """Magic number, version, machine, object, keys; then number and bytes of every storage."""
-    tensors = {tensor.key: tensor.array for tensor in state_dict().values()}
+    tensors = {tensor.key: tensor.array for tensor in tensors_of_state_dict()}
     content = b"".join(
         pickle.dumps(item, protocol=2)
         for item in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
@@ -100,6 +110,9 @@ def test_torch_stream(tmp_path, torch_pickle):
     path = tmp_path / "weights.pth"
     path.write_bytes(content)
     assert_read(path)
+    path.write_bytes(content[:-1])
+    with pytest.raises(ValueError, match="it is cut off"):
+        read_weights(str(path))
 
 
 def test_npz_and_safetensors(tmp_path):
@@ -119,7 +132,44 @@ def test_npz_and_safetensors(tmp_path):
     found = read_weights(str(path))
     np.testing.assert_array_equal(found.arrays["kernel"], KERNEL)
     np.testing.assert_allclose(found.arrays["short"], KERNEL.ravel(), rtol=2**-7)
-    assert len(found.sha256) == 64
+    assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert found.path == str(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("F64", "<f8"), ("F32", "<f4"), ("F16", "<f2"), ("I64", "<i8"), ("I32", "<i4"),
+        ("I16", "<i2"), ("I8", "<i1"), ("U8", "<u1"), ("BOOL", "|b1"),
+    ],
+)  # fmt: skip
+def test_types_of_safetensors(tmp_path, name, kind):
+    """The second of two arrays, up to the file's last byte; one byte more is beyond it."""
+    values = np.array([[0, 1], [1, 0], [1, 1]], kind)
+    size, path = values.nbytes, tmp_path / "x.safetensors"
+
+    def write(last):
+        header = {"x": {"dtype": name, "shape": [3, 2], "data_offsets": [3, last]}}
+        text = json.dumps(header).encode()
+        content = len(text).to_bytes(8, "little") + text + b"abc" + values.tobytes()
+        path.write_bytes(content)
+        return str(path)
+
+    found = read_weights(write(3 + size)).arrays["x"]
+    np.testing.assert_array_equal(found, values)
+    assert found.dtype == values.dtype
+    for last in (4 + size, 2):
+        with pytest.raises(ValueError, match=r"\(x lies beyond its end\)"):
+            read_weights(write(last))
+
+
+def test_a_header_alone_holds_no_array(tmp_path):
+    path = tmp_path / "none.safetensors"
+    path.write_bytes((2).to_bytes(8, "little") + b"{}")
+    assert read_weights(str(path)).arrays == {}
+    path.write_bytes((3).to_bytes(8, "little") + b"{}")
+    with pytest.raises(ValueError, match=r"\(it is cut off\)"):
+        read_weights(str(path))
 
 
 class Program:
@@ -147,7 +197,7 @@ def test_what_is_refused(tmp_path, monkeypatch, torch_pickle):
         read_weights(str(tmp_path / "zipped.pth"))
     with zipfile.ZipFile(tmp_path / "short.pth", "w") as archive:  # a tensor beyond its storage
         archive.writestr("a/data.pkl", torch_pickle(state_dict()))
-        for key in "012":
+        for key in "0123":
             archive.writestr(f"a/data/{key}", b"\0" * 8)
     with pytest.raises(ValueError, match="reaches beyond its storage"):
         read_weights(str(tmp_path / "short.pth"))
@@ -280,6 +330,11 @@ def test_torchscript(tmp_path):
         "training": b"\x89", "hook": b"N", "weight": script_tensor("0", (3, 4), (4, 1)),
         "turned": script_tensor("0", (4, 3), (1, 4)), "stride": whole(2), "padding": padding,
     }  # fmt: skip
+    layer["bias"] = (
+        b"ctorch._utils\n_rebuild_parameter\n(" + script_tensor("0", (2,), (1,), 5)
+        + b"\x88ccollections\nOrderedDict\n)RtR"
+    )  # fmt: skip
+    layer["names"] = b"ctorch.jit._pickle\nrestore_type_tag\n(}" + text("Dict[str, int]") + b"tR"
     inner = script_module("inner.___torch_mangle_3\nLayer", layer)
     beta = script_tensor("1", (2,), (1,), 1, "LongStorage")
     root = script_module(
@@ -287,7 +342,10 @@ def test_torchscript(tmp_path):
     )
     storages = {"0": TWELVE, "1": np.array([5, 6, 7])}
     found = read_weights(torchscript(tmp_path / "net.pt", root, storages)).arrays
-    assert set(found) == {"layers.conv.weight", "layers.conv.turned", "beta"}
+    assert set(found) == {
+        "layers.conv.weight", "layers.conv.turned", "layers.conv.bias", "beta",
+    }  # fmt: skip
+    np.testing.assert_array_equal(found["layers.conv.bias"], [5, 6])
     np.testing.assert_array_equal(found["layers.conv.weight"], TWELVE.reshape(3, 4))
     np.testing.assert_array_equal(found["layers.conv.turned"], TWELVE.reshape(3, 4).T)
     np.testing.assert_array_equal(found["beta"], [6, 7])
@@ -317,6 +375,13 @@ MKDIR = b"cos\nmkdir\n" + text("it_ran") + b"\x85R"
         (b"c__torch__evil\nNet\n)\x81", "wants __torch__evil.Net"),
         (b"c__torch__.net\nNet\n" + whole(3) + b"\x85\x81", "an object with arguments"),
         (b"c__torch__.net\nNet\n)\x81" + whole(3) + b"b", "fields are a int"),
+        (
+            b"(" + text("other") + b"ctorch\nFloatStorage\n" + text("0") + b"tQ",
+            "that is no storage",
+        ),
+        (b"c__torch__.net\nNet\n)\x81" + b"ctorch\nOther\n", "wants torch.Other"),
+        (b"cother\nFloatStorage\n", "wants other.FloatStorage"),
+        (b"cother\nbuild_intlist\n", "wants other.build_intlist"),
         (b"]", "it holds a list, no dict of tensors and no module"),
         (script_module("n\nN", {"x": script_tensor("7", (2,), (1,))}), "out/data/7"),
     ],
@@ -326,6 +391,22 @@ def test_torchscript_that_is_refused(tmp_path, monkeypatch, root, said):
     with pytest.raises(ValueError, match=rf"^[^\n]* holds no arrays [^\n]*{said}[^\n]*$"):
         read_weights(torchscript(tmp_path / "net.pt", root, {"0": TWELVE}))
     assert not (tmp_path / "it_ran").exists()
+
+
+def test_tensors_of_a_dict_are_named_by_the_text_of_their_keys(tmp_path):
+    root = b"}(" + whole(7) + script_tensor("0", (2,), (1,), 3) + text("n") + whole(1) + b"u"
+    found = read_weights(torchscript(tmp_path / "dict.pt", root, {"0": TWELVE})).arrays
+    assert list(found) == ["7"]
+    np.testing.assert_array_equal(found["7"], [3, 4])
+
+
+def test_a_stream_refers_to_storages_in_its_object_alone(tmp_path):
+    path = tmp_path / "stream.pth"
+    path.write_bytes(
+        b"\x80\x02(" + text("storage") + b"ctorch\nFloatStorage\n" + text("0") + b"tQ."
+    )
+    with pytest.raises(ValueError, match="it refers to something that is no storage"):
+        read_weights(str(path))
 
 
 def test_torchscript_module_that_holds_itself(tmp_path):

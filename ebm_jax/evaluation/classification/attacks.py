@@ -195,11 +195,11 @@ def _lower(best: Attacked, other: Attacked) -> Attacked:
 
 
 def _length(x: jax.Array) -> jax.Array:
-    return jnp.sqrt(jnp.sum(x**2, axis=tuple(range(1, x.ndim)), keepdims=True))
+    return jnp.sqrt(jnp.sum(x**2, axis=range(1, x.ndim), keepdims=True))
 
 
 def _direction(x: jax.Array) -> jax.Array:
     """x over its length, 0 where it is 0; of lengths whose squares are no floats too."""
-    largest = jnp.max(jnp.abs(x), axis=tuple(range(1, x.ndim)), keepdims=True)
+    largest = jnp.max(jnp.abs(x), axis=range(1, x.ndim), keepdims=True)
     scaled = x / jnp.where(largest > 0, largest, 1.0)
     return scaled / jnp.maximum(_length(scaled), 1.0)  # 1 or more, or 0

@@ -50,7 +50,7 @@ class _Start(NamedTuple):
     std: jax.Array
 
     def energy(self, x: jax.Array) -> jax.Array:
-        squares = jnp.sum((x - self.mean) ** 2, axis=tuple(range(1, x.ndim)))
+        squares = jnp.sum((x - self.mean) ** 2, axis=range(1, x.ndim))
         return squares / (2 * self.std**2)
 
     def log_z(self) -> jax.Array:
@@ -131,7 +131,7 @@ def conditional_bounds(
     def log_noising(level: jax.Array) -> jax.Array:
         """log q(x_{t+1} | x_t) [batch]; 0 at the top."""
         noise = (path[jnp.minimum(level + 1, top)] - a[level] * path[level]) / sigma[level]
-        squares = jnp.sum(noise**2, axis=tuple(range(1, noise.ndim)))
+        squares = jnp.sum(noise**2, axis=range(1, noise.ndim))
         log_z = num_values * (0.5 * np.log(2 * np.pi) + jnp.log(sigma[level]))
         return jnp.where(level == top, 0.0, -0.5 * squares - log_z)
 

@@ -28,7 +28,7 @@ def flow_log_density(
       y: [batch, ...] at the flow's last time. index: int [batch]; an example's probes are a
         function of (rng_key, its index).
     """
-    axes = tuple(range(1, y.ndim))
+    axes = range(1, y.ndim)
 
     def step(carried: tuple[jax.Array, jax.Array], at: tuple[jax.Array, jax.Array, jax.Array]):
         y, gained = carried

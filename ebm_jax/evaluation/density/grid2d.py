@@ -91,7 +91,7 @@ def learned_density(
             f"{np.sum(is_wrong)} of {energy.size} energies on the grid are not finite: "
             "train on, or with a smaller learning rate, before measuring the density"
         )
-    log_mass = float(np.asarray(logsumexp(-energy))) + np.log(grid.cell_area)  # of exp(-E), over x
+    log_mass = logsumexp(-energy) + np.log(grid.cell_area)  # of exp(-E), over x
     return LearnedDensity(-energy - log_mass, float(log_mass + 2 * np.log(factor)))
 
 

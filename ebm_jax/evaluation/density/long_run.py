@@ -256,9 +256,9 @@ def r_hat(draws: np.ndarray, energies: np.ndarray) -> dict[str, float]:
     """
     if len(draws) < 4:
         return {"energy": float("nan"), "median_of_values": float("nan"), "largest": float("nan")}
-    values = np.asarray(samplers.split_r_hat(jnp.asarray(draws)))
+    values = np.asarray(samplers.split_r_hat(draws))
     return {
-        "energy": float(samplers.split_r_hat(jnp.asarray(energies)[..., None])[0]),
+        "energy": float(samplers.split_r_hat(energies[..., None])[0]),
         "median_of_values": float(np.nanmedian(values)),
         "largest": float(np.nanmax(values)),
     }
