@@ -1,5 +1,7 @@
 """The bounds of the diagnosis of long chains, each from both sides."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -260,6 +262,23 @@ def test_a_sampler_of_another_name_is_refused():
     said = "^sampler: expected one of langevin, mala, hmc, got 'nuts'$"
     with pytest.raises(ValueError, match=said):
         long_run.make_kernel("nuts", 3)
+
+
+def test_steps_are_tuned_from_the_one_before(monkeypatch):
+    """In 50 steps and without a mass, which the chains after it have not either."""
+    asked = {}
+
+    def warmup(rng_key, make, x, num_steps, **options):
+        asked.update(options, x=x, num_steps=num_steps, kernel=make("step", "mass"))
+        return types.SimpleNamespace(step_size="found", is_stuck="stuck")
+
+    monkeypatch.setattr(samplers, "warmup", warmup)
+    found = long_run.tuned_step(None, lambda *given: given, normal, "x", 0.3)
+    assert found == ("found", "stuck")
+    assert asked == {
+        "initial_step_size": 0.3, "target_acceptance": 0.75, "adapt_mass": False, "x": "x",
+        "num_steps": 50, "kernel": (normal, "step"),
+    }  # fmt: skip
 
 
 def test_a_tuned_step_is_accepted_three_times_of_four():

@@ -74,13 +74,17 @@ def test_near_ties_that_float32_cannot_tell():
     check(nearest_neighbors(x, others, 3), by_brute_force(x, others, 3))
 
 
-def test_the_uncertainty_in_float32_grows_with_what_is_multiplied():
+def test_the_uncertainty_in_float32_grows_with_what_is_multiplied(monkeypatch):
     x = np.array([[3.0, 4.0], [-3.0, -4.0]])
     others = np.array([[0.0, 10.0], [6.0, 8.0], [1.0, 0.0]])
     rows = neighbors._Rows(others.astype(np.float32), None, 1.0, 0.0)
     _, _, uncertainty = neighbors._candidates_in_float32(x, rows, 2)  # centered already
     expected = 8 * np.sqrt(2) * 2.0**-24 * (5 + 10) ** 2
     np.testing.assert_allclose(uncertainty, expected, rtol=1e-6)
+    monkeypatch.setattr(neighbors, "_VALUES", 1)  # 256 in a block, and a part of one
+    rows = rows._replace(values=np.tile(1e-3 * rows.values, (100, 1)))
+    _, _, uncertainty = neighbors._candidates_in_float32(1e-3 * x, rows, 2)
+    np.testing.assert_allclose(uncertainty, 1e-6 * expected, rtol=1e-6)
 
 
 def test_all_are_asked_for():

@@ -80,9 +80,9 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
     # Flat far from the minimum: first where about it is.
     grid = np.linspace(*_LOG_TEMPERATURES, 161)
-    best = int(np.argmin([loss(value) for value in grid]))
+    best = np.argmin([loss(value) for value in grid])
     low, high = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
-    found = optimize.minimize_scalar(loss, bounds=(low, high), method="bounded")
+    found = optimize.minimize_scalar(loss, bounds=(low, high))
     return float(np.exp(found.x))
 
 

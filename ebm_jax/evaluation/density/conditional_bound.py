@@ -12,6 +12,7 @@ chain's forward estimate lies below log Z, and the reverse one above it if its s
 the conditional; so that the second keeps the bound a bound.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -54,7 +55,7 @@ class _Start(NamedTuple):
         return squares / (2 * self.std**2)
 
     def log_z(self) -> jax.Array:
-        return int(np.prod(self.mean.shape[1:])) * (0.5 * np.log(2 * np.pi) + jnp.log(self.std))
+        return math.prod(self.mean.shape[1:]) * (0.5 * np.log(2 * np.pi) + jnp.log(self.std))
 
 
 def noising_path(
@@ -126,7 +127,7 @@ def conditional_bounds(
       first_chain: index of the first image. num_temperatures: of each conditional's annealing.
     """
     a, sigma = (jnp.append(v, 1.0) for v in densities.noising_steps())
-    top, num_values = len(path) - 1, int(np.prod(path.shape[2:]))
+    top, num_values = len(path) - 1, math.prod(path.shape[2:])
 
     def log_noising(level: jax.Array) -> jax.Array:
         """log q(x_{t+1} | x_t) [batch]; 0 at the top."""
@@ -176,7 +177,7 @@ def conditional_bounds(
 
 def _mala_step(std: jax.Array, x: jax.Array) -> jax.Array:
     """h for a Gaussian of this standard deviation over the values of x [batch, ...]."""
-    return (_STEP * std) ** 2 / (2 * int(np.prod(x.shape[1:])) ** (1 / 3))
+    return (_STEP * std) ** 2 / (2 * math.prod(x.shape[1:]) ** (1 / 3))
 
 
 def _temperatures(ratio: jax.Array, number: int) -> jax.Array:

@@ -5,6 +5,7 @@ away or saturate has learned a sampler of short runs (Nijkamp et al. 2019, arXiv
 is kept of a chain does not grow with its length.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -186,14 +187,14 @@ def reference(
 
     The fit is of all but the first num_chains, from which chains may start.
     """
-    fit, floors = None, np.full(2, np.nan)
-    num_values = int(np.prod(x.shape[1:]))
+    fit, floors = None, [np.nan, np.nan]
+    num_values = math.prod(x.shape[1:])
     reason = frechet.why_undefined(min(num_chains, len(x) - num_chains), num_values)
     if reason is None:
         fit = frechet.fit_gaussian(x[num_chains:])
         rng = np.random.default_rng(0)
         shuffled = (x[rng.permutation(len(x))] for _ in range(_NUM_SPLITS))
-        floors = np.array([_frechet_of_split(images, num_chains) for images in shuffled])
+        floors = [_frechet_of_split(images, num_chains) for images in shuffled]
     energies = np.asarray(energies, np.float64)
     metrics = Reference(
         float(energies.mean()),
@@ -229,7 +230,7 @@ def record(
 ) -> Record:
     """Metrics of chains x [chains, ...] that began at start."""
     axes = tuple(range(1, x.ndim))
-    finite = bool(np.all(np.isfinite(x)))
+    finite = np.all(np.isfinite(x))
     distance = float("nan")
     if real.fit is not None and finite:
         distance = frechet.frechet_distance(frechet.fit_gaussian(x), real.fit)
@@ -256,9 +257,9 @@ def r_hat(draws: np.ndarray, energies: np.ndarray) -> dict[str, float]:
     """
     if len(draws) < 4:
         return {"energy": float("nan"), "median_of_values": float("nan"), "largest": float("nan")}
-    values = np.asarray(samplers.split_r_hat(draws))
+    values = samplers.split_r_hat(draws)
     return {
-        "energy": float(samplers.split_r_hat(energies[..., None])[0]),
+        "energy": float(samplers.split_r_hat(energies)),
         "median_of_values": float(np.nanmedian(values)),
         "largest": float(np.nanmax(values)),
     }

@@ -6,6 +6,7 @@ the same each time, and far from the training images its evidence fades, so that
 of noise or of blends of two classes.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -48,7 +49,7 @@ class ClassifierSummary(NamedTuple):
 
 def supports(num_classes: int, example_shape: tuple[int, ...]) -> bool:
     """Support for such data: two classes or more, and small images."""
-    return num_classes > 1 and int(np.prod(example_shape)) <= _MAX_VALUES
+    return num_classes > 1 and math.prod(example_shape) <= _MAX_VALUES
 
 
 def train_classifier(

@@ -11,6 +11,7 @@ It sees means and covariances alone, in the squared unit of its input, and is bi
 finite number of examples: compare distances of equal numbers, and with a floor of real examples.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -58,7 +59,7 @@ class RunningGaussian(NamedTuple):
         Raises:
           ValueError: for another number of features.
         """
-        d = int(np.prod(batch.shape[1:]))
+        d = math.prod(batch.shape[1:])
         if d != len(self.mean):
             raise ValueError(f"expected {len(self.mean)} features, got {d}")
         if not len(batch):
@@ -98,7 +99,7 @@ def fit_gaussian(x: np.ndarray, *, scale: float = 1.0, offset: float = 0.0) -> G
     Raises:
       ValueError: as `RunningGaussian.fit`.
     """
-    d = int(np.prod(x.shape[1:]))
+    d = math.prod(x.shape[1:])
     if (reason := why_undefined(len(x), d)) is not None:
         raise ValueError(reason)  # before the work
     moments = RunningGaussian.empty(d)

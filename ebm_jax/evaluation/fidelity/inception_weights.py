@@ -189,7 +189,7 @@ class _LaterTensor(NamedTuple):
             raise ValueError("a tensor reaches beyond its storage")
         # A stride along an axis of one is never walked, and may be of any size.
         strides = [
-            stride * flat.itemsize if size > 1 else 0
+            stride * flat.itemsize * (size > 1)
             for size, stride in zip(self.shape, self.strides, strict=True)
         ]
         view = np.lib.stride_tricks.as_strided(flat[self.offset :], self.shape, strides)

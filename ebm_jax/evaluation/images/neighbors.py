@@ -192,5 +192,5 @@ def _ranked(x: np.ndarray, others: _Rows, index: np.ndarray, number: int) -> Nei
         rows, chosen = x[first : first + size], index[first : first + size]
         candidates = others.float64(chosen.reshape(-1)).reshape(*chosen.shape, -1)
         distance[first : first + size] = np.linalg.norm(rows[:, None] - candidates, axis=2)
-    order = np.lexsort((index, distance), axis=1)[:, :number]
+    order = np.lexsort((index, distance))[:, :number]
     return Neighbors(*(np.take_along_axis(part, order, 1) for part in (index, distance)))
