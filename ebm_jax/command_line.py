@@ -80,7 +80,7 @@ def _shipped_config(name: str) -> pathlib.Path:
     found = [file for folder in folders or () for file in pathlib.Path(folder).glob("*.py")]
     files = {file.stem: file for file in found}
     if name not in files:
-        close = difflib.get_close_matches(name, files, n=1, cutoff=0)
+        close = difflib.get_close_matches(name, files, cutoff=0)
         near = f"; did you mean {close[0]!r}?" if close else ""
         _leave(f"--config: expected the path or the name of a config, got {name!r}{near}")
     return files[name]
@@ -173,7 +173,7 @@ def _unknown_mode(error: BaseException) -> str | None:
     found = re.search(r"flag --mode=(.*?): value should be one of", str(error))
     if found is None:
         return None
-    close = difflib.get_close_matches(found[1], tasks.names(), n=1, cutoff=0)[0]
+    close = difflib.get_close_matches(found[1], tasks.names(), cutoff=0)[0]
     modes = ", ".join(tasks.names())
     return f"--mode: expected one of {modes}, got {found[1]!r}; did you mean {close!r}?"
 
@@ -215,7 +215,7 @@ def _unreadable_config(error: OSError) -> str:
         return f"--config: {_text(error)}"
     path = pathlib.Path(cause[2])
     there = [str(file) for file in path.parent.glob("*.py")]
-    near = difflib.get_close_matches(str(path), there, n=1)
+    near = difflib.get_close_matches(str(path), there)
     return f"--config={path}: {cause[1]}" + (f"; did you mean {near[0]}?" if near else "")
 
 

@@ -102,7 +102,7 @@ def check_values(cls: Any, values: Mapping[str, Any], prefix: str = "") -> None:
     hints = typing.get_type_hints(cls)
     for name, value in values.items():
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1, cutoff=0)
+            close = difflib.get_close_matches(name, known, cutoff=0)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise ValueError(f"{prefix}{name} is no setting of {cls.__name__}{hint}")
         _check_value(f"{prefix}{name}", value, hints[name], known[name].metadata)
@@ -135,7 +135,7 @@ def _check_value(name: str, value: Any, kind: Any, metadata: Mapping[str, Any]) 
                 f"{expected} of a size from {smallest:.6g} to {largest:.10g}, got {_repr(value)}"
             )
     if one_of and value not in one_of:
-        close = difflib.get_close_matches(str(value), one_of, n=1, cutoff=0)[0]
+        close = difflib.get_close_matches(value, one_of, cutoff=0)[0]
         raise ValueError(
             f"{name}: expected one of {', '.join(one_of)}, got {_repr(value)}; "
             f"did you mean {close!r}?"

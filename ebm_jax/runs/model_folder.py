@@ -56,7 +56,7 @@ def find(name: str | os.PathLike) -> pathlib.Path:
         return _RELEASED / name
     if is_model(name):
         return resolve(name, "model")
-    close = difflib.get_close_matches(os.fspath(name), known, n=1, cutoff=0)
+    close = difflib.get_close_matches(os.fspath(name), known, cutoff=0)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     raise ConfigError(
         f"model: expected one of {', '.join(known)}, or a folder with {DESCRIPTION} in it, got "

@@ -247,7 +247,7 @@ def read_named(
     settings = plain(named[group] if group else named)
     name = settings.pop("name", None)
     if name not in known:
-        close = difflib.get_close_matches(str(name), known, n=1, cutoff=0)[0]
+        close = difflib.get_close_matches(str(name), known, cutoff=0)[0]
         raise ConfigError(
             f"{prefix(section, group)}name: expected one of {', '.join(known)}, got {name!r}; "
             f"did you mean {close!r}?"
@@ -280,7 +280,7 @@ def check_names(config: ml_collections.ConfigDict, modes: Sequence[str]) -> None
     known = (*SECTIONS, "network", "method", "sampler", "optimizer", *modes)
     for name, value in config.items():
         if name not in known and isinstance(value, ml_collections.ConfigDict):
-            close = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
+            close = difflib.get_close_matches(name, known, cutoff=0)[0]
             raise ConfigError(f"config has a section {name!r}; did you mean {close!r}?")
         if name in known and not isinstance(value, ml_collections.ConfigDict):
             raise ConfigError(f"config.{name}: expected a section, got {value!r}")
