@@ -197,7 +197,7 @@ def test_instances_are_checked_too():
 
 def test_settings_do_not_change_once_they_are_checked():
     """Of sections, modes, methods and their samplers."""
-    classes = [*settings.SECTIONS.values(), *METHODS.values()]
+    classes = [settings.General, *settings.SECTIONS.values(), *METHODS.values()]
     classes += [settings.sampler_settings(method) for method in METHODS.values()]
     classes += [
         task.Settings for mode in tasks.names() if hasattr(task := tasks.load(mode), "Settings")
