@@ -42,6 +42,8 @@ def test_ends_of_annealing_are_weighed():
         np.zeros((4, 2)), np.array([0.5, 1.0, 99.5, 99.0]), 5 + np.log([1.0, 2.0, 4.0, 3.0])
     )
     assert ends.weights == approx([0.1, 0.2, 0.4, 0.3])
+    far = ends._replace(log_weights=ends.log_weights + 5_000)
+    assert far.weights == approx([0.1, 0.2, 0.4, 0.3])
     data = np.arange(101.0)
     found = annealed_ends.compare(
         ends, data, np.array([4.0, 1.0, 2.0, 3.0]), np.array([5.0, 2.0, 4.0])
@@ -52,6 +54,11 @@ def test_ends_of_annealing_are_weighed():
     assert found.distance_over_data == 0.5  # by weight the median distance is 2; of data it is 4
     assert annealed_ends.compare(ends, data, None, None).distance_over_data is None
     assert annealed_ends.compare(ends, data, np.ones(4), None).distance_over_data is None
+    in_single = annealed_ends.Ends(
+        ends.x, ends.energies.astype(np.float32), np.log(np.float32([1e-3, 2, 4, 3])) + 1_000
+    )
+    given = (data.astype(np.float32), np.ones(4, np.float32), np.ones(3, np.float32))
+    assert {type(value) for value in annealed_ends.compare(in_single, *given)} == {float}
     one = annealed_ends.Ends(np.zeros((1, 2)), np.zeros(1), np.zeros(1))
     assert (
         annealed_ends.compare(one, data, np.array([3.0]), np.array([2.0])).distance_over_data == 1.5
@@ -218,7 +225,7 @@ def test_directions_that_are_inverted():
     def bracket(reverse):
         return Bracket(10, Estimate(0.0, 3.0, 1.0), Estimate(reverse, 4.0, 1.0))
 
-    assert reporting.crossing(bracket(-14.9)) == []
+    assert reporting.crossing(bracket(-15.0)) == []
     assert reporting.crossing(bracket(15.1)) == []
     (said,) = reporting.crossing(bracket(-15.1))
     assert said.startswith("Reverse lies 15.1 nats below forward: ")

@@ -52,6 +52,24 @@ def test_the_verdict_gives_the_difference():
     )
 
 
+def test_the_verdict_where_the_directions_are_a_little_inverted():
+    """The smaller end is named first, whichever way it is from."""
+    margins = reporting.margins(bracket(0.25, 0.0), OF_IMAGES, GAUSSIANS[:1], "held out")
+    found = reporting.verdict(bracket(0.25, 0.0), margins, GAUSSIANS[:1], "held out")
+    assert found.endswith("beats one Gaussian (+3.75 +- 0.14 to +4.00 +- 0.14 nats)")
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_two_standard_errors_are_not_yet_a_verdict(sign):
+    ends = {"lower": sign * 0.5, "upper": sign * 2.0}
+    errors = {"standard_error_lower": 0.25, "standard_error_upper": 0.25}
+    found = reporting.verdict(bracket(0.0, 0.2), [ends | errors], GAUSSIANS[:1], "held out")
+    assert "cannot, by this bracket and its errors, be told from one Gaussian" in found
+    beyond = [ends | errors | {"standard_error_lower": 0.249}]
+    found = reporting.verdict(bracket(0.0, 0.2), beyond, GAUSSIANS[:1], "held out")
+    assert f"this model {'beats' if sign > 0 else 'does not beat'} one Gaussian" in found
+
+
 @pytest.mark.filterwarnings("error")
 def test_a_claim_is_the_energy_and_its_log_z():
     energies = {"training": 4.0, "held out": 5.0}

@@ -3,6 +3,7 @@
 import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -22,7 +23,7 @@ def settings(**fields):
 def plan(levels, *, conditionals=1, **fields):
     densities = types.SimpleNamespace(
         num_levels=levels, native_kernel=len, num_conditionals=conditionals,
-        conditional_std=np.ones(levels),
+        conditional_std=jnp.ones(levels),
     )  # fmt: skip
     return make_plan(settings(**fields), densities)
 
@@ -51,6 +52,11 @@ def test_chains_from_the_highest_level_down():
     steps = (0, 1, 10, 11, 20, 21, 32)
     assert [found.level_at(step) for step in steps] == [2, 2, 2, 1, 1, 0, 0]
     assert [s for s in range(33) if found.is_last_of_level(s)] == [10, 20]
+    where_levels_begin = plan(3, level=-1, num_steps=39).events
+    assert where_levels_begin == [*range(11), 13, 16, 20, 23, *range(26, 37), 39]
+    one_each = plan(3, level=-1, num_steps=3)
+    assert [one_each.level_at(step) for step in range(4)] == [2, 2, 1, 0]
+    assert [s for s in range(4) if one_each.is_last_of_level(s)] == [1, 2]
 
 
 def test_chains_at_every_level_anew():
@@ -68,6 +74,9 @@ def test_levels_that_there_are_not():
     with pytest.raises(ValueError, match=r"levels 0 to 0, got -1$"):
         plan(1, level=-1)
     assert plan(3, level=2).levels == [2]
+    assert plan(3, level=0).levels == [0]
+    with pytest.raises(ValueError, match=r"^long_run\.num_chains: expected a multiple of the 8"):
+        plan(3, level=0, num_chains=12)
     assert plan(1, level=0, num_steps=1).events == [0, 1]
     with pytest.raises(ValueError, match=r"start: expected data or noise"):
         plan(3, conditionals=0, start="pairs")

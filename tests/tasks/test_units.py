@@ -259,6 +259,23 @@ def test_where_annealing_ends(trained, drawn):
     np.testing.assert_array_equal(columns["nearest training image"], TRAINING[[8, 5, 3]])
     shown = columns["held-out, same noise"]
     np.testing.assert_array_equal(shown, trained.run.to_pixels(noisy[:3] / 0.5))
+    drawn.clear()
+    many = annealed_ends.Ends(
+        np.repeat(x, 4, axis=0), np.zeros(12), np.arange(12.0) + 50 * (np.arange(12) == 6)
+    )
+    found, _ = annealed_ends.where(trained.run, many, np.zeros(6), np.repeat(noisy, 2, 0), 0.5)
+    (columns,) = drawn
+    order = [6, 11, 10, 9, 8, 7, 5, 4]  # of places, by weight
+    shown = np.repeat([3, 8, 5], 4)[order]
+    np.testing.assert_array_equal(columns["heaviest chains"], TRAINING[shown])
+    np.testing.assert_array_equal(columns["nearest training image"], TRAINING[shown])
+    assert len(columns["held-out, same noise"]) == 8
+    off = annealed_ends.where(
+        trained.run, many._replace(x=many.x + 0.02), np.zeros(6), noisy + 0.01, 0.5
+    )[0]
+    near = [np.sqrt(((y / 0.5 - (-2 + 6 * (TRAINING / 255.0))) ** 2).sum((1, 2, 3))).min()
+            for y in noisy + 0.01]  # fmt: skip
+    assert off.distance_over_data == pytest.approx(2 * 0.04 / np.median(near), rel=1e-3)
     alone, pictures = annealed_ends.where(
         types.SimpleNamespace(has_images=False), ends, np.zeros(6), noisy, 0.5
     )

@@ -58,7 +58,7 @@ def compare(
     if distances is not None and of_data is not None:
         order = np.argsort(distances)
         middle = np.searchsorted(np.cumsum(weights[order]), 0.5)
-        ratio = float(distances[order[min(middle, len(order) - 1)]] / np.median(of_data))
+        ratio = float(distances[order[middle]] / np.median(of_data))
     return Found(
         float(weights @ ends.energies),
         float(np.mean(data_energies)),
@@ -120,7 +120,7 @@ def where(
     columns = {
         "heaviest chains": run.to_pixels(ends.x[heaviest] / a_bar),
         "nearest training image": run.dataset.images[of_ends.indices[heaviest, 0]],
-        "held-out, same noise": run.to_pixels(noisy[:_SHOWN] / a_bar)[: len(heaviest)],
+        "held-out, same noise": run.to_pixels(noisy[:_SHOWN] / a_bar),
     }
     rows = min(map(len, columns.values()))
     shown = {title: images[:rows] for title, images in columns.items()}
