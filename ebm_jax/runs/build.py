@@ -196,7 +196,6 @@ def build(
         _check_data_settings(described, dataset)
         method = make_method(config, dataset, data_facts.of_data(config, dataset, workdir))
         run = Run(config, dataset, method, general, described, sections["sampling"])
-        make_optimizer(config)
         jax.eval_shape(_init(run), jax.random.key(0))  # what does not fit says so
     return run
 
@@ -318,12 +317,12 @@ def make_ensemble(run: Run, num_members: int) -> Run:
 def make_method(config: ml_collections.ConfigDict, dataset: Dataset, facts: DataFacts) -> Method:
     """The method of a config, its network and its sampler.
 
-    dataset: of which the shape of an example and of a label are read alone.
+    config: whose values are checked, see `check_sections`. dataset: of which the shape of an
+    example and of a label are read alone.
     Raises:
       ConfigError, ValueError: with one line, for what does not fit.
     """
     cls, values = read_named(config, "method", METHODS)
-    check_values(cls, values, "method.")
     known = {field.name: field for field in dataclasses.fields(cls)}
     # What a method takes from the rest of the config has the name that it has there.
     for name in ("low", "high"):
