@@ -136,3 +136,73 @@ def test_a_lock_whose_age_cannot_be_told_is_held(tmp_path, monkeypatch):
     monkeypatch.setattr(lock.pathlib.Path, "touch", read_only)
     with pytest.raises(ConfigError, match="is in use by process"):
         waiting.__enter__()
+
+
+def test_a_file_system_without_hard_links(tmp_path, monkeypatch):
+    """The lock is written in place, with its holder in it."""
+
+    def link(*_):
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(lock.os, "link", link)
+    with Lock(tmp_path) as held:
+        assert json.loads((tmp_path / ".lock").read_text()) == held._me
+        held.check()
+        with pytest.raises(ConfigError, match=rf"is in use by process {os.getpid()} on "):
+            Lock(tmp_path).__enter__()
+        assert os.listdir(tmp_path) == [".lock"]
+    assert os.listdir(tmp_path) == []
+
+
+def test_two_minutes_without_a_heartbeat(tmp_path):
+    """Also of a lock that says too little to know its process by."""
+    now = time.time()
+    for changes in ({"host": "elsewhere"}, {"namespace": "another"}):
+        held_by(tmp_path, **changes)
+        os.utime(tmp_path / ".lock", (now - 100, now - 100))
+        with pytest.raises(ConfigError, match="is in use by process"):
+            Lock(tmp_path).__enter__()
+        os.utime(tmp_path / ".lock", (now - 125, now - 125))
+        with Lock(tmp_path):
+            pass
+    partly = held_by(tmp_path, started="0")
+    for name in ("host", "namespace", "pid", "started", "since"):
+        content = {key: value for key, value in partly.items() if key != name}
+        (tmp_path / ".lock").write_text(json.dumps(content))
+        assert lock._holder(tmp_path / ".lock") == {}
+    assert lock._holder(tmp_path / "nothing") is None
+
+
+def test_whoever_has_no_lock_touches_none(tmp_path, monkeypatch):
+    theirs = held_by(tmp_path, host="elsewhere")
+    os.utime(tmp_path / ".lock", (1, 1))
+    waiting = Lock(tmp_path)
+    waiting.check()
+    waiting.__exit__()
+    waiting._remove({**theirs, "token": "another"})
+    monkeypatch.setattr(lock, "_HEARTBEAT", 0)
+    Lock(tmp_path)._beat()
+    assert (tmp_path / ".lock").stat().st_mtime == 1
+    assert json.loads((tmp_path / ".lock").read_text()) == theirs
+    assert os.listdir(tmp_path) == [".lock"]
+    waiting._remove(theirs)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_disk_that_is_full_is_said(tmp_path, monkeypatch):
+    def full(path, text):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(lock.pathlib.Path, "write_text", full)
+    with pytest.raises(ConfigError) as error:
+        Lock(tmp_path).__enter__()
+    assert str(error.value) == f"workdir {tmp_path} cannot be written: No space left on device"
+
+
+@pytest.mark.parametrize("state", ["Z", "X", "R"])
+def test_a_process_that_has_ended_but_is_not_waited_for(state, monkeypatch):
+    """Its name may hold anything; field 22 is when it started."""
+    fields = [state, *map(str, range(4, 40))]
+    content = f"12 (a) b) {' '.join(fields)}"
+    monkeypatch.setattr(lock.pathlib.Path, "read_text", lambda path: content)
+    assert lock._started(12) == ("22" if state == "R" else None)
