@@ -196,7 +196,7 @@ def build(
         _check_data_settings(described, dataset)
         method = make_method(config, dataset, data_facts.of_data(config, dataset, workdir))
         run = Run(config, dataset, method, general, described, sections["sampling"])
-        jax.eval_shape(_init(run), jax.random.key(0))  # what does not fit says so
+        state_template(run)  # what does not fit says so
     return run
 
 
@@ -274,7 +274,7 @@ def init_state(run: Run) -> TrainState:
 
 def state_template(run: Run) -> TrainState:
     """Shapes and types of a state, a tree of `jax.ShapeDtypeStruct`."""
-    return jax.eval_shape(_init(run), jax.random.key(0))
+    return jax.eval_shape(_init(run), run.key("init"))
 
 
 def params_template(run: Run) -> Any:

@@ -399,3 +399,39 @@ def test_labels_of_a_network_that_the_data_do_not_have():
         assert str(error.value) == (
             f"network.label_size: expected {expected}, the values of a label of made, got 2"
         )
+
+
+def test_a_network_is_made_for_the_data_and_as_it_is_computed(monkeypatch):
+    """One that takes no class is of data with classes too."""
+    asked = []
+    monkeypatch.setattr(
+        build, "make_network", lambda *given, **how: asked.append((given, how)) or nn.Dense(4)
+    )
+    config = default.get_config()
+    config.compute.update(dtype="bfloat16", formulation="dense", remat=True)
+    config.network = default.network("mlp", width=5)
+    assert build._make_network(config, "", run_of().dataset) == nn.Dense(4)
+    (((cls, shape), how),) = asked
+    assert (cls, shape) == (build.NETWORKS["mlp"], (2, 2, 1))
+    settings_of_it = config.network.to_dict()
+    del settings_of_it["name"]
+    assert how == {"dtype": "bfloat16", "formulation": "dense", "remat": True, **settings_of_it}
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value", "says"),
+    [
+        ("method", "step_scale", -1.0, "method.step_scale: expected a number >"),
+        ("sampler", "num_steps", -1, "sampler.num_steps: expected a whole number >= 0, got -1"),
+        ("optimizer", "b1", 1.0, "optimizer.b1: expected a number >= 0 and < 1, got 1.0"),
+        ("network", "width", 1, "network.width: expected a whole number >= 4, got 1"),
+        ("compute", "microbatch", -2, "compute.microbatch: expected a whole number >= 0, got -2"),
+    ],
+)
+def test_every_section_is_checked_without_data(section, field, value, says):
+    config = default.get_config()
+    build.check_sections(config)
+    config[section][field] = value
+    with pytest.raises(ConfigError) as error:
+        build.check_sections(config)
+    assert str(error.value).startswith(says)
