@@ -62,7 +62,7 @@ def test_what_an_earlier_result_alone_wrote_is_removed(tmp_path):
     write(folder, figures=figures, image_folders={"grids": IMAGES}, other_files={"b.txt": b"b"})
     (folder / "mine.txt").write_text("put there by hand")
     described = json.loads((folder / "a_mode.json").read_text())
-    described["files"] += ["../kept.png", "..", "never_there.png", 3]
+    described["files"] += ["../kept.png", "..", "never_there.png", "gone/*.png", 3]
     (folder / "a_mode.json").write_text(json.dumps(described))
     write(folder, figures={"again": IMAGES[2]})
     assert {path.name for path in folder.iterdir()} == {"a_mode.json", "again.png", "mine.txt"}

@@ -125,6 +125,8 @@ def test_temperatures_are_tuned_one_after_the_other(monkeypatch):
     found, bar = tuned(forward)
     assert [(point.segment, point.beta) for point in found] == [(0, 0.5), (0, 1), (1, 0.5), (1, 1)]
     np.testing.assert_allclose([point.step_size for point in found], 0.1 / 2 ** np.arange(1, 5))
+    kinds = [type(value) for value in found[0]]
+    assert kinds == [int, float, float, float, float, bool]  # as they are again from a file
     keys = [jax.random.uniform(fold(1, n)) for n in range(4)]
     np.testing.assert_allclose([point.acceptance for point in found], keys)
     starts = [np.asarray(sample(fold(1, n), range(8), (2,))) for n in (0, 1)]
