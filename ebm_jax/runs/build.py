@@ -162,7 +162,7 @@ class Run:
 
     def mean_image(self) -> np.ndarray:
         """Mean of the training images in model units."""
-        return self.scale(self.dataset.images.mean(0, dtype=np.float64))
+        return self.scale(self.dataset.images.mean(0))
 
     def to_data_units(self, points: np.ndarray) -> np.ndarray:
         """Points [n, d] from model units to those of the data."""

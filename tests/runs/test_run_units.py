@@ -50,6 +50,9 @@ def test_images_in_model_units_and_back():
     np.testing.assert_allclose(cells.scale(IMAGES)[0].ravel(), expected, rtol=1e-6)
     np.testing.assert_allclose(cells.to_unit(IMAGES)[0].ravel(), (expected + 3) / 8)
     every = np.arange(256, dtype=np.uint8).reshape(-1, 2, 2, 1)
+    for share in (0.05, 0.95):  # of a cell
+        inside = (-3 + 8 * (every + share) / 256).astype(np.float32)
+        np.testing.assert_array_equal(cells.to_pixels(inside), every)
     for one in (run, cells):
         np.testing.assert_array_equal(one.to_pixels(one.scale(every)), every)
 
