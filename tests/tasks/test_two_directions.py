@@ -230,8 +230,8 @@ def test_what_is_said_of_annealing(monkeypatch):
         AdaptedTemperature(0, 1.0, 0.1, 0.7, 1.0),
         AdaptedTemperature(2, 0.12345, 0.1, 0.7, 1.0, is_stuck=True),
     ]
-    annealed = Annealed([bracket._replace(num_temperatures=5), bracket], tuned,
-                        Starts(None, None), 0.125, "ends")  # fmt: skip
+    rough = Bracket(5, Estimate(30.0, 0.1, 50.0), Estimate(-40.0, 0.1, 50.0))
+    annealed = Annealed([rough, bracket], tuned, Starts(None, None), 0.125, "ends")
     monkeypatch.setattr(
         mode, "TwoDirections", lambda *given: types.SimpleNamespace(anneal=lambda: annealed)
     )
