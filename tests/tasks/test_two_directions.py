@@ -11,6 +11,7 @@ from ebm_jax.evaluation.density import annealing
 from ebm_jax.evaluation.density.annealing import AdaptedTemperature, Ladder
 from ebm_jax.evaluation.density.baselines import Baseline
 from ebm_jax.evaluation.density.log_likelihood import Bracket, Estimate, Units
+from ebm_jax.io import files
 from ebm_jax.methods.densities import BaseDistribution, Densities
 from ebm_jax.tasks.likelihood import ends as annealed_ends
 from ebm_jax.tasks.likelihood import mode, reporting, two_directions
@@ -307,7 +308,7 @@ def test_ends_are_at_their_energies():
     """Reflected at the walls; energies of level 0."""
     densities = types.SimpleNamespace(
         base=types.SimpleNamespace(reflect=lambda u: jnp.where(u > 1, 2 - u, u)),
-        energy=lambda level: lambda x: jnp.sum(x, 1) + 10 * level,
+        energy=lambda level: lambda x: jnp.sum(x, 1) + 1e6 * level,  # rough but at level 0
     )
     here = types.SimpleNamespace(
         params=None, base=densities.base,
@@ -319,3 +320,26 @@ def test_ends_are_at_their_energies():
     np.testing.assert_allclose(found.energies, np.full(8, 1.25))
     assert (found.energies.dtype, found.log_weights) == (np.float64, "weights")
     assert 0 <= TwoDirections._roughness(here, u) < 1e-3
+
+
+def test_what_is_kept_depends_on():
+    """Forward annealing on no image and no step before reverse annealing."""
+    densities = types.SimpleNamespace(base="base")
+    run = types.SimpleNamespace(
+        method=types.SimpleNamespace(densities=lambda params: densities), key=lambda name: name,
+        dataset=types.SimpleNamespace(example_shape=(2, 3, 1)),
+    )  # fmt: skip
+    trained = types.SimpleNamespace(run=run, params={}, fingerprint=lambda **values: values)
+    work = types.SimpleNamespace(piece=lambda *given, keep: (*given, keep))
+    fields = {
+        "num_chains": 24, "num_leapfrog_steps": 5, "target_acceptance": 0.625, "tuning_steps": 41,
+    }  # fmt: skip
+    images = np.arange(6.0)
+    settings = Settings(**fields, reverse_steps=17, num_images=9, num_temperatures=(7,))
+    found = TwoDirections(trained, settings, work, (2, 0), images)
+    assert found.forward == ("forward", {"levels": (2, 0), **fields}, True)
+    name, depends_on, keep = found.reverse
+    assert depends_on.pop("images_sha256") != files.arrays_sha256(images + 1)
+    assert (name, keep) == ("reverse", True)
+    assert depends_on == {"levels": (2, 0), **fields, "reverse_steps": 17}
+    assert (found.num_segments, found.key, found.base) == (2, "likelihood", "base")
