@@ -13,7 +13,7 @@ from ebm_jax.tasks import (
     _movement,
 )
 from ebm_jax.tasks.likelihood import ends as annealed_ends
-from ebm_jax.tasks.likelihood import reporting, reverse_starts
+from ebm_jax.tasks.likelihood import reporting, reverse_starts, through_conditionals
 from ebm_jax.tasks.long_run import reporting as long_run_words
 
 
@@ -229,6 +229,20 @@ def test_directions_that_are_inverted():
     assert reporting.crossing(bracket(15.1)) == []
     (said,) = reporting.crossing(bracket(-15.1))
     assert said.startswith("Reverse lies 15.1 nats below forward: ")
+
+
+def test_bounds_of_parts_of_the_levels_add_up():
+    """Two parts, of two levels and of one, on three images."""
+    parts = [
+        {"lower": np.array([1.0, 2.0, 4.0]), "upper": np.array([2.0, 3.0, 9.0]),
+         "widths": np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 9.0]])},
+        {"lower": np.array([10.0, 20.0, 40.0]), "upper": np.array([11.0, 22.0, 50.0]),
+         "widths": np.array([[7.0], [8.0], [12.0]])},
+    ]  # fmt: skip
+    found = through_conditionals._together(parts, 3)
+    for side, values in ((found.lower, [11, 22, 44]), (found.upper, [13, 25, 59])):
+        assert side == approx((np.mean(values), np.std(values, ddof=1) / np.sqrt(3)))
+    assert (found.widths, found.num_images) == ([3.0, 5.0, 9.0], 3)
 
 
 def test_bounds_through_the_conditionals():
