@@ -1,6 +1,7 @@
 """What stands around a mode, without starting processes: paths of configs, errors as a line."""
 
 import logging
+import os
 import pathlib
 import sys
 import threading
@@ -10,7 +11,14 @@ import jax
 import pytest
 
 from ebm_jax import command_line
-from ebm_jax.command_line import _cause, _text, _unknown_field, _unknown_mode, _with_paths
+from ebm_jax.command_line import (
+    _absent,
+    _cause,
+    _text,
+    _unknown_field,
+    _unknown_mode,
+    _with_paths,
+)
 from ebm_jax.runs.settings import ConfigError
 from ebm_jax.training.divergence import DivergenceError
 
@@ -31,6 +39,35 @@ def test_configs_by_their_names(tmp_path, monkeypatch):
     ]  # fmt: skip
     assert given == before
     assert _with_paths(["digits"]) == ["digits"]
+    assert _with_paths(["digits", "--config"]) == ["digits", "--config"]
+
+
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["-h"], ["-help"], ["--mode=list"], ["--mode", "list"]]
+)
+def test_what_there_is_needs_no_other_flag(argv, monkeypatch, capsys):
+    monkeypatch.setattr(command_line, "overview", lambda: "all that there is")
+    with pytest.raises(SystemExit) as left:
+        command_line.parse_flags(["main.py", *argv])
+    assert left.value.code == 0
+    assert capsys.readouterr().out == "all that there is\n"
+
+
+def test_a_reader_that_has_seen_enough(monkeypatch):
+    """What else would go to the terminal goes nowhere, so that Python does not complain either."""
+    moved = []
+
+    def overview():
+        raise BrokenPipeError
+
+    monkeypatch.setattr(command_line, "overview", overview)
+    monkeypatch.setattr(sys, "stdout", types.SimpleNamespace(fileno=lambda: 99))
+    monkeypatch.setattr(command_line.os, "open", lambda path, how: (path, how))
+    monkeypatch.setattr(command_line.os, "dup2", lambda *given: moved.append(given))
+    with pytest.raises(SystemExit) as left:
+        command_line.parse_flags(["main.py", "--help"])
+    assert left.value.code == 0
+    assert moved == [((os.devnull, os.O_WRONLY), 99)]
 
 
 def test_a_config_that_there_is_not(capsys):
@@ -57,11 +94,16 @@ def test_values_of_flags_in_two_words():
         (OSError("disk"), 2, "OSError: disk"),
         (ArithmeticError(), 2, "ArithmeticError: ArithmeticError"),
         (RuntimeError("odd"), 1, "RuntimeError: odd"),
+        (jax.errors.JaxRuntimeError("peer"), 1, "JaxRuntimeError: peer"),
         (KeyError("name"), 1, "KeyError: name"),
         (OSError(28, "No space left"), 2, "OSError: [Errno 28] No space left"),
     ],
 )
 def test_errors_are_one_line(error, code, said, capsys, monkeypatch):
+    """Other processes learn of them too, with the same exit code."""
+    told = []
+    monkeypatch.setattr(command_line.processes, "fail", lambda *given: told.append(given))
+    monkeypatch.setattr(command_line.processes, "await_cause", lambda: told.append("await"))
     monkeypatch.setattr(command_line, "_background", ["of a thread"])
     with pytest.raises(SystemExit) as left, command_line.one_line_errors():
         raise error
@@ -69,8 +111,11 @@ def test_errors_are_one_line(error, code, said, capsys, monkeypatch):
     line = capsys.readouterr().err
     assert line.startswith(f"main.py: {said}")
     assert line.count("\n") == 1
+    is_of_jax = isinstance(error, jax.errors.JaxRuntimeError)
+    assert told == ["await"] * is_of_jax + [(line.removeprefix("main.py: ").rstrip(), code)]
     if "traceback in" in line:
         path = pathlib.Path(line.split("(traceback in ")[1].rstrip(")\n"))
+        assert (path.name[:18], path.suffix) == ("ebm_jax_traceback_", ".txt")
         assert type(error).__name__ in path.read_text()
         assert path.read_text().endswith("of a thread")
         path.unlink()
@@ -128,6 +173,9 @@ def test_fields_and_modes_that_there_are_not():
     assert said.startswith("--mode: expected one of card, classify, ")
     assert said.endswith("got 'sampel'; did you mean 'sample'?")
     assert _unknown_mode(ValueError("other")) is None
+    absent = ValueError("flag --workdir=None: expected the directory of this run")
+    assert _absent(absent) == "--workdir: expected the directory of this run"
+    assert _absent(ValueError("flag --workdir=x: expected another")) is None
 
 
 def test_causes():
