@@ -1,8 +1,10 @@
 """Models as folders: what --mode=card writes is what loads, samples and starts other runs."""
 
+import hashlib
 import json
 import pathlib
 import shutil
+import types
 
 import jax
 import numpy as np
@@ -11,9 +13,12 @@ import safetensors.numpy
 from main_processes import TINY, run_main
 
 from configs import digits, digits_dual, shapes_igebm
-from ebm_jax import models
+from ebm_jax import data, models
+from ebm_jax.data import Dataset
 from ebm_jax.io import weights
-from ebm_jax.runs import build, init_from, model_folder
+from ebm_jax.io.files import json_safe
+from ebm_jax.runs import build, init_from, model_folder, settings
+from ebm_jax.runs.data_facts import DataFacts
 from ebm_jax.runs.settings import ConfigError
 from ebm_jax.runs.trained import TrainedRun
 from ebm_jax.tasks.card import _measured
@@ -234,3 +239,97 @@ def test_what_cannot_be_asked_of_a_model(folder):
         model.energy_fn(level=2)
     with pytest.raises(ValueError, match=r"number: expected a whole number >= 1, got 0"):
         model.sample(jax.random.key(0), 0)
+
+
+def made(images, labels):
+    """A run in memory, of which a model can be written."""
+    config = digits.get_config()
+    config.data_dir = "/somewhere"
+    dataset = Dataset("made", "others", images, labels, 7, (-2.0, 255.0))
+    method = types.SimpleNamespace(labels=np.ones(3))
+    return build.Run(
+        config, dataset, method, settings.General(), settings.Data(), settings.Sampling()
+    )
+
+
+def test_what_a_model_says_of_itself(tmp_path):
+    """Shapes and numbers of its data and its weights, and not where the data were."""
+    params = {"a": np.arange(6.0, dtype=np.float32).reshape(2, 3), "b": {"c": np.ones(5)}}
+    run = made(np.zeros((9, 2, 3, 1), np.uint8), np.zeros((9, 4), np.float32))
+    files = model_folder.contents(TrainedRun(run, 12, params, 0.75))
+    assert set(files) == {"weights.safetensors", "model.json"}
+    described = json.loads(files["model.json"])
+    assert files["model.json"].endswith(b"}\n")
+    stored = safetensors.numpy.load(files["weights.safetensors"])
+    assert {name: array.shape for name, array in stored.items()} == {
+        "params/a": (2, 3), "params/b/c": (5,), "labels/values": (3,),
+    }  # fmt: skip
+    sha256 = hashlib.sha256(files["weights.safetensors"]).hexdigest()
+    assert described.pop("weights_sha256") == sha256
+    config = described.pop("config")
+    assert config == json_safe(run.config.to_dict() | {"data_dir": ""})
+    assert described.pop("versions")["jax"] == jax.__version__
+    of_data = described["data"]
+    assert described == {
+        "layout": 1, "step": 12, "ema_decay": 0.75, "num_parameters": 11,
+        "data": {"name": "made", "split": "others", "num_examples": 9, "example_shape": [2, 3, 1],
+                 "dtype": "uint8", "label_size": 4, "num_classes": 7, "value_range": [-2, 255]},
+    }  # fmt: skip
+    without = model_folder._without_examples(of_data)
+    assert without[:2] == ("made", "others")
+    assert (without.num_examples, without.example_shape, without.label_size) == (0, (2, 3, 1), 4)
+    assert (without.images.dtype, without.labels.dtype) == (np.uint8, np.float32)
+    assert (without.num_classes, without.value_range) == (7, (-2, 255))
+    plain = model_folder._without_examples(of_data | {"label_size": 0, "dtype": "float32"})
+    assert (plain.labels.shape, plain.labels.dtype) == ((0,), np.int32)
+    assert plain.images.dtype == np.float32
+
+
+def test_shapes_that_do_not_fit(tmp_path):
+    """The first of them by name, be it another, missing or too many."""
+    params = {"a": np.zeros((2, 3)), "b": {"c": np.zeros(5)}}
+    assert model_folder._fitting(tmp_path, params, params) is params
+    for template, says in (
+        ({"a": np.zeros((3, 2)), "b": {"c": np.zeros(4)}}, r"a is \(2, 3\), expected \(3, 2\)"),
+        ({"a": np.zeros((2, 3))}, r"b/c is \(5,\), expected absent"),
+        ({**params, "d": np.zeros(())}, r"d is absent, expected \(\)"),
+    ):
+        with pytest.raises(ValueError, match=rf"{tmp_path} is of another architecture: {says}$"):
+            model_folder._fitting(tmp_path, params, template)
+
+
+def test_names_and_folders_of_models(tmp_path):
+    names = model_folder.names()
+    assert names == sorted(names)
+    assert "digits_dlr" not in names
+    for name in names:
+        assert model_folder.is_model(name)
+        assert (model_folder.find(name) / "model.json").is_file()
+    assert not model_folder.is_model(tmp_path)
+    (tmp_path / "model.json").write_text("[1]")
+    assert model_folder.is_model(str(tmp_path))
+    assert model_folder.find(str(tmp_path)) == tmp_path
+    with pytest.raises(ValueError, match=r"expected the description of a model of layout 1: use"):
+        model_folder._description(tmp_path)
+
+
+def test_facts_come_back_from_a_file():
+    facts = DataFacts(
+        data.Moments(np.zeros(2), np.eye(2)), np.arange(6.0).reshape(2, 3),
+        data.Mixture(np.ones(1), np.zeros((1, 2)), np.eye(2)[None]),
+    )  # fmt: skip
+    groups = weights.from_bytes(weights.to_bytes(facts.groups()))
+    assert set(groups) == {"moments", "labels", "data_mixture"}
+    jax.tree.map(np.testing.assert_array_equal, DataFacts.of_groups(groups), facts)
+    assert DataFacts().groups() == {}
+    assert DataFacts.of_groups({}) == DataFacts()
+    method = types.SimpleNamespace(labels="l", data_mixture="m")
+    assert DataFacts.of_method(method) == DataFacts(None, "l", "m")
+
+
+def test_a_workdir_and_its_step(tmp_path):
+    for name, path, step in (
+        ("a@12", "a", 12), ("a@b@3", "a@b", 3), ("a@b", "a@b", None), ("a", "a", None),
+        ("a@", "a@", None), ("a@-1", "a@-1", None), ("a@0", "a", 0),
+    ):  # fmt: skip
+        assert init_from._split(f"{tmp_path}/{name}") == (tmp_path / path, step)

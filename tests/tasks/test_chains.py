@@ -286,3 +286,41 @@ def test_keys_of_tuning_and_moving(monkeypatch):
     key, *others = Chains._move(here, None, 2, 7, 0.125, "state", "accepted", 40, 5)
     assert bits(key) == bits(fold(2))
     assert others == ["kernel", "state", "accepted", 40, 5]
+
+
+def test_roughness_is_at_the_last_level():
+    here = chains(jumps=lambda params, level, u: jnp.float32(level) + u[0])
+    state = {"x": np.full(8, 0.25, np.float32), "records": np.array([[0, 2, 7], [9, 1, 5]])}
+    assert Chains.roughness(here, state) == 1.25
+
+
+def test_a_chain_of_the_method_itself_has_no_step_to_tune():
+    here = chains(tune=lambda *_: pytest.fail("tuned"))
+    state = {"step_sizes": np.zeros(3), "is_stuck": np.zeros(3, bool)}
+    found = Chains._tuned(here, state, 2, None, None)
+    assert found["step_sizes"].tolist() == [0, 0, 0]
+    hmc = chains(settings=Settings(sampler="hmc"), tune=here.tune)
+    state["step_sizes"][0] = 0.5  # as it was tuned before
+    assert Chains._tuned(hmc, state, 2, None, None)["step_sizes"].tolist() == [0.5, 0, 0]
+
+
+@pytest.mark.parametrize("start", ["data", "pairs"])
+def test_what_chains_are_compared_with(start, monkeypatch):
+    """Two thousand images beside those they start from: at the last level, or at each anew."""
+    made = []
+    monkeypatch.setattr(long_run, "make_kernel", lambda *given: given)
+    monkeypatch.setattr(
+        Chains, "_reference", lambda self, trained, level: (f"at {level}", f"none at {level}")
+    )
+    run = types.SimpleNamespace(
+        key=lambda name: name, dataset="training",
+        random_examples=lambda dataset, number: made.append((dataset, number)) or EXAMPLES,
+    )  # fmt: skip
+    trained = types.SimpleNamespace(run=run, params={})
+    settings = Settings(num_chains=24, sampler="hmc", num_leapfrog_steps=5, start=start)
+    here = Chains(trained, settings, Plan([0], [], [], [2, 1, 0], 10, [0]), None)
+    assert made == [("training", 2_024)]
+    assert (here.make_kernel, here.key) == (("hmc", 5), "long_run")
+    compared = [2, 1, 0] if start == "pairs" else [0]
+    assert here._real == {level: f"at {level}" for level in compared}
+    assert here.no_frechet == f"none at {compared[0]}"
