@@ -191,7 +191,7 @@ def test_a_level_ends_where_the_next_begins():
     """The chains go down by a transition, given where they are, or start at it anew."""
     x = np.arange(48.0, dtype=np.float32).reshape(8, 2, 3, 1) / 24 - 1
     real = long_run.Reference(0, 1, 1, 0, None, 0, 0)
-    plan = Plan([0, 10, 20, 30], [], [], [2, 1, 0], 10, [0])
+    plan = Plan([0, 1, 2, 3], [], [], [2, 1, 0], 1, [0])
     run = types.SimpleNamespace(data=types.SimpleNamespace(low=-1.0, high=1.0))
     for is_anew in (False, True):
         here = chains(
@@ -202,10 +202,10 @@ def test_a_level_ends_where_the_next_begins():
             _pairs=lambda level: (("anew", level), "above"),
         )  # fmt: skip
         state = {
-            "x": np.zeros((8, 1)), "start": x, "step": 0, "accepted": 5.0, "leaf_0": 1, "leaf_1": 2,
+            "x": np.zeros((8, 1)), "start": x, "step": 0, "accepted": 0.5, "leaf_0": 1, "leaf_1": 2,
             "records": np.zeros((0, 10)), "x_noisy": None,
         }  # fmt: skip
-        Chains._record(here, state, 10, 2)
+        Chains._record(here, state, 1, 2)
         assert "leaf_0" not in state
         assert "leaf_1" not in state
         assert state["start"] is state["x"]
@@ -215,7 +215,7 @@ def test_a_level_ends_where_the_next_begins():
             assert state["x"] == ("below", 1, x)
             assert state["x_noisy"] is x
         assert long_run.Record(*state["records"][0]).acceptance == 0.5
-        assert (state["step"], float(state["accepted"])) == (10, 0.0)
+        assert (state["step"], float(state["accepted"])) == (1, 0.0)
 
 
 def test_real_images_have_the_noise_of_the_level_or_of_the_last():
