@@ -1,8 +1,10 @@
 """Names of workdirs: what they stand for, and what no run can use, told before anything is made."""
 
+import json
 import os
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 
@@ -26,6 +28,7 @@ REFUSED = {
     "gs://bucket/run": "workdir: expected a directory of this machine .* got gs://bucket/run",
     "s3://bucket/run": "expected a directory of this machine",
     "http://host/run": "expected a directory of this machine",
+    "http:///run": "expected a directory of this machine",
     "file://host/run": "expected a directory of this machine",
     "~nobody-of-this-name/run": "workdir: expected a directory, got '~nobody-of-this-name/run'",
     "\udcff": r"workdir: expected a directory, got '\\udcff': ",
@@ -69,3 +72,43 @@ def test_checkpoints_in_folders_of_any_name(name, tmp_path, monkeypatch):
             step, found = checkpoints.restore_latest(state)
         assert (step, os.listdir(directory / "checkpoints")) == (5, ["5"])
         np.testing.assert_array_equal(found["x"], state["x"])
+
+
+def test_what_is_written_of_a_run(tmp_path):
+    """Its config in this layout, and what it was made from, which stays when it goes on."""
+    config, path = digits.get_config(), tmp_path / "a" / "b"
+    assert workdir.saved_config(path) is None
+    workdir.describe_run(path, config, init_from={"step": 3})
+    workdir.describe_run(path, config)
+    versions = json.loads((path / "versions.json").read_text())
+    assert versions["init_from"] == {"step": 3}
+    assert versions["jax"] == jax.__version__
+    written = json.loads((path / "config.json").read_text())
+    assert written["layout"] == 2
+    del written["layout"]
+    assert workdir.saved_config(path) == written
+    (path / "checkpoints" / "1").mkdir(parents=True)
+    assert workdir.check_workdir(path, config) == path
+    config.seed += 1
+    with pytest.raises(ConfigError, match=r"were: seed: 0 -> 1$"):
+        workdir.check_workdir(path, config)
+    workdir.check_workdir(path, config, "evaluate")
+    (path / "config.json").write_text(json.dumps(written | {"layout": 3}))
+    with pytest.raises(ConfigError, match=r"holds a run of another version of ebm_jax"):
+        workdir.check_workdir(path, config)
+    (path / "config.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"b/config\.json cannot be read: "):
+        workdir.saved_config(path)
+    (path / "config.json").unlink()
+    workdir.check_workdir(path, config)
+
+
+def test_learning_rates_that_depend_on_the_number_of_steps():
+    """Of any of several optimizers; other schedules bind no number."""
+    both = {"optimizer": {"a": {"schedule": "constant"}, "b": {"schedule": "constant"}},
+            "sampler": {"schedule": "cosine"}, "training": {"num_steps": 5}}  # fmt: skip
+    config = workdir.config_from_json(both | {"training": {"num_steps": 6}})
+    assert workdir.differences(both, config, "resume") == []
+    config.optimizer.b.schedule = "cosine"
+    both["optimizer"]["b"]["schedule"] = "cosine"
+    assert workdir.differences(both, config, "resume") == ["training.num_steps: 5 -> 6"]

@@ -324,3 +324,17 @@ def test_what_chains_are_compared_with(start, monkeypatch):
     compared = [2, 1, 0] if start == "pairs" else [0]
     assert here._real == {level: f"at {level}" for level in compared}
     assert here.no_frechet == f"none at {compared[0]}"
+
+
+def test_real_images_are_noised_by_a_key_of_their_own(monkeypatch):
+    monkeypatch.setattr(long_run, "reference", lambda *given, **how: (given, how))
+    densities = types.SimpleNamespace(
+        noised=lambda key, level, x, index: x + jax.random.uniform(key) + level + len(index)
+    )
+    trained = types.SimpleNamespace(energies=lambda key, level, x: (bits(key), level, len(x)))
+    run = types.SimpleNamespace(data=types.SimpleNamespace(low=-2.0, high=4.0))
+    here = chains(densities=densities, run=run)
+    (noised, energies, number), how = Chains._reference(here, trained, 2)
+    np.testing.assert_allclose(noised, EXAMPLES + float(jax.random.uniform(fold(0))) + 7, rtol=1e-6)
+    assert energies == (bits(fold(0)), 2, 5)
+    assert (number, how) == (8, {"low": -2.0, "high": 4.0})
