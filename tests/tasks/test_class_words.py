@@ -200,3 +200,126 @@ def test_examples_of_a_class_in_model_units():
     assert found.dtype == np.float32
     run = types.SimpleNamespace(has_images=True, scale=lambda stored: stored + 0.5)
     np.testing.assert_array_equal(_classes.examples(run, np.ones((2, 2))), np.full((2, 2), 1.5))
+
+
+X = np.zeros((3, 1, 2, 1), np.float32)
+CHANGE = np.array([[0.0, -1.0], [3.0, -4.0], [2.0, 2.0]]).reshape(X.shape)
+
+
+class Attacked:
+    """Work in which each attack is done: points and margins by the title of the attack."""
+
+    def __init__(self, **found):
+        self.found, self.asked, self.programs = found, {}, {}
+
+    def map_batches(self, name, fn, params, arrays, *, batch_size):
+        """Those of the title between the classifier and the norm."""
+        self.asked[name] = [*map(np.asarray, arrays), params, batch_size]
+        self.programs[name] = fn
+        title = name.removeprefix("energies_").rpartition("_l")[0]
+        return self.found[title]
+
+
+def attacks(work, **chosen):
+    """On three images of classes 1, 0, 1."""
+    usual = {"strict_steps": (2, 7), "num_random": 4, "adaptive_images": 2, "num_draws": 4}
+    sampling = types.SimpleNamespace(batch_size=5)
+    trained = types.SimpleNamespace(
+        params="parameters", run=types.SimpleNamespace(sampling=sampling, key=lambda name: name)
+    )
+    labels = np.array([1, 0, 1], np.int32)
+    settings = robustness.Settings(**usual | chosen)
+    return trained, robustness._Attacks(trained, settings, work, X, labels, 2)
+
+
+def found_by_attacks():
+    return Attacked(
+        published={"x": X + CHANGE, "margin": np.array([1.0, -1.0, 0.0])},
+        strict_2_steps={"x": X + 2, "margin": np.array([1.0, -1.0, 2.0])},
+        strict_7_steps={"x": X + 7, "margin": np.array([3.0, 1.0, -2.0])},
+        random_search={"x": X + 4, "margin": np.array([0.5, 2.0, 1.0])},
+    )
+
+
+@pytest.mark.parametrize(("norm", "largest"), [("linf", 4.0), ("l2", 5.0)])
+def test_the_worst_of_all_attacks(norm, largest):
+    """Image by image, of the strict ones: random search, 2 steps, 7 steps. One is right."""
+    work = found_by_attacks()
+    _, attack = attacks(work)
+    found, points = attack.on("energies", None, "parameters", norm, 0.5)
+    assert found["accuracy"] == approx(
+        {"published": 1 / 3, "strict, 2 steps": 2 / 3, "strict, 7 steps": 2 / 3,
+         "random search": 1.0, "strict": 1 / 3, "strict, first 2 images": 0.5}
+    )  # fmt: skip
+    assert found["standard_error"] == approx(np.sqrt(2 / 27))
+    assert found["largest_change_of_published"] == largest
+    np.testing.assert_array_equal(points["published"], X + CHANGE)
+    assert points["strict"][:, 0, 0, 0].tolist() == [4, 2, 7]
+    titles = ("published", "strict_2_steps", "strict_7_steps", "random_search")
+    assert list(work.asked) == [f"energies_{title}_{norm}_0.5" for title in titles]
+    for x, labels, radius, index, params, batch_size in work.asked.values():
+        np.testing.assert_array_equal(x, X)
+        assert (labels.tolist(), index.tolist()) == ([1, 0, 1], [0, 1, 2])
+        assert (radius.tolist(), radius.dtype) == ([0.5] * 3, np.float32)
+        assert (params, batch_size) == ("parameters", 5)
+    _, attack = attacks(found_by_attacks(), num_random=0, adaptive_images=9)
+    found, _ = attack.on("energies", None, None, norm, 0.5)
+    assert "random search" not in found["accuracy"]
+    assert found["accuracy"]["strict, first 3 images"] == approx(1 / 3)
+    _, attack = attacks(found_by_attacks(), adaptive_images=0)
+    found, _ = attack.on("energies", None, None, norm, 0.5)
+    assert not [name for name in found["accuracy"] if "first" in name]
+
+
+def test_images_that_are_not_attacked_are_classified_by_one_program():
+    """Whatever the norm; attacks are a program of each."""
+    work = found_by_attacks()
+    work.found["clean"] = {"x": X, "margin": np.array([1.0, 1.0, -1.0])}
+    _, attack = attacks(work)
+    for norm in ("linf", "l2"):
+        found, points = attack.on("energies", None, None, norm, 0.0)
+        assert set(found["accuracy"]) == {
+            "published", "strict, 2 steps", "strict, 7 steps", "random search", "strict",
+            "strict, first 2 images",
+        }  # fmt: skip
+        assert found["accuracy"]["published"] == found["accuracy"]["strict"] == approx(2 / 3)
+        assert found["largest_change_of_published"] == 0
+        np.testing.assert_array_equal(points["strict"], X)
+        attack.on("energies", None, None, norm, 0.5)
+    of = work.programs
+    assert of["energies_clean_linf_0"] is of["energies_clean_l2_0"]
+    for title in ("published", "strict_2_steps", "random_search"):
+        assert of[f"energies_{title}_linf_0.5"] is not of[f"energies_{title}_l2_0.5"]
+
+
+def test_accuracies_through_chains():
+    """Of four draws: the better attack image by image, by how often it is told right."""
+    margins = {
+        "published": [[1, 1, 1, 1], [1, 1, -1, -1], [1, 0, -1, -1]],
+        "strict": [[1, 1, -1, -1], [1, 1, 1, 1], [-1, -1, -1, -1]],
+        "adaptive": [[1, 1, 1, -1], [1, -1, -1, -1]],
+    }
+    work = Attacked(adaptive={"x": X[:2] + 9})
+    work.found |= {f"refined_{k}": {"margin": np.array(v, float)} for k, v in margins.items()}
+    points = {"published": X + 1, "strict": X + 2}
+    starts = {"refined_published": 1, "refined_strict": 2}
+    for radius, adaptive in ((0.5, {"adaptive": 0, "refined_adaptive": 9}),
+                             (0.0, {"refined_adaptive": 0})):  # fmt: skip
+        work.asked.clear()
+        trained, attack = attacks(work)
+        found = attack.refined(trained, points, "l2", radius)
+        assert found["accuracy"] == approx(
+            {"published": 7 / 12, "strict attack on the energies": 0.5,
+             "adaptive, first 2 images": 0.5, "either, first 2 images": 3 / 8}
+        )  # fmt: skip
+        assert found["standard_error"] == approx(np.sqrt(35 / 144 / 3))
+        begun = {name: values[0] for name, values in work.asked.items()}
+        assert {name: x[0, 0, 0, 0] for name, x in begun.items()} == {
+            f"{name}_l2_{radius:g}": start for name, start in (starts | adaptive).items()
+        }
+        assert [len(x) for x in begun.values()] == [3, 3] + [2] * len(adaptive)
+        assert all(len(array) == len(values[0])
+                   for values in work.asked.values() for array in values[1:4])  # fmt: skip
+    trained, attack = attacks(work, adaptive_images=0)
+    found = attack.refined(trained, points, "l2", 0.5)
+    assert list(found["accuracy"]) == ["published", "strict attack on the energies"]
