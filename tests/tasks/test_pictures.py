@@ -292,3 +292,25 @@ def test_a_film_of_a_pendulum(monkeypatch):
     made = _film.film("x", trajectories((), [0.0], [1.0]), {"true": np.ones((2, 1))})
     assert made.files == {"film.gif": (2, 100)}
     assert tiles[-2:] == [(150, "0"), (150, "1")]
+
+
+def test_a_film_is_of_the_first_trajectory(monkeypatch):
+    """In the units of the data, of so many states; or none, and why."""
+    filmed = []
+    monkeypatch.setattr(rollout._film, "film", lambda *given: filmed.append(given) or "a film")
+    trained = types.SimpleNamespace(run=types.SimpleNamespace(dataset=Dataset("hand", *[None] * 5)))
+    scaled = trajectories(("a", "b"), [1.0, 2.0], [0.5, 4.0])
+    rows = {"true": np.arange(12.0, dtype=np.float32).reshape(2, 3, 2)}
+    assert rollout._film_of(trained, scaled, rows, 2) == ("a film", [])
+    ((name, given, shown),) = filmed
+    assert (name, given) == ("hand", scaled)
+    np.testing.assert_array_equal(shown["true"], [[1.0, 6.0], [2.0, 14.0]])
+    assert shown["true"].dtype == np.float64
+    assert rollout._film_of(trained, scaled, rows, 0) == (_film.Film({}, {}), [])
+
+    def missing(*_):
+        raise ImportError("pip install it")
+
+    monkeypatch.setattr(rollout._film, "film", missing)
+    nothing, said = rollout._film_of(trained, scaled, rows, 2)
+    assert (nothing, said) == (_film.Film({}, {}), ["no film: pip install it"])

@@ -1,15 +1,20 @@
 """--mode=train beside its loop: the first checkpoint, the lock."""
 
 import socket
+import types
 
+import jax
+import numpy as np
 import pytest
 from orbax.checkpoint._src.path import atomicity
 
 from configs import toy2d
-from ebm_jax import tasks
-from ebm_jax.runs import build
+from ebm_jax import parallel, tasks
+from ebm_jax.io import image_grids
+from ebm_jax.runs import build, preview, settings
 from ebm_jax.runs.lock import Lock
 from ebm_jax.runs.settings import ConfigError
+from ebm_jax.tasks import train
 from ebm_jax.training.checkpoint_files import CheckpointError, DamagedCheckpointError
 from ebm_jax.training.checkpoints import Checkpoints
 
@@ -83,3 +88,65 @@ def test_a_command_that_ended_between_a_look_and_the_lock(tmp_path, monkeypatch)
     with pytest.raises(ConfigError, match=r"network\.width"):
         tasks.run("train", small(), tmp_path)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["1"]
+
+
+def test_a_line_of_metrics():
+    """Speed is in it where there is one to tell; that all was finite so far is not."""
+    shown, written, speeds = [], [], [None, 4.0]
+    progress = types.SimpleNamespace(
+        update=lambda step, values: shown.append((step, values)), lap=lambda: speeds.pop(0)
+    )
+    writer = types.SimpleNamespace(write=lambda step, values: written.append((step, values)))
+    values = {"loss": 1.0, "grad_norm": 2.0, "energy": 3.0, "finite_so_far": True}
+    metrics = {name: np.asarray(value) for name, value in values.items()}
+    session = types.SimpleNamespace(_finite=lambda step, given: dict(given))
+    for step in (5, 9):
+        train._Session._log(session, writer, progress, step, metrics)
+    beside_the_bar = {"loss": 1.0, "grad_norm": 2.0}
+    assert shown == [(5, beside_the_bar), (9, beside_the_bar)]
+    line = {"loss": 1.0, "grad_norm": 2.0, "energy": 3.0}
+    assert written == [(5, line), (9, line | {"steps_per_second": 4.0})]
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_a_grid_of_samples(tmp_path, monkeypatch, process):
+    """Of EMA parameters 5, by the key of samples; the first process writes it."""
+
+    def sample(params, key, index):
+        return params + index + jax.random.uniform(key)
+
+    run = types.SimpleNamespace(
+        key=lambda name: jax.random.key(len(name)), method=types.SimpleNamespace(sample=sample),
+        sampling=settings.Sampling(num_samples=11),
+    )  # fmt: skip
+    saved, sent = [], []
+    monkeypatch.setattr(jax, "process_index", lambda: process)
+    monkeypatch.setattr(preview, "figure", lambda *given: given)
+    monkeypatch.setattr(image_grids, "save_image", lambda *given: saved.append(given))
+    session = types.SimpleNamespace(run=run, workdir=tmp_path)
+    session._sampler = train._Session._sampler.func(session)
+    state = types.SimpleNamespace(ema_params=parallel.replicate(np.float32(5)))
+    writer = types.SimpleNamespace(images=lambda step, images: sent.append((step, images)))
+    train._Session._sample(session, writer, 40, state)
+    if process:
+        assert saved == sent == []
+        return
+    ((path, (of_run, params, samples)),) = saved
+    assert path == tmp_path / "samples" / "step_0000040.png"
+    assert (of_run, float(params)) == (run, 5.0)
+    expected = 5 + np.arange(11) + float(jax.random.uniform(jax.random.key(len("sample"))))
+    np.testing.assert_allclose(samples, expected, rtol=1e-6)
+    ((step, images),) = sent
+    assert (step, list(images), images["samples"]) == (40, ["samples"], saved[0][1])
+
+
+def test_where_a_run_begins_is_looked_at_until_it_has_begun(tmp_path, monkeypatch):
+    looked = []
+    monkeypatch.setattr(train.init_from, "check", looked.append)
+    train._check_init_from(settings.Training(), tmp_path)
+    assert looked == []
+    other = settings.Training(init_from="other")
+    train._check_init_from(other, tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    train._check_init_from(other, tmp_path)
+    assert looked == ["other"]
