@@ -94,9 +94,7 @@ def _scores(
     num_levels = run.method.densities(trained.params).num_levels
     levels = evenly_spaced_levels(num_levels, settings.max_levels)
 
-    energies_work = work.piece(
-        "energies", trained.fingerprint(num_images=settings.num_images, levels=levels)
-    )
+    energies_work = work.piece("energies", trained.fingerprint(levels=levels))
     with trained.for_densities() as exact:
 
         def energies(params, x, index):

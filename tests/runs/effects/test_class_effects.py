@@ -341,6 +341,13 @@ def test_energy_of_classes(run, monkeypatch):
         np.testing.assert_allclose(inside, energy(energies(x)), rtol=1e-3, atol=1e-3)
         assert how == {"num_bootstrap": 5, "seed": 4}
         assert found["energy_of_classes"] == ("minimum" if fields else "mixture")
+    # What an interrupted command leaves is of the energy that it asked for.
+    with monkeypatch.context() as patch:
+        patch.setattr(ood, "auroc", lambda *_, **__: pytest.fail("interrupted"))
+        with pytest.raises(pytest.fail.Exception):
+            run("ood", config_of(ood=settings, sampling={"seed": 4}))
+    again = run("ood", config_of("ood.of_classes", ood=settings, sampling={"seed": 4}))
+    assert again["auroc"] == found["auroc"]
 
 
 BAD = {

@@ -7,7 +7,9 @@ from effects_table import shows
 from known_model import A_BAR, SAMPLES, SIGMA_BAR, VARIANCE, columns_of, config_of, rows_of, run
 
 from ebm_jax.evaluation import ood as ood_scores
+from ebm_jax.io import charts, image_grids
 from ebm_jax.runs.settings import ConfigError
+from ebm_jax.tasks import neighbours
 
 __all__ = ["full_bars", "run", "stubs"]
 
@@ -61,3 +63,35 @@ def test_ood(run, monkeypatch):
         ConfigError, match=r"ood\.sets, ood\.others: expected one or more, got none"
     ):
         run("ood", config_of(ood=few))
+
+
+@pytest.mark.parametrize(
+    ("mode", "numbers", "changes"),
+    [
+        ("neighbours", "kolmogorov_smirnov_of_energies", {"max_levels": 3, "num_images": 100}),
+        ("ood", "auroc", {"max_levels": 3}),
+        ("ood", "auroc", {"num_images": 120}),  # of which the training images are others
+        ("ood", "auroc", {"sets": ("uniform_noise",)}),
+    ],
+)
+def test_energies_that_an_interrupted_command_leaves_are_its_own(
+    run, monkeypatch, mode, numbers, changes
+):
+    """Another command, of other levels, images or sets, does not take them up."""
+    usual = {"num_images": 64, "max_levels": 2}
+    usual |= {"sets": ("flipped",), "num_bootstrap": 5} if mode == "ood" else {"num_samples": 8}
+
+    def interrupted(*_):
+        raise RuntimeError("as the figure is drawn")
+
+    def tiny(*_):
+        return np.zeros((2, 2, 3), np.uint8)
+
+    monkeypatch.setattr(neighbours, "supports", lambda *_: False)
+    monkeypatch.setattr(image_grids, "columns_picture", tiny)
+    monkeypatch.setattr(charts, "histograms_picture", interrupted)
+    with pytest.raises(RuntimeError, match="figure"):
+        run(mode, config_of(**{mode: usual}))
+    monkeypatch.setattr(charts, "histograms_picture", tiny)
+    found, whole = (run(mode, config_of(**{mode: usual | changes})) for _ in range(2))
+    assert found[numbers] == whole[numbers]

@@ -1,7 +1,9 @@
 """What the fields of distances between samples and images do, on a run that is known."""
 
 import dataclasses
+import json
 
+import effects_stubs
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from effects_stubs import full_bars, images, stubs
 from effects_table import changed, shows, value_of
 from known_model import SAMPLES, Known, config_of, rows_of, run
 
+from ebm_jax import tasks
 from ebm_jax.data import unscale_images
 from ebm_jax.evaluation.fidelity import frechet
 from ebm_jax.evaluation.fidelity.features import INCEPTION_FEATURES, Extractor
@@ -18,10 +21,15 @@ from ebm_jax.evaluation.fidelity.inception_scores import (
     kept_for_subsets,
     kernel_inception_distance,
 )
-from ebm_jax.evaluation.fidelity.reference_statistics import Statistics, write_statistics
+from ebm_jax.evaluation.fidelity.reference_statistics import (
+    Statistics,
+    read_statistics,
+    write_statistics,
+)
 from ebm_jax.runs import build, modes
+from ebm_jax.runs.lock import Lock
 from ebm_jax.runs.settings import ConfigError
-from ebm_jax.tasks import _features, fid
+from ebm_jax.tasks import _features, fid, fid_stats
 from ebm_jax.tasks._features import num_kept
 
 __all__ = ["full_bars", "run", "stubs"]
@@ -213,3 +221,33 @@ def test_fid_of_a_model_that_has_diverged_names_the_sample(run, monkeypatch):
     monkeypatch.setattr(fid, "make_extractor", lambda *_: EXTRACTOR)
     with pytest.raises(ConfigError, match=r"^sample 70 has non-finite values: the model has div"):
         run("fid", config_of(fid={"num_samples": 128, "kid_subset_size": 8}))
+
+
+def test_statistics_of_a_split(stubs, tmp_path, monkeypatch, capsys):
+    """Mean and covariance of its features, and what they are of, for fid and for people."""
+    asked = []
+    made = lambda run, *given: asked.append(given) or EXTRACTOR  # noqa: E731
+    monkeypatch.setattr(fid_stats, "make_extractor", made)
+    config = effects_stubs.config_of("contrastive_divergence")
+    config.fid.update(split="test", weights="a file", batch_size=24)
+    assert tasks.run("fid_stats", config, tmp_path) == 0
+    assert asked == [("a file", 24)]
+    described = {"data": "made", "split": "test", "image_shape": [2, 2, 1], "network": "made"}
+    found = json.loads((tmp_path / "fid_stats/fid_stats.json").read_text())
+    assert found.pop("versions")
+    assert found == described | {"mode": "fid_stats", "num_images": 120, "num_features": 4}
+    path = tmp_path / "fid_stats/stats.npz"
+    statistics = read_statistics(str(path), described, 4)
+    expected = frechet.fit_gaussian(features(images("test").images)["features"])
+    np.testing.assert_allclose(statistics.fit.mean, expected.mean, rtol=1e-6)
+    np.testing.assert_allclose(statistics.fit.covariance, expected.covariance, rtol=1e-6)
+    assert capsys.readouterr().out == (
+        f"120 images of made, test: {path}; use it with --mode=fid --config.fid.stats={path}\n"
+    )
+    assert sorted(file.name for file in path.parent.iterdir()) == ["fid_stats.json", "stats.npz"]
+    with Lock(path.parent), pytest.raises(ConfigError, match="fid_stats is in use by process"):
+        tasks.run("fid_stats", config, tmp_path)
+    few = images("test")._replace(images=images("test").images[:4])
+    monkeypatch.setattr(build, "load_split", lambda config, split: few)
+    with pytest.raises(ConfigError, match=r"^--mode=fid_stats: made, test: 4 examples leave the "):
+        tasks.run("fid_stats", config, tmp_path)

@@ -21,6 +21,7 @@ from ebm_jax.networks.conditional_mlp import ConditionalMLP
 from ebm_jax.runs import build, modes
 from ebm_jax.runs.settings import ConfigError
 from ebm_jax.runs.trained import TrainedRun
+from ebm_jax.tasks import rollout
 
 __all__ = ["full_bars"]
 
@@ -117,8 +118,11 @@ ROWS = [field for field in TABLE if field.startswith("rollout.")]
 
 
 @shows(*ROWS)
-def test_rollout(run, tmp_path):
+def test_rollout(run, tmp_path, monkeypatch):
     """Every number in closed form but those of the feed-forward network."""
+    filmed = []
+    usual = rollout._film_of
+    monkeypatch.setattr(rollout, "_film_of", lambda *a: filmed.append(a[2]) or usual(*a))
     for fields, number, horizons in (
         ((), 50, (1, 3)),
         (("rollout.num_trajectories", "rollout.horizons", "rollout.num_draws"), 40, (2, 4)),
@@ -155,6 +159,12 @@ def test_rollout(run, tmp_path):
                 assert error["standard_error"] == pytest.approx(spread, rel=1e-4)
     with np.load(tmp_path / "rollout" / "states.npz") as states:
         np.testing.assert_allclose(states["energies"], predicted(true), rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(states["true"], true)
+        assert set(states) == {"true", "energies", "last_frame_repeated"}
+        for rows in filmed:  # repeated frames are no film
+            assert list(rows) == ["true", "energies"]
+        for name, x in filmed[-1].items():
+            np.testing.assert_array_equal(x, states[name])
     assert not (tmp_path / "rollout" / "film.gif").exists()
 
 
