@@ -2,11 +2,17 @@
 
 import types
 
+import jax
 import numpy as np
+import optax
 import pytest
 
+from configs import default
+from ebm_jax.data import Dataset
 from ebm_jax.evaluation.classification import calibration
 from ebm_jax.evaluation.classification.continual import scores
+from ebm_jax.io import files
+from ebm_jax.methods.base import MethodState
 from ebm_jax.tasks import (
     _classes,
     classify,
@@ -14,6 +20,7 @@ from ebm_jax.tasks import (
     crossclass,
     robustness,
 )
+from ebm_jax.training.state import TrainState
 
 
 def approx(values):
@@ -323,3 +330,57 @@ def test_accuracies_through_chains():
     trained, attack = attacks(work, adaptive_images=0)
     found = attack.refined(trained, points, "l2", 0.5)
     assert list(found["accuracy"]) == ["published", "strict attack on the energies"]
+
+
+@pytest.mark.parametrize(("buffer", "memory"), [("kept", 8.0), ("emptied", 0.0)])
+def test_a_task_begins(buffer, memory):
+    """With moments of its own, and with chains that are there or not; all else goes on."""
+    moments, optimizer = {"w": np.ones(2)}, optax.adam(0.1)
+
+    def state(value):
+        return TrainState(
+            step=np.int32(value), params={"w": np.full(2, value)},
+            ema_params={"w": np.full(2, value + 1)}, opt_state=optimizer.init(moments),
+            method_state=MethodState(np.float32(value + 2), np.full(8, value)),
+            attempt=np.int32(0), finite_so_far=np.bool_(True),
+        )  # fmt: skip
+
+    before = state(8.0)
+    moved = optimizer.update({"w": np.ones(2)}, before.opt_state, before.params)[1]
+    begun = continual._next_task(before._replace(opt_state=moved), state(0.0), optimizer, buffer)
+    assert begun.method_state.shared == 10
+    np.testing.assert_array_equal(begun.method_state.sharded, np.full(8, memory))
+    for field in ("step", "params", "ema_params", "attempt", "finite_so_far"):
+        assert getattr(begun, field) is getattr(before, field)
+    for leaf in jax.tree.leaves(begun.opt_state):
+        assert isinstance(leaf, np.ndarray)
+        np.testing.assert_array_equal(leaf, np.zeros_like(leaf))
+
+
+def test_examples_of_the_classes_of_a_task():
+    images = np.arange(6).reshape(6, 1, 1, 1)
+    whole = Dataset("made", "train", images, np.array([2, 0, 1, 2, 0, 3]), 4, (0, 255))
+    found = continual._of_classes(whole, (2, 3))
+    assert found.images.ravel().tolist() == [0, 3, 5]
+    assert found.labels.tolist() == [2, 2, 3]
+    assert (found.name, found.num_classes) == ("made", 4)
+
+
+def test_what_a_model_of_continual_learning_depends_on():
+    """All of them on how many there are; one on its seed, and not on that."""
+    config = default.get_config()
+    chosen = continual.Settings(num_tasks=3, num_seeds=7, learners=("energies",))
+    whole = continual._fingerprint(config, chosen)
+    one = continual._fingerprint(config, chosen, seed=0)
+    assert (whole["seed"], one["seed"]) == (config.seed, 0)
+    assert continual._fingerprint(config, chosen, seed=5)["seed"] == 5
+    assert whole["config"] == one["config"]
+    assert set(whole["config"]) == {
+        "data", "network", "method", "sampler", "optimizer", "training", "compute",
+        "held_out_split",
+    }  # fmt: skip
+    assert whole["config"]["data"] == config.data.to_dict()
+    of_one = {"num_tasks": 3, "num_passes": 1, "buffer": "emptied"}
+    assert one["continual"] == of_one
+    assert whole["continual"] == of_one | {"num_seeds": 7, "learners": ("energies",)}
+    assert one["versions"] == files.versions()

@@ -206,6 +206,24 @@ def test_image_quality_for_the_json():
     assert "classifier" not in found
 
 
+def test_images_from_levels():
+    """What was not measured is a dash; without levels nothing is said."""
+    assert _image_quality.level_lines({}, 2_000) == []
+    bare = quality(pixel=None, samples=None, logits=None)
+    found = {1: quality(), 12: bare}
+    assert _image_quality.level_lines(found, 2_000) == [
+        "2,000 held-out images, sampled down from a level",
+        "                 over pixels       over logits        confidence",
+        "  level 1              3.000             7.000             0.900",
+        "  level 12                 -                 -                 -",
+    ]
+    one = quality()
+    assert _image_quality.level_metrics(one) == {
+        "over_pixels": 3.0, "over_class_scores": 7.0, "classifier": one.samples._asdict(),
+    }  # fmt: skip
+    assert _image_quality.level_metrics(bare) == {"over_pixels": None, "over_class_scores": None}
+
+
 def test_errors_of_images_as_a_table():
     assert _image_quality.error_lines({"model": ImageError(0.125, 0.01, 18.0618)}, "restored") == [
         f"{'restored':<34}            RMSE      PSNR",

@@ -10,7 +10,7 @@ import pytest
 
 from ebm_jax.data import Dataset
 from ebm_jax.evaluation.density import long_run as chains
-from ebm_jax.io import image_grids
+from ebm_jax.io import charts, image_grids
 from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.methods.densities import BaseDistribution, Densities
 from ebm_jax.runs import build, settings
@@ -22,6 +22,7 @@ from ebm_jax.tasks import (
     evaluate,
     export,
     inpaint,
+    interpolate,
     likelihood,
     long_run,
     neighbours,
@@ -477,3 +478,95 @@ def test_sets_beside_the_inside(trained, monkeypatch):
                         lambda *_, **__: other._replace(images=np.zeros((4, 2))))  # fmt: skip
     with pytest.raises(ValueError, match=r"ood.others: expected sets of images, got digits"):
         ood._sets(trained.run, chosen, "x")
+
+
+def test_the_nearest_images_of_samples(trained, work, drawn, monkeypatch):
+    """Fourteen samples that are training images, of which the figure has twelve."""
+    samples = trained.run.scale(TRAINING[[3, 0, 7, *range(8, 19)]])
+    scores = {
+        name: {"energy 0": values, "other": values}
+        for name, values in (("training", np.arange(4.0)), ("held out", np.arange(4.0) + 9))
+    }
+    asked = []
+    monkeypatch.setattr(
+        neighbours, "_scores", lambda trained, real, *_: asked.append(real) or scores
+    )
+    monkeypatch.setattr(TrainedRun, "samples", lambda self, work, number: samples[:number])
+    monkeypatch.setattr(neighbours, "supports", lambda num_classes, shape: False)
+    monkeypatch.setattr(charts, "histograms_picture", lambda panels: panels)
+    chosen = neighbours.Settings(num_images=5, num_samples=14, num_neighbours=3)
+    found = neighbours.run(trained, chosen, work)
+    (real,) = asked
+    np.testing.assert_allclose(real["training"], -2 + 6 * (TRAINING[:5] / 255), rtol=1e-5)
+    np.testing.assert_allclose(real["held out"], TRUE[:5], rtol=1e-5)
+    assert found.num_examples == 14
+    assert found.metrics["splits"] == {"training": "train", "held out": "test"}
+    assert found.metrics["num_energies"] == {"training": 5, "held out": 5}
+    tests = found.metrics["kolmogorov_smirnov_of_energies"]
+    assert list(tests) == ["energy 0"]
+    assert tests["energy 0"]["statistic"] == 1.0
+    pixels = found.metrics["distance_to_nearest_training_image"]["pixels"]
+    assert pixels["median_sample"] == pytest.approx(0, abs=1e-3)
+    assert found.figures["energies"] == {
+        "energy 0": {name: scores[name]["energy 0"] for name in scores}
+    }
+    ((title, distances),) = found.figures["distances"].items()
+    assert (title, list(distances)) == ("distance to the nearest, pixels", ["samples", "held out"])
+    assert [len(values) for values in distances.values()] == [14, 5]
+    assert set(found.figures) == {"energies", "distances", "nearest_in_pixels"}
+    (columns,) = drawn
+    assert list(columns) == ["sample", "nearest 1", "nearest 2", "nearest 3"]
+    first_twelve = TRAINING[[3, 0, 7, *range(8, 17)]]
+    np.testing.assert_array_equal(columns["sample"], first_twelve)
+    np.testing.assert_array_equal(columns["nearest 1"], first_twelve)
+    few = dataclasses.replace(trained.run, dataset=dataset(TRAINING[:2], "train"))
+    chosen = neighbours.Settings(num_images=5, num_samples=14, num_neighbours=3)
+    neighbours.run(dataclasses.replace(trained, run=few), chosen, work)
+    assert list(drawn[-1]) == ["sample", "nearest 1", "nearest 2"]
+
+
+def test_paths_between_samples(trained, work, monkeypatch):
+    """A sample is its noise, 0 and 3 at the ends: by the sine of 30 degrees in two steps."""
+
+    def sample(params, key, blend):
+        x = 3 * (blend.second % 2) * blend.second_weight + 0 * blend.first_weight
+        return jnp.broadcast_to(x[:, None, None, None], (len(x), 2, 2, 1))
+
+    trained.run.method.sample = sample
+    monkeypatch.setattr(image_grids, "image_grid", lambda *given: given)
+    found = interpolate.run(trained, interpolate.Settings(num_pairs=3, num_points=4), work)
+    assert found.num_examples == 12
+    np.testing.assert_allclose(found.metrics["largest_step_over_distance_of_ends"], [0.5] * 3)
+    assert found.metrics["of_a_straight_line"] == 1 / 3
+    assert found.summary == [
+        "3 paths of 4 images; largest step over the distance of the ends: median 0.50"
+    ]
+    grid, columns = found.figures["interpolate"]
+    assert columns == 4
+    values = (2 + 3 * np.sin(np.pi / 6 * np.arange(4))) / 6 * 255
+    np.testing.assert_allclose(grid[:, 0, 0, 0], np.tile(values, 3), atol=0.51)
+
+
+def test_what_differs_of_an_exported_function(monkeypatch):
+    """The largest of all that it gives, relative to the largest value; None where it is not for."""
+
+    def made(factor):
+        return lambda params, x: (x, {"grad": factor * params * x})
+
+    params, x = jnp.float32(2), jnp.array([0.0, -4.0, 1.0])
+    exported_ = jax.export.export(jax.jit(made(1.0)), platforms=("cpu",))(params, x)
+    content = bytes(exported_.serialize())
+    function = export.Function(made(1.25), (), "")
+
+    def difference(platforms, function=function):
+        return export._difference(function, params, (x,), content, platforms)
+
+    assert difference(("tpu", "cpu")) == pytest.approx(0.2)
+    assert difference(("cpu",), export.Function(made(1.0), (), "")) == 0
+    assert difference(("cuda", "tpu")) is None
+    nothing = export.Function(lambda params, x: (0 * x, {"grad": 0 * x}), (), "")
+    assert difference(("cpu",), nothing) == pytest.approx(8e30)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert difference(("cpu", "tpu")) is None
+    monkeypatch.setattr(export.export, "deserialize", lambda content: exported_)
+    assert difference(("cuda",)) == pytest.approx(0.2)
