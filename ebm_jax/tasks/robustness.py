@@ -213,7 +213,7 @@ class _Attacks:
         details = {
             "accuracy": accuracies,
             "standard_error": _error(accuracies["strict"], len(self.x)),
-            "largest_change_of_published": float(size.max()),
+            "largest_change_of_published": size.max(),
         }
         return details, {"published": found["published"]["x"], "strict": points}
 

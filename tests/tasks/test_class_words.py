@@ -209,7 +209,7 @@ def test_examples_of_a_class_in_model_units():
     np.testing.assert_array_equal(_classes.examples(run, np.ones((2, 2))), np.full((2, 2), 1.5))
 
 
-X = np.zeros((3, 1, 2, 1), np.float32)
+X = np.ones((3, 1, 2, 1), np.float32)
 CHANGE = np.array([[0.0, -1.0], [3.0, -4.0], [2.0, 2.0]]).reshape(X.shape)
 
 
@@ -261,7 +261,7 @@ def test_the_worst_of_all_attacks(norm, largest):
     assert found["standard_error"] == approx(np.sqrt(2 / 27))
     assert found["largest_change_of_published"] == largest
     np.testing.assert_array_equal(points["published"], X + CHANGE)
-    assert points["strict"][:, 0, 0, 0].tolist() == [4, 2, 7]
+    assert points["strict"][:, 0, 0, 0].tolist() == [5, 3, 8]
     titles = ("published", "strict_2_steps", "strict_7_steps", "random_search")
     assert list(work.asked) == [f"energies_{title}_{norm}_0.5" for title in titles]
     for x, labels, radius, index, params, batch_size in work.asked.values():
@@ -303,15 +303,15 @@ def test_accuracies_through_chains():
     """Of four draws: the better attack image by image, by how often it is told right."""
     margins = {
         "published": [[1, 1, 1, 1], [1, 1, -1, -1], [1, 0, -1, -1]],
-        "strict": [[1, 1, -1, -1], [1, 1, 1, 1], [-1, -1, -1, -1]],
-        "adaptive": [[1, 1, 1, -1], [1, -1, -1, -1]],
+        "strict": [[1, 1, 0, -1], [1, 1, 1, 1], [-1, -1, -1, -1]],
+        "adaptive": [[1, 1, 1, 0], [1, 0, -1, -1]],
     }
     work = Attacked(adaptive={"x": X[:2] + 9})
     work.found |= {f"refined_{k}": {"margin": np.array(v, float)} for k, v in margins.items()}
     points = {"published": X + 1, "strict": X + 2}
-    starts = {"refined_published": 1, "refined_strict": 2}
-    for radius, adaptive in ((0.5, {"adaptive": 0, "refined_adaptive": 9}),
-                             (0.0, {"refined_adaptive": 0})):  # fmt: skip
+    starts = {"refined_published": 2, "refined_strict": 3}
+    for radius, adaptive in ((0.5, {"adaptive": 1, "refined_adaptive": 10}),
+                             (0.0, {"refined_adaptive": 1})):  # fmt: skip
         work.asked.clear()
         trained, attack = attacks(work)
         found = attack.refined(trained, points, "l2", radius)

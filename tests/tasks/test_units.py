@@ -1,5 +1,6 @@
 """Modes on images whose model units are -2 to 4: what is scaled, clipped and measured, by hand."""
 
+import contextlib
 import dataclasses
 import types
 
@@ -10,6 +11,7 @@ import pytest
 
 from ebm_jax.data import Dataset
 from ebm_jax.evaluation.density import long_run as chains
+from ebm_jax.evaluation.ood import Auroc
 from ebm_jax.io import charts, image_grids
 from ebm_jax.io.resumable import ResumableWork
 from ebm_jax.methods.densities import BaseDistribution, Densities
@@ -17,6 +19,7 @@ from ebm_jax.runs import build, settings
 from ebm_jax.runs.trained import TrainedRun
 from ebm_jax.runs.workdir import config_from_json
 from ebm_jax.tasks import (
+    _classes,
     card,
     crossclass,
     evaluate,
@@ -570,3 +573,117 @@ def test_what_differs_of_an_exported_function(monkeypatch):
     assert difference(("cpu", "tpu")) is None
     monkeypatch.setattr(export.export, "deserialize", lambda content: exported_)
     assert difference(("cuda",)) == pytest.approx(0.2)
+
+
+def test_which_attacks_are_made_and_shown(trained, work, drawn, monkeypatch):
+    """At 0 and at each radius, smaller ones first; of energies also through chains."""
+    made = []
+
+    class Attacks:
+        def __init__(self, trained, settings, work, x, labels, num_classes):
+            made.append((x, labels, num_classes))
+
+        def on(self, name, logits_fn, params, norm, radius):
+            made.append((name, norm, radius, float(logits_fn(params, 0.5))))
+            points = {"published": None, "strict": np.full((5, 2, 2, 1), 2 * radius)}
+            return {"accuracy": {"strict": 1 - radius}}, points
+
+        def refined(self, trained, points, norm, radius):
+            made.append(("refined", norm, radius, points["strict"][0, 0, 0, 0]))
+            return {"accuracy": {"published": 0.5}}
+
+    network = types.SimpleNamespace(logits=lambda params, x: params * x)
+    monkeypatch.setattr(robustness, "_Attacks", Attacks)
+    monkeypatch.setattr(_classes, "checked_classes", lambda trained, mode: 2)
+    monkeypatch.setattr(_classes, "class_logits", lambda trained: lambda params, x: params["w"] + x)
+    monkeypatch.setattr(_classes, "train_softmax", lambda *given: made.append(given[2:]) or
+                        (network, 5.0))  # fmt: skip
+    monkeypatch.setattr(TrainedRun, "for_densities", lambda self: contextlib.nullcontext(self))
+    monkeypatch.setattr(charts, "curves_picture", lambda panels: [panel.title for panel in panels])
+    chosen = robustness.Settings(
+        num_images=5, linf_radii=(0.5, 0.25), l2_radii=(), baseline="plain", baseline_steps=9,
+        num_draws=3,
+    )  # fmt: skip
+    found = robustness.run(trained, chosen, work)
+    assert made[0] == ("plain", 9)
+    x, labels, num_classes = made[1]
+    np.testing.assert_allclose(x, HELD_OUT[:5] / 255, rtol=1e-6)
+    assert (labels.tolist(), num_classes) == ([0, 1, 0, 1, 0], 2)
+    # Model units of 1/2 are 1: the energies' logits are 0 + 1, those of the network 5 x 1.
+    assert made[2:] == [
+        row
+        for radius in (0.0, 0.25, 0.5)
+        for row in (
+            ("energies", "linf", radius, 1.0), ("refined", "linf", radius, 2 * radius),
+            ("softmax network", "linf", radius, 5.0),
+        )
+    ]  # fmt: skip
+    assert found.num_examples == 5
+    assert found.metrics["num_adaptive_images"] == 5
+    assert list(found.metrics["accuracy"]) == ["linf"]
+    assert found.metrics["accuracy"]["linf"][1] == {
+        "radius": 0.25, "energies": {"accuracy": {"strict": 0.75}},
+        "energies, refined": {"accuracy": {"published": 0.5}},
+        "softmax network": {"accuracy": {"strict": 0.75}},
+    }  # fmt: skip
+    assert found.metrics["refined"].startswith("3 draws of the chains' noise")
+    assert found.summary == robustness._lines(found.metrics["accuracy"], 5, 5)
+    assert found.figures["accuracy"] == ["L-infinity"]
+    (columns,) = drawn
+    assert list(columns) == [
+        "held out", "energies, L-infinity 0.25", "softmax network, L-infinity 0.25",
+        "energies, L-infinity 0.5", "softmax network, L-infinity 0.5",
+    ]  # fmt: skip
+    np.testing.assert_array_equal(columns["held out"], HELD_OUT[:5])
+    assert np.abs(columns["energies, L-infinity 0.25"].astype(int) - 127.5).max() == 0.5
+    assert (columns["energies, L-infinity 0.5"] == 255).all()
+
+
+def test_scores_of_sets_and_their_figures(trained, work, drawn, monkeypatch):
+    """Ten images of a set, of which the figure has eight; the mean of areas is over the others."""
+    rng = np.random.default_rng(3)
+    sets = {"training images": rng.random((10, 2, 2, 1)), "made, test": rng.random((9, 2, 2, 1)),
+            "a_b": rng.random((10, 2, 2, 1)), "c": rng.random((4, 2, 2, 1))}  # fmt: skip
+    noisy(trained.run.method, [1.0], [0.0])
+    described = dataclasses.replace(trained.run.data, name="made")
+    trained = dataclasses.replace(trained, run=dataclasses.replace(trained.run, data=described))
+    monkeypatch.setattr(TrainedRun, "for_densities", lambda self: contextlib.nullcontext(self))
+    monkeypatch.setattr(TrainedRun, "fingerprint", lambda self, **others: {})
+    monkeypatch.setattr(ood, "_sets", lambda run, settings, inside: sets)
+    monkeypatch.setattr(
+        ood, "level_energies", lambda densities, key, levels, x, index: {"energy": x.sum((1, 2, 3))}
+    )
+    monkeypatch.setattr(
+        ood, "ood_scores",
+        lambda values, training, levels: {
+            "energy": values["energy"] - training["energy"].mean(), "typicality": values["energy"],
+        },
+    )  # fmt: skip
+    asked = []
+
+    def auroc(inside, outside, **options):
+        asked.append((inside, outside, options))
+        return Auroc(len(outside) / 10, 0.0, 1.0)
+
+    monkeypatch.setattr(ood.ood, "auroc", auroc)
+    monkeypatch.setattr(charts, "histograms_picture", lambda panels: panels)
+    found = ood.run(trained, ood.Settings(num_bootstrap=7), work)
+    assert found.num_examples == 9
+    assert found.metrics["inside"] == "made, test"
+    assert found.metrics["energy_of_classes"] is None
+    assert found.metrics["mean_auroc"] == {"energy": 0.7, "typicality": 0.7}
+    assert found.metrics["auroc"]["c"]["energy"] == {"value": 0.4, "low": 0.0, "high": 1.0}
+    assert list(found.metrics["auroc"]) == ["a_b", "c"]
+    assert [(len(a), len(b)) for a, b, _ in asked] == [(9, 10), (9, 10), (9, 4), (9, 4)]
+    assert asked[0][2] == {"num_bootstrap": 7, "seed": 3}
+    totals = {name: (-2 + 6 * x).sum((1, 2, 3)) for name, x in sets.items()}
+    np.testing.assert_allclose(asked[3][1], totals["c"], rtol=1e-5)
+    np.testing.assert_allclose(asked[3][0], totals["made, test"], rtol=1e-5)
+    ((name, panel),) = found.figures["histograms"].items()
+    assert (name, list(panel)) == ("energy", list(sets))
+    mean = totals["training images"].mean()
+    np.testing.assert_allclose(panel["a_b"], totals["a_b"] - mean, rtol=1e-4, atol=1e-4)
+    (columns,) = drawn
+    assert list(columns) == ["training images", "made, test", "a b", "c"]
+    assert [len(column) for column in columns.values()] == [8, 8, 8, 4]
+    np.testing.assert_allclose(columns["a b"], 255 * sets["a_b"][:8], atol=0.51)
