@@ -14,6 +14,7 @@ from ebm_jax.evaluation.images.factor_regressor import FactorErrors
 from ebm_jax.evaluation.images.quality import FrechetDistances, ImageQuality
 from ebm_jax.evaluation.ood import Auroc
 from ebm_jax.evaluation.trajectories.errors import SquaredError
+from ebm_jax.runs.settings import ConfigError
 from ebm_jax.tasks import (
     _image_quality,
     compose,
@@ -145,6 +146,55 @@ def test_words_of_composition():
     assert [compose._word(settings, n, 3) for n in (2, 3)] == ["and", "and not"]
     assert compose._word(types.SimpleNamespace(logic="or"), 3, 3) == "or"
     assert compose._cell(FactorErrors(0.12345, 0.01)) == "0.123 +- 0.010"
+
+
+def labeled(label_size, num_classes, label=""):
+    dataset = types.SimpleNamespace(label_size=label_size, num_classes=num_classes, name="made")
+    return types.SimpleNamespace(
+        run=types.SimpleNamespace(dataset=dataset, data=types.SimpleNamespace(label=label))
+    )
+
+
+def test_labels_that_are_written():
+    """A value, two values, and a class, for each of three images."""
+    models = [labeled(1, 1), labeled(2, 1, "position"), labeled(0, 4)]
+
+    def written(text):
+        return compose._written_labels(models, compose.Settings(labels=text, num_images=3))
+
+    one, two, classes = written("1; 0.25,-2 ;3")
+    np.testing.assert_array_equal(one, [[1.0]] * 3)
+    np.testing.assert_array_equal(two, [[0.25, -2.0]] * 3)
+    np.testing.assert_array_equal(classes, [3, 3, 3])
+    assert (one.dtype, two.dtype, classes.dtype) == (np.float32, np.float32, np.int32)
+    assert written("1;0,0;0")[2].tolist() == [0, 0, 0]
+    for text, said in (
+        ("1;0,0", r"expected 3 labels, one per model, parted by ';', got 2: '1;0,0'"),
+        ("1;0,0;4", "expected a class 0 to 3, got 4"),
+        ("1;0,0;-1", "expected a class 0 to 3, got -1"),
+        ("1;0,0;1.5", "expected a class 0 to 3, got 1.5"),
+        ("1;0,0;1,2", "expected 1 values for made, got 2"),
+        ("1;0;1", "expected 2 values for position, got 1"),
+        ("1;red;1", "expected numbers, got 'red'"),
+    ):
+        with pytest.raises(ConfigError) as error:
+            written(text)
+        assert str(error.value) == f"compose.labels: {said}"
+
+
+def test_models_that_cannot_be_composed():
+    """Chains run on any energy in one method alone."""
+    model = labeled(1, 1)
+    model.run.dataset.example_shape = (2, 2, 1)
+    model.run.data = types.SimpleNamespace(name="made", low=-1.0, high=1.0)
+    model.run.method = object()
+    model.run.config = types.SimpleNamespace(method=types.SimpleNamespace(name="some_method"))
+    with pytest.raises(ConfigError) as error:
+        compose._check([model], compose.Settings())
+    assert str(error.value) == (
+        "--mode=compose wants contrastive_divergence, whose chains run on any energy; got "
+        "some_method in this workdir"
+    )
 
 
 def quality(**changes):

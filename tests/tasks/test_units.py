@@ -496,7 +496,7 @@ def test_the_nearest_images_of_samples(trained, work, drawn, monkeypatch):
     )
     monkeypatch.setattr(TrainedRun, "samples", lambda self, work, number: samples[:number])
     monkeypatch.setattr(neighbours, "supports", lambda num_classes, shape: False)
-    monkeypatch.setattr(charts, "histograms_picture", lambda panels: panels)
+    monkeypatch.setattr(charts, "histograms_picture", lambda panels: [panels])
     chosen = neighbours.Settings(num_images=5, num_samples=14, num_neighbours=3)
     found = neighbours.run(trained, chosen, work)
     (real,) = asked
@@ -510,10 +510,10 @@ def test_the_nearest_images_of_samples(trained, work, drawn, monkeypatch):
     assert tests["energy 0"]["statistic"] == 1.0
     pixels = found.metrics["distance_to_nearest_training_image"]["pixels"]
     assert pixels["median_sample"] == pytest.approx(0, abs=1e-3)
-    assert found.figures["energies"] == {
-        "energy 0": {name: scores[name]["energy 0"] for name in scores}
-    }
-    ((title, distances),) = found.figures["distances"].items()
+    assert found.figures["energies"] == [
+        {"energy 0": {name: scores[name]["energy 0"] for name in scores}}
+    ]
+    (((title, distances),),) = (panels.items() for panels in found.figures["distances"])
     assert (title, list(distances)) == ("distance to the nearest, pixels", ["samples", "held out"])
     assert [len(values) for values in distances.values()] == [14, 5]
     assert set(found.figures) == {"energies", "distances", "nearest_in_pixels"}
@@ -522,9 +522,9 @@ def test_the_nearest_images_of_samples(trained, work, drawn, monkeypatch):
     first_twelve = TRAINING[[3, 0, 7, *range(8, 17)]]
     np.testing.assert_array_equal(columns["sample"], first_twelve)
     np.testing.assert_array_equal(columns["nearest 1"], first_twelve)
-    few = dataclasses.replace(trained.run, dataset=dataset(TRAINING[:2], "train"))
-    chosen = neighbours.Settings(num_images=5, num_samples=14, num_neighbours=3)
-    neighbours.run(dataclasses.replace(trained, run=few), chosen, work)
+    few = dataclasses.replace(trained.run, dataset=dataset(TRAINING[:2], "some"))
+    found = neighbours.run(dataclasses.replace(trained, run=few), chosen, work)
+    assert found.metrics["splits"]["training"] == "some"
     assert list(drawn[-1]) == ["sample", "nearest 1", "nearest 2"]
 
 
@@ -666,7 +666,7 @@ def test_scores_of_sets_and_their_figures(trained, work, drawn, monkeypatch):
         return Auroc(len(outside) / 10, 0.0, 1.0)
 
     monkeypatch.setattr(ood.ood, "auroc", auroc)
-    monkeypatch.setattr(charts, "histograms_picture", lambda panels: panels)
+    monkeypatch.setattr(charts, "histograms_picture", lambda panels: [panels])
     found = ood.run(trained, ood.Settings(num_bootstrap=7), work)
     assert found.num_examples == 9
     assert found.metrics["inside"] == "made, test"
@@ -679,7 +679,7 @@ def test_scores_of_sets_and_their_figures(trained, work, drawn, monkeypatch):
     totals = {name: (-2 + 6 * x).sum((1, 2, 3)) for name, x in sets.items()}
     np.testing.assert_allclose(asked[3][1], totals["c"], rtol=1e-5)
     np.testing.assert_allclose(asked[3][0], totals["made, test"], rtol=1e-5)
-    ((name, panel),) = found.figures["histograms"].items()
+    (((name, panel),),) = (panels.items() for panels in found.figures["histograms"])
     assert (name, list(panel)) == ("energy", list(sets))
     mean = totals["training images"].mean()
     np.testing.assert_allclose(panel["a_b"], totals["a_b"] - mean, rtol=1e-4, atol=1e-4)

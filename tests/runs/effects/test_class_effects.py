@@ -163,7 +163,7 @@ def held_out(number):
 
 
 @shows(*rows_of("classify"))
-def test_classify(run, monkeypatch):
+def test_classify(run, monkeypatch, tmp_path):
     """Rows of the energies in closed form; the softmax network by its updates and its size."""
     for fields in ((), ("classify.num_images", "classify.num_bins")):
         config = config_of(*fields)
@@ -198,6 +198,16 @@ def test_classify(run, monkeypatch):
     assert seeds == {6}
     assert learned["classifiers"]["softmax network"]["accuracy"] > 0.8
     assert learned["num_parameters"] == {"energies": 3, "softmax network": 4 * 2 + 2}
+    rows = ["energies", "softmax network"]
+    assert list(learned["fitted_temperatures"]) == rows
+    assert set(learned["classifiers"]) == {*rows, *(f"{row}, temperature fitted" for row in rows)}
+    x, labels = held_out(1_000)
+    with np.load(tmp_path / "classify/logits.npz") as stored:
+        assert set(stored) == {"label", "energies", "softmax_network"}
+        np.testing.assert_array_equal(stored["label"], labels)
+        np.testing.assert_allclose(stored["energies"], -energies(x), rtol=1e-3, atol=1e-3)
+        share = calibration.accuracy(stored["softmax_network"], labels)
+    assert learned["classifiers"]["softmax network"]["accuracy"] == share
     made, init = [], _classes.softmax_classifier
     monkeypatch.setattr(
         _classes, "softmax_classifier", lambda n, **kw: made.append(kw) or init(n, **kw)
