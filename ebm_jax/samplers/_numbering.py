@@ -65,8 +65,8 @@ def _row(key_data: jax.Array, of_x: jax.Array) -> jax.Array:
 def _number_rows(
     axis_size: int, is_batched: Sequence[bool], key_data: jax.Array, of_x: jax.Array
 ) -> tuple[jax.Array, bool]:
-    key_is_batched, x_is_batched = is_batched  # at least one of them is
+    key_is_batched, _ = is_batched  # at least one of them is
     if key_is_batched:  # each row has its own noise already; rows of an outer map may yet share it
-        return _row(key_data[0], of_x[0] if x_is_batched else of_x), False
-    outer = _row(key_data, of_x[0])
+        return _row(key_data.any(), of_x.any()), False
+    outer = _row(key_data, of_x.any())
     return outer * axis_size + jnp.arange(axis_size, dtype=jnp.int32), True

@@ -191,7 +191,7 @@ def mass_windows(num_steps: int) -> list[tuple[int, int]]:
     that would leave less than the next one's length takes what is left.
     """
     begin, end = num_steps // 10, num_steps - num_steps // 5
-    length, windows = max(end - begin, 1) // 15 or 1, list[tuple[int, int]]()
+    length, windows = (end - begin) // 15 or 1, list[tuple[int, int]]()
     while begin < end:
         stop = end if begin + 3 * length > end else begin + length
         windows.append((begin, stop))

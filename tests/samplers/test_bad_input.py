@@ -55,6 +55,14 @@ def test_energies_of_a_path_whose_kernels_have_their_own():
             weighted()
 
 
+def test_a_path_has_positions_to_start_from():
+    def path(x, beta):
+        return beta * square(x)
+
+    with pytest.raises(ValueError, match="got an empty pytree"):
+        samplers.ais(KEY, path, {}, [0.0, 1.0], lambda energy_fn: samplers.mala(energy_fn, 0.1))
+
+
 @pytest.mark.parametrize(
     ("x", "error", "message"),
     [

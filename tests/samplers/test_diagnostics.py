@@ -197,6 +197,28 @@ def test_figures_do_not_depend_on_unit_and_origin(offset, scale):
     np.testing.assert_allclose(summary.sd, wide.std(ddof=1), rtol=1e-4)
 
 
+@pytest.mark.parametrize(("offset", "scale"), [(0.0, 1.0), (3e7, 3.0), (1e-36, 1e-39)])
+def test_an_infinite_draw_is_one_far_away(offset, scale):
+    """Its ranks are those of a finite draw, whatever the unit and origin of the others."""
+    x = autoregression(4, 101, 0.5) * np.array([1, 1, 1, 3])[:, None]  # the tails disagree
+    x = (offset + scale * x).astype(np.float32)
+    finite = x.astype(np.float64)
+    finite[1, 50] = offset + 99 * scale
+    x[1, 50] = np.inf
+    np.testing.assert_allclose(split_r_hat(x.T), arviz.rhat(finite), rtol=1e-5)
+
+
+@pytest.mark.parametrize("prob", [0.1, 0.75])
+def test_quantiles_of_few_draws(prob):
+    """Where one draw more or less below the quantile counts; at 0.75 the place is a draw itself."""
+    x = np.random.default_rng(5).standard_normal((1, 9))
+    with jax.enable_x64(True):
+        expected = arviz.ess(x, method="quantile", prob=prob)
+        np.testing.assert_allclose(ess_quantile(x.T, prob), expected, rtol=1e-10)
+        expected = arviz.mcse(x, method="quantile", prob=prob)
+        np.testing.assert_allclose(mcse_quantile(x.T, prob), expected, rtol=1e-10)
+
+
 @pytest.mark.parametrize("unit", [1.0, 0.1, 0.3])
 def test_quantiles_of_draws_with_ties(unit):
     """The quantile lies among equal draws: float32 must not put it beside them."""

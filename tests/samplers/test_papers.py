@@ -87,6 +87,20 @@ def test_igebm_update(options, reference):
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_igebm_update_of_half_types_rounds_at_its_end_alone():
+    """The gradient is that at the noisy point in bfloat16; all else is computed in float32."""
+    x, noise = arrays(2, shape=(50, 4))
+    x, noise = (jnp.asarray(a, jnp.bfloat16) for a in (jnp.clip(x + 0.5, 0, 1), noise))
+    got = samplers.igebm_update(
+        x, noise, lambda x: 3 * (x - 1), 0.07, noise_std=0.003, max_grad=0.7, box=(0.1, 0.9)
+    )
+    noisy = x.astype(jnp.float32) + 0.003 * noise.astype(jnp.float32)
+    grad = 3 * (noisy.astype(jnp.bfloat16) - 1)
+    end = jnp.clip(noisy - 0.07 * jnp.clip(grad.astype(jnp.float32), -0.7, 0.7), 0.1, 0.9)
+    assert got.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(got, end.astype(jnp.bfloat16))
+
+
 def test_igebm_kernel_is_its_update():
     x = jnp.clip(arrays(1)[0] + 0.5, 0, 1)
     kernel = samplers.igebm_langevin(quadratic, 0.7, noise_std=0.1, max_grad=0.3)

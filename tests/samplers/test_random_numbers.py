@@ -31,6 +31,24 @@ def test_thirteen_rounds_are_the_published_known_answers():
         assert tuple(int(w) for w in got) == expected
 
 
+def test_draws_are_the_first_word_at_the_counter_of_chain_and_entry():
+    """Known answer at (0, 0) with the key (0, 0); else what the hash gives at (i, j)."""
+    raw = jnp.zeros(2, jnp.uint32)
+    u = random.uniform(raw, jnp.zeros(1, jnp.int32), ())
+    np.testing.assert_array_equal(u, [((0x9D1C5EC6 >> 9) + 0.5) * 2.0**-23])
+    with jax.enable_x64(True):
+        u = random.uniform(raw, jnp.zeros(1, jnp.int32), (), jnp.float64)
+        np.testing.assert_array_equal(u, [(0x9D1C5EC6 + 0.5) * 2.0**-32])
+    key, chain = jnp.array([7, 9], jnp.uint32), jnp.array([5, 2**31 - 1])
+    like = {"a": jnp.zeros((2, 2)), "b": jnp.zeros((2, 1, 1))}
+    words = random.threefry2x32(*key, chain.astype(jnp.uint32)[:, None], np.uint32([0, 1, 2, 3]), 13)
+    normal = random.normal(key, chain, like)
+    normal = np.concatenate([normal["a"], normal["b"][:, 0]], axis=1)
+    np.testing.assert_array_equal(normal, random.to_normal(words[0][:, :3]))
+    wanted = (np.asarray(words[0])[:, 3] // 2**9 + 0.5) / 2**23
+    np.testing.assert_array_equal(random.uniform(key, chain, like), wanted)
+
+
 def test_fold_in_is_jax_fold_in_for_every_kind_of_key():
     for key in (jax.random.key(3), jax.random.PRNGKey(3), jax.random.key(3, impl="rbg")):
         ours, theirs = random.fold_in(key, 41), jax.random.fold_in(key, 41)

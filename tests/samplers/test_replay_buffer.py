@@ -83,6 +83,19 @@ def test_published_overshoot_is_reproduced():
         np.testing.assert_array_equal(contents(state), expected)
 
 
+@pytest.mark.parametrize(("overshoot", "slots"), [(False, 5), (True, 7)])
+def test_an_empty_buffer_has_a_slot_for_each_entry(overshoot, slots):
+    """And room behind the end for all but one of a shard's share, where it overshoots."""
+    buffer = replay_buffer(15, num_shards=3, storage="uint8", overshoot=overshoot)
+    state = buffer.init(jax.ShapeDtypeStruct((9, 2, 4), jnp.float32))
+    assert state.storage.shape == (3, slots, 2, 4)
+    assert state.storage.dtype == jnp.uint8
+    for numbers in (state.position, state.size):
+        np.testing.assert_array_equal(numbers, [0, 0, 0])
+        assert numbers.dtype == jnp.int32
+    assert replay_buffer(4).init(jnp.zeros((4, 1), jnp.bfloat16)).storage.dtype == jnp.bfloat16
+
+
 def test_plain_ring_is_a_queue_and_joins_the_published_one():
     """After every push the ring holds the last `capacity` entries, like collections.deque."""
     buffer = jitted(10)

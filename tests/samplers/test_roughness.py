@@ -45,6 +45,32 @@ def test_jumps_have_the_size_of_the_rounding():
     assert samplers.roughness(wiggly, X).nats > 5
 
 
+def test_jumps_of_a_cube_have_their_closed_form():
+    """sum x^3 leaves -sum d^3 / 2 once its slope is taken off, d the move of each entry."""
+    with jax.enable_x64(True):
+        x = jnp.array([[1.5, -2.0, 0.0], [0.5, 1e-4, 3.0]], jnp.float64)
+        noise = np.asarray(samplers.random.normal(jax.random.key(0), jnp.arange(2), x))
+        found = samplers.roughness(lambda x: jnp.sum(x**3, axis=1), x, ulps=(2**46, 2**44))
+        for n, unit in enumerate((2.0**-6, 2.0**-8)):
+            d = unit * np.maximum(np.abs(x), 1e-3) * noise
+            np.testing.assert_allclose(found.jumps[n], -(d**3).sum(1) / 2, rtol=1e-6)
+            np.testing.assert_allclose(found.distance[n], np.sqrt((d**2).sum(1)), rtol=1e-9)
+        wanted = np.sqrt(np.mean(np.asarray(found.jumps) ** 2, axis=1)).max()
+        np.testing.assert_allclose(found.nats, wanted, rtol=1e-9)
+
+
+def test_half_types_move_by_two_units_at_least():
+    """Most of the distances are less than what bfloat16 can tell."""
+    x = jnp.array([[1.0, -6.0, 0.25, 1e-6]] * 3, jnp.bfloat16)
+    wide = np.asarray(x, np.float32)
+    noise = np.asarray(samplers.random.normal(jax.random.key(0), jnp.arange(3), wide))
+    for ulps, unit in ((4, 2.0**-6), (2**16, 2.0**-6), (2**18, 2.0**-5)):  # an eps is 2^-7
+        near = jnp.asarray(wide + unit * np.maximum(np.abs(wide), 1e-3) * noise).astype(x.dtype)
+        step = np.asarray(near, np.float32) - wide
+        found = samplers.roughness(lambda x: jnp.sum(x, axis=1), x, ulps=(ulps,))
+        np.testing.assert_allclose(found.distance[0], np.sqrt((step**2).sum(1)), rtol=1e-5)
+
+
 @pytest.mark.parametrize("energy_fn", [wiggly, lambda x: smooth(x) + 8 * jnp.sin(3e3 * x.sum(1))])
 def test_warmup_says_that_chains_stand_still(energy_fn):
     def make_kernel(step_size, mass):
