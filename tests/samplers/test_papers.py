@@ -129,6 +129,36 @@ def test_igebm_stays_in_its_box_and_without_one_has_its_law():
     assert_moments(state.x, 0.4 + a**4 * 1.6, variance)
 
 
+def test_settings_are_those_of_the_papers_where_none_are_given():
+    x, noise = jnp.full((3, 2), 0.5), random.normal(KEY, jnp.arange(3), jnp.zeros((3, 2)))
+
+    def slope(x):
+        return 3.0 * jnp.sum(x, axis=1)
+
+    def end(kernel):
+        return kernel.step(KEY, kernel.init(x))[0].x
+
+    gradient = jnp.full((3, 2), 3.0)
+    drl = x - 0.02 * 3 + 0.2 * noise  # s^2 / 2 and s
+    mdsm = x - 2e-4 * 3 + 0.02 * np.sqrt(7.0) * noise  # eps = 0.02
+    ncsn = x - 0.1 * 3 + np.sqrt(0.2) * noise  # alpha = 2e-5 100^2
+    igebm = jnp.clip(x + 0.005 * noise - 0.1 * 3, 0, 1)
+    for found, wanted in (
+        (samplers.drl_update(x, gradient, noise, 0.2), drl),
+        (end(samplers.drl_langevin(slope, 0.2)), drl),
+        (samplers.mdsm_update(x, gradient, noise, 7.0), mdsm),
+        (end(samplers.mdsm_langevin(slope, 7.0)), mdsm),
+        (samplers.ncsn_step_size(1.0, 0.01), 0.2),
+        (end(samplers.ncsn_langevin(lambda x, sigma: sigma * slope(x), 1.0, 0.01)), ncsn),
+        (samplers.igebm_update(x, noise, lambda x: gradient, 0.1), igebm),
+        (end(samplers.igebm_langevin(slope, 0.1)), igebm),
+    ):
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+    far = jnp.array([[-3.0], [0.25], [3.0]])
+    end = samplers.igebm_update(far, jnp.zeros((3, 1)), jnp.zeros_like, 1.0)
+    np.testing.assert_array_equal(end, [[0.0], [0.25], [1.0]])
+
+
 def test_mdsm_temperatures():
     t = samplers.mdsm_temperatures()
     assert t.shape == (2700,)

@@ -41,7 +41,8 @@ def test_draws_are_the_first_word_at_the_counter_of_chain_and_entry():
         np.testing.assert_array_equal(u, [(0x9D1C5EC6 + 0.5) * 2.0**-32])
     key, chain = jnp.array([7, 9], jnp.uint32), jnp.array([5, 2**31 - 1])
     like = {"a": jnp.zeros((2, 2)), "b": jnp.zeros((2, 1, 1))}
-    words = random.threefry2x32(*key, chain.astype(jnp.uint32)[:, None], np.uint32([0, 1, 2, 3]), 13)
+    entry = np.uint32([0, 1, 2, 3])
+    words = random.threefry2x32(*key, chain.astype(jnp.uint32)[:, None], entry, 13)
     normal = random.normal(key, chain, like)
     normal = np.concatenate([normal["a"], normal["b"][:, 0]], axis=1)
     np.testing.assert_array_equal(normal, random.to_normal(words[0][:, :3]))

@@ -93,7 +93,9 @@ def test_an_empty_buffer_has_a_slot_for_each_entry(overshoot, slots):
     for numbers in (state.position, state.size):
         np.testing.assert_array_equal(numbers, [0, 0, 0])
         assert numbers.dtype == jnp.int32
-    assert replay_buffer(4).init(jnp.zeros((4, 1), jnp.bfloat16)).storage.dtype == jnp.bfloat16
+    assert replay_buffer(1).init(jnp.zeros((1, 2), jnp.bfloat16)).storage.dtype == jnp.bfloat16
+    with pytest.raises(ValueError, match="positive multiple of num_shards=1, got 0"):
+        replay_buffer(0)
 
 
 def test_plain_ring_is_a_queue_and_joins_the_published_one():

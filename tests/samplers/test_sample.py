@@ -4,6 +4,8 @@ All targets are one function with other numbers, so that it is compiled once: v 
 -apart and apart with standard deviation 3, and w given v with the variance exp(neck v).
 """
 
+import types
+
 import arviz
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,8 @@ import pytest
 from jax.tree_util import Partial
 
 from ebm_jax import samplers
+from ebm_jax.samplers.diagnostics import Summary
+from ebm_jax.samplers.sample import Diagnostics, _reasons, _summary
 
 
 def log_density(apart, neck, position):
@@ -119,6 +123,88 @@ def test_fewer_draws_are_some_of_all_and_not_trusted(gaussian):
         some.draws["v"], gaussian.draws["v"][:, 24::25], rtol=1e-3, atol=0.01
     )
     assert any("too few effective draws" in reason for reason in some.reasons)
+
+
+def test_the_warm_up_aims_at_what_is_asked_for():
+    found = sample(target(), num_draws=40, steps_per_draw=25, target_acceptance=0.5)
+    assert found.warmup.acceptance == pytest.approx(0.5, abs=0.07)
+
+
+def judged(
+    r_hat, ess_bulk, ess_tail, of_log_density, *, stuck=(), divergent=0, acceptance=0.75, chains=7
+):
+    """Diagnostics of so many chains of 1,000 draws; the first three are of `a` [2, 2] and `b`."""
+
+    def summary(*figures):
+        return Summary(*[None] * 4, *figures)
+
+    def tree(values):
+        return {"a": np.reshape(values[:4], (2, 2)), "b": np.float64(values[4])}
+
+    return Diagnostics(
+        components=summary(tree(ess_bulk), tree(ess_tail), tree(r_hat)),
+        log_density=summary(*of_log_density),
+        acceptance=np.broadcast_to(np.asarray(acceptance), (chains,)),
+        is_divergent=(np.arange(1_000 * chains) < divergent).reshape(chains, 1_000),
+        longest_rest=np.where(np.isin(np.arange(chains), stuck), 60, 3),
+        is_stuck=np.isin(np.arange(chains), stuck),
+    )
+
+
+def verdict(diagnostics, is_stuck=False):
+    warmup = types.SimpleNamespace(is_stuck=is_stuck, step_size=0.0123, acceptance=0.456)
+    return tuple(_reasons(diagnostics, warmup, 0.8))
+
+
+def test_draws_just_good_enough_and_their_summary():
+    figures = [1.001, 1.002, 1.0099, 1.0, 1.003], [900.0, 400.0, 800.0, 700.0, 600.0]
+    good = judged(*figures, [2000.0] * 5, (1500.0, 1234.5, 1.0), acceptance=0.4)
+    assert verdict(good) == ()
+    assert _summary(good, (), 7, 1_000) == (
+        "Nothing speaks against these draws (7 chains of 1,000 draws): the chains agree (R-hat at "
+        "most 1.010, of a[1, 0]), there are at least 400 effective draws in the bulk (a[0, 1]) and "
+        "1,234 in the tails (log density), no step diverged, and 0.40 of the moves were accepted.\n"
+        "Regions that no chain has been to cannot be seen: start chains far apart."
+    )
+    assert _summary(good, ("one", "two"), 1, 1_000) == (
+        "Do not trust these draws (1 chain of 1,000 draws):\n- one\n- two"
+    )
+
+
+def test_all_that_is_known_against_draws_is_said():
+    bad = judged(
+        [1.0, 1.0, 1.005, 1.0, 1.002], [500.0] * 4 + [399.4], [500.0] * 5, (401.0, 77.0, 1.01),
+        stuck=(1,), divergent=1_234, acceptance=[0.39, 0.1, 0.31, 0.2, 0.2, 0.2, 0.2],
+    )  # fmt: skip
+    anew = "parametrize anew"
+    assert verdict(bad, is_stuck=True) == (
+        "warm-up left chains that do not move (step size 0.012, acceptance 0.46): look for a log "
+        "density that is rough or infinite near by, see samplers.roughness",
+        "the chains disagree: R-hat of log density is 1.010, at most 1.01 is good: run longer, or "
+        "where modes are far apart use parallel_tempering",
+        "too few effective draws: 399 in the bulk of b, 400 are enough: draw more",
+        "too few effective draws: 77 in the tails of log density, 400 are enough: draw more",
+        "1,234 of 7,000 draws follow a step that diverged: the density is steeper somewhere than "
+        f"the steps allow, and what lies there is missed: raise target_acceptance, or {anew}",
+        "chain 1 stood at one point for up to 60 draws in a row: raise target_acceptance, or "
+        + anew,
+        "6 chains (0, 2, 3, 4, 5, ...) accepted 0.10 at least, where warm-up aimed at 0.80: other "
+        f"places want other steps than those of the warm-up: warm up longer, or {anew}",
+    )
+    nan = judged([1.0, 1.0, 1.0, np.nan, 1.5], [500.0] * 5, [500.0] * 5, (500.0, np.nan, 1.1),
+                 stuck=(0, 2, 3, 4, 6), divergent=1)  # fmt: skip
+    assert verdict(nan) == (
+        "all draws of a[1, 1] are equal: it cannot be told whether they should be",
+        "too few effective draws: nan in the tails of log density, 400 are enough: draw more",
+        "1 of 7,000 draws follow a step that diverged: the density is steeper somewhere than the "
+        f"steps allow, and what lies there is missed: raise target_acceptance, or {anew}",
+        "5 chains (0, 2, 3, 4, 6) stood at one point for up to 60 draws in a row: raise "
+        f"target_acceptance, or {anew}",
+    )
+    alone = judged([1.0] * 5, [500.0] * 5, [500.0] * 5, (500.0, 500.0, 1.0), chains=1)
+    assert verdict(alone) == (
+        "there is one chain, which has no other to disagree with: start four or more",
+    )
 
 
 def test_arviz_agrees(gaussian):

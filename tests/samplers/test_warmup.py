@@ -1,6 +1,8 @@
 """Warm-up finds step sizes that give the wanted acceptance, and the target's variances."""
 
 import itertools
+import types
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,19 @@ import numpy as np
 import pytest
 
 from ebm_jax import samplers
-from ebm_jax.samplers.warmup import mass_windows
+from ebm_jax.samplers.warmup import (
+    WarmupResult,
+    _averaged,
+    _mass,
+    _Moments,
+    _movement,
+    _phases,
+    _Pooling,
+    _restarted,
+    _settled,
+    _warn_if_stuck,
+    mass_windows,
+)
 
 KEY = jax.random.key(6)
 SCALES = jnp.array([[0.1, 1.0, 10.0]])
@@ -94,6 +108,109 @@ def test_a_window_is_split_as_long_as_the_next_one_fits():
     assert mass_windows(150) == [(15, 22), (22, 36), (36, 64), (64, 120)]  # 7, 14, 28, 56
     assert mass_windows(149) == [(14, 21), (21, 35), (35, 63), (63, 120)]
     assert mass_windows(147) == [(14, 20), (20, 32), (32, 56), (56, 118)]
+
+
+def test_phases_begin_and_end_where_they_should():
+    """Windows up to the last fifth, a third of which searches before the rest settles."""
+    found = _phases(150, True)
+    np.testing.assert_array_equal(found.step, np.arange(150))
+    np.testing.assert_array_equal(np.flatnonzero(found.in_window), np.arange(15, 120))
+    np.testing.assert_array_equal(np.flatnonzero(found.window_ends), [21, 35, 63, 119])
+    found = _phases(47, False)
+    assert not found.in_window.any()
+    assert not found.window_ends.any()
+    np.testing.assert_array_equal(np.flatnonzero(found.last_fifth), [38])
+    np.testing.assert_array_equal(np.flatnonzero(found.search_ends), [40])
+    np.testing.assert_array_equal(np.flatnonzero(found.settles), np.arange(41, 47))
+    np.testing.assert_array_equal(np.flatnonzero(found.last_tenth), np.arange(43, 47))
+
+
+def test_a_search_is_the_dual_averaging_of_its_paper_and_settles_as_robbins_and_monro():
+    """log step = log 10 step_0 - sqrt(t) / 0.05 sum error / (t + 10); weights t^-0.75."""
+    errors = np.random.default_rng(1).uniform(-0.5, 0.5, (9, 2))
+    search, average = _restarted(jnp.array([0.3, 2.0])), None
+    np.testing.assert_allclose(search.log_step, np.log([0.3, 2.0]), rtol=1e-6)
+    np.testing.assert_array_equal(search.log_average, search.log_step)
+    for t in range(1, 10):
+        search = _averaged(search, jnp.asarray(errors[t - 1], jnp.float32))
+        step = np.log([3.0, 20.0]) - np.sqrt(t) / 0.05 * errors[:t].sum(0) / (t + 10)
+        average = step if t == 1 else t**-0.75 * step + (1 - t**-0.75) * average
+        np.testing.assert_allclose(search.log_step, step, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(search.log_average, average, rtol=1e-4, atol=1e-5)
+    search = _restarted(jnp.array([0.3, 2.0]))
+    for error in errors:
+        search = _settled(search, jnp.asarray(error, jnp.float32))
+    wanted = np.log([0.3, 2.0]) - (5 / (np.arange(9) + 5)) @ errors
+    np.testing.assert_allclose(search.log_step, wanted, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(search.log_average, search.log_step)
+
+
+@pytest.mark.parametrize("per_chain", [True, False])
+def test_masses_are_inverse_variances_of_all_that_was_added(per_chain):
+    """Of living chains, drawn to 1000 as by 5 draws (Stan); 1000 where there were none."""
+    rng = np.random.default_rng(2)
+    x = rng.normal(2.0, [[1.0, 0.1, 7.0]], (4, 5, 3))  # 4 times 5 chains
+    is_alive = rng.random((4, 5)) < 0.7
+    is_alive[0], is_alive[:, 2], is_alive[1:, 3] = False, False, True
+    chains = 5 if per_chain else 1
+    zeros = {"a": jnp.zeros((chains, 1)), "b": jnp.zeros((chains, 2))}
+    moments = _Moments(jnp.zeros(5) if per_chain else jnp.zeros(()), zeros, zeros)
+    for positions, alive in zip(x, is_alive, strict=True):
+        positions = jnp.asarray(np.where(alive[:, None], positions, np.nan), jnp.float32)
+        tree = {"a": positions[:, :1], "b": positions[:, 1:]}
+        moments = _Pooling((), per_chain).add(moments, tree, jnp.asarray(alive))
+    found = np.concatenate([_mass(moments)["a"], _mass(moments)["b"]], axis=1)
+    assert found.shape == (chains, 3)
+    for i in range(chains):
+        added = x[:, i][is_alive[:, i]] if per_chain else x[is_alive]
+        n = len(added)
+        variance = added.var(axis=0, ddof=1) if n > 1 else np.zeros(3)
+        wanted = 1 / (n / (n + 5) * variance + 1e-3 * 5 / (n + 5))
+        np.testing.assert_allclose(found[i], wanted, rtol=1e-4)
+
+
+def test_movement_is_a_part_of_the_distance_between_independent_draws():
+    x, mark = np.random.default_rng(3).normal(1.0, 2.0, (2, 5, 3))
+    alive = np.array([True, True, False, True, True])
+    state = types.SimpleNamespace(
+        x={"a": jnp.asarray(x[:, :2]), "b": jnp.asarray(x[:, 2:])},
+        energy=jnp.where(alive, 0.0, jnp.inf),
+        grad=jnp.zeros((5, 1)),
+    )
+    start = {"a": jnp.asarray(mark[:, :2]), "b": jnp.asarray(mark[:, 2:])}
+    moved = np.sqrt(((x - mark) ** 2).sum(1))
+    spread = np.sqrt(2 * x[alive].var(axis=0, ddof=1).sum())
+    across = _Pooling((), False)
+    np.testing.assert_allclose(_movement(state, start, across, True), moved / spread, rtol=1e-5)
+    together = np.sqrt((moved[alive] ** 2).mean()) / spread
+    np.testing.assert_allclose(_movement(state, start, across, False), together, rtol=1e-5)
+    state.grad = None  # of an algorithm that may have no energies either: all are alive
+    spread = np.sqrt(2 * x.var(axis=0, ddof=1).sum())
+    np.testing.assert_allclose(_movement(state, start, across, True), moved / spread, rtol=1e-5)
+    one = types.SimpleNamespace(x=jnp.ones((1, 2)), energy=jnp.zeros(1), grad=None)
+    assert jnp.isnan(_movement(one, jnp.zeros((1, 2)), across, False))
+
+
+def test_the_warning_is_of_the_first_chain_that_stands_still():
+    result = WarmupResult(
+        None,
+        jnp.array([0.5, 0.0123, 0.7]),
+        None,
+        jnp.array([0.8, 0.766, 0.9]),
+        jnp.array([0.9, 0.0321, 0.04]),
+        jnp.array(0.678),
+        jnp.array([False, True, True]),
+    )
+    with pytest.warns(UserWarning, match="chains that move") as caught:
+        _warn_if_stuck(result, jnp.array(0.25))
+    assert str(caught[0].message) == (
+        "expected warm-up to leave chains that move, got 0.032 of their spread in its last fifth, "
+        "at acceptance 0.77 and a step size of 0.012 after 0.25; the energy jumps by 0.68 nats "
+        "between neighboring floats (see samplers.roughness)"
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _warn_if_stuck(result._replace(is_stuck=jnp.zeros(3, bool)), jnp.array(0.25))
 
 
 @pytest.mark.parametrize(
