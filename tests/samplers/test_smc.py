@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from ebm_jax import samplers
+from ebm_jax.samplers import random
+from ebm_jax.samplers.smc import _energies, _ess, _mass, _next_beta, _resample
 
 # Within the start: where an end is wider, weights have heavy tails, and few runs do not show it.
 CENTER = jnp.array([0.0, 0.5, 1.0])
@@ -170,6 +172,65 @@ def test_an_end_without_mass_has_no_evidence(betas, end):
     assert float(result.log_z) == -np.inf
     assert int(result.num_temperatures) == 1
     assert float(result.ess[0]) == 0
+
+
+def test_places_are_shared_out_by_weight():
+    """Whole shares are met whatever the random number; one group takes nothing of another."""
+    weights = jnp.array([[2.0, 1.0, 1.0, 0.0], [0.0, 0.0, 0.0, 4.0], [0.0] * 4, [0, 3, 0, 1]])
+    for seed in range(3):
+        found = _resample(jax.random.key(seed), jnp.log(weights) + 300)
+        wanted = [0, 0, 1, 2, 7, 7, 7, 7, 8, 9, 10, 11, 13, 13, 13, 15]
+        np.testing.assert_array_equal(found, wanted)
+        assert found.dtype == jnp.int32
+    second = []
+    for seed in range(8):  # 5 / 8 take the first place, and the second where u is below a quarter
+        found = _resample(jax.random.key(seed), jnp.log(jnp.array([[5.0, 3.0], [5.0, 3.0]])))
+        u = np.asarray(random.uniform(jax.random.key(seed), jnp.arange(2), ()))
+        np.testing.assert_array_equal(found, [0, u[0] > 0.25, 2, 2 + (u[1] > 0.25)])
+        second.extend(u > 0.25)
+    assert len(set(second)) == 2
+
+
+def test_the_effective_share_and_the_beta_where_it_falls_to_its_target():
+    assert _ess(jnp.log(jnp.array([1.0, 1, 2, 0])) - 200) == pytest.approx(16 / (4 * 6))
+    assert _ess(jnp.full(3, -jnp.inf)) == 0
+    assert _ess(jnp.zeros(3)) == 1
+    for ess, begin, end, target, wanted in (
+        (lambda beta: 1 - beta, 0.0, 1.0, 0.7, 0.3),
+        (lambda beta: 1 - beta, 0.2, 0.5, 0.5, 0.5),  # at the end it is just enough
+        (lambda beta: beta, 1.0, 0.0, 0.25, 0.25),
+        (lambda beta: jnp.float32(0), 0.0, 4.0, 0.5, 4 * 2.0**-24),  # the least step there is
+    ):
+        found = _next_beta(ess, jnp.float32(begin), jnp.float32(end), jnp.float32(target))
+        assert found == pytest.approx(wanted, rel=1e-5)
+
+
+def test_energies_between_two_ends_of_which_one_is_infinite():
+    """An end that is not there says nothing, though it be infinite; as along the path itself."""
+    x = jnp.array([[1.0], [2.0]])
+
+    def low(x):
+        return jnp.where(x[:, 0] > 1, jnp.inf, 3.0)
+
+    def high(x):
+        return jnp.where(x[:, 0] > 1, 5.0, jnp.inf)
+
+    path = samplers.geometric_path(low, high)
+    energies = _energies(path, x)
+    for beta, wanted in ((0.0, [3.0, jnp.inf]), (1.0, [jnp.inf, 5.0]), (0.5, [jnp.inf] * 2)):
+        np.testing.assert_array_equal(energies(jnp.float32(beta)), wanted)
+        np.testing.assert_array_equal(path(x, jnp.float32(beta)), wanted)
+    finite = _energies(samplers.geometric_path(lambda x: x[:, 0], lambda x: 7 * x[:, 0]), x)
+    np.testing.assert_allclose(finite(jnp.float32(0.25)), [2.5, 5.0])
+
+
+def test_masses_are_those_of_the_population():
+    x = {"a": jnp.array([[1.0, 5.0], [3.0, 5.0]]), "b": jnp.array([[1.0], [2.0]], jnp.bfloat16)}
+    found = _mass(x)
+    np.testing.assert_array_equal(found["a"][:, 0], [1.0])
+    assert np.isfinite(found["a"]).all()
+    np.testing.assert_array_equal(found["b"], [[4.0]])
+    assert found["b"].dtype == jnp.float32
 
 
 @pytest.mark.parametrize(
