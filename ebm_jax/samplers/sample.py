@@ -226,7 +226,7 @@ def _worst(
             is_nan = np.isnan(values)
             flat = int(np.argmax(is_nan) if is_nan.any() else choose(values))
             place = [int(i) for i in np.unravel_index(flat, values.shape)]
-            yield float(values.flat[flat]), f"{name}{place}" if place else name
+            yield values.flat[flat], f"{name}{place}" if place else name
         yield float(getattr(diagnostics.log_density, field)), _LOG_DENSITY
 
     found = list(candidates())
@@ -273,7 +273,7 @@ def _reasons(
             f"{_chains(stuck)} stood at one point for up to {int(diagnostics.longest_rest.max())} "
             f"draws in a row: raise target_acceptance, or parametrize anew"
         )
-    is_low = np.asarray(diagnostics.acceptance) < 0.5 * target_acceptance
+    is_low = diagnostics.acceptance < 0.5 * target_acceptance
     if low := [chain for chain in np.flatnonzero(is_low).tolist() if chain not in stuck]:
         yield (
             f"{_chains(low)} accepted {float(np.min(diagnostics.acceptance)):.2f} at least, where "

@@ -57,6 +57,43 @@ def test_energy_error_of_one_step_is_the_formula():
     assert not info.is_divergent.any()
 
 
+def test_a_step_is_its_formula_with_all_settings():
+    """In NumPy, of E = |x|^4 / 4: three leapfrog steps, a mass, a temperature, a jitter."""
+    x = np.random.default_rng(1).normal(size=(8, 3)) * 1.5
+    mass, t, jitter, key = np.array([[0.5, 1.0, 4.0]]), np.linspace(0.5, 4.0, 8), 0.4, KEY
+
+    def energy(x):
+        return 0.25 * (x**2).sum(1) ** 2
+
+    def slope(x):
+        return (x**2).sum(1, keepdims=True) * x
+
+    kernel = samplers.hmc(energy, 0.7, 3, mass=mass, temperature=t, jitter=jitter)
+    start = kernel.init(jnp.asarray(x, jnp.float32))
+    state, info = kernel.step(key, start)
+
+    chain, like = jnp.arange(8), jnp.zeros((8, 3))
+    u = np.asarray(samplers.random.uniform(jax.random.fold_in(key, 1), chain, ()), float)
+    e = 0.7 * (1 + jitter * (2 * u - 1))[:, None]
+    p = first = np.sqrt(mass) * np.asarray(samplers.random.normal(key, chain, like), float)
+    end = x
+    for _ in range(3):
+        p = p - e / 2 * slope(end) / t[:, None]
+        end = end + e * p / mass
+        p = p - e / 2 * slope(end) / t[:, None]
+    error = (energy(end) - energy(x)) / t + ((p**2 - first**2) / (2 * mass)).sum(1)
+    np.testing.assert_allclose(info.energy_error, error, rtol=1e-4, atol=1e-4)
+    accepted = np.asarray(samplers.random.uniform(key, chain, like)) < np.exp(-error)
+    assert 0 < accepted.sum() < 8
+    np.testing.assert_allclose(state.x, np.where(accepted[:, None], end, x), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(info.acceptance, np.exp(np.minimum(-error, 0)), rtol=1e-3)
+    np.testing.assert_allclose(info.energy, energy(x), rtol=1e-5)
+    np.testing.assert_allclose(info.grad_norm, np.sqrt((slope(x) ** 2).sum(1)), rtol=1e-5)
+    moved = np.where(accepted, np.sqrt(((end - x) ** 2).sum(1)), 0)
+    np.testing.assert_allclose(info.displacement, moved, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(state.grad, slope(np.asarray(state.x)), rtol=1e-4, atol=1e-5)
+
+
 def test_divergences_are_flagged_for_the_whole_block():
     """Beyond the stability limit 2 the error grows without bound; NaN counts as infinite."""
     x = jnp.ones((4, 2))
