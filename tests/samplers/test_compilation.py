@@ -1,6 +1,8 @@
 """What compiles again and what does not, and that kernels are made without waiting."""
 
+import functools
 import time
+import types
 
 import jax
 import jax.numpy as jnp
@@ -131,3 +133,114 @@ def test_values_that_cannot_be_hashed_are_themselves_alone():
     assert hash(_compilation._key(one)) == hash(_compilation._key(one))
     assert _compilation._key(one) != _compilation._key(other)
     assert _compilation._key(1) != _compilation._key(1.0)  # of which one is a whole number
+
+
+def test_numbers_are_inputs_and_all_else_is_the_program():
+    for data in (1.0, np.float32(1), np.int64(1), np.ones(2), jnp.ones(2)):
+        assert _compilation.is_data(data)
+    for fixed in (1, True, "a", b"a", len, jnp.tanh, lambda: None):
+        assert not _compilation.is_data(fixed)
+
+
+def reads(value):
+    return Static(lambda x: (x, value))
+
+
+def test_values_that_cannot_change_are_compared():
+    """And libraries' functions; arrays are themselves alone, though not of one reader alone."""
+    for make in (
+        lambda: 1.5, lambda: "a", lambda: None, lambda: b"a", lambda: 1j, lambda: np.float32(2.0),
+        lambda: np.dtype("int8"), lambda: (1, ("a", 2.0)), lambda: jnp.tanh, lambda: np.sin,
+        lambda: len, lambda: jax.nn.relu, lambda: jax.vmap, lambda: float, lambda: np,
+        lambda: (lambda y: y + OFFSET), lambda: X,
+    ):  # fmt: skip
+        assert reads(make()) == reads(make())
+        assert hash(reads(make())) == hash(reads(make()))
+    for one, other in (
+        (1, 1.0),
+        (1, True),
+        ((1, 2), (1, 3)),
+        ((1,), (1, 1)),
+        (X, jnp.ones((3, 2))),
+    ):
+        assert reads(one) != reads(other)
+    for changeable in ([1], {"a": 1}, ([1],), Counted(), np.ones(2)):
+        assert reads(changeable) != reads(changeable)
+        alone = reads(changeable)
+        assert alone == Static(alone.value)
+    assert Static(reads(1).value) != 1
+
+
+def test_a_traced_value_or_one_yet_to_come_is_of_one_function_alone():
+    @jax.jit
+    def traced(x):
+        assert reads(x) != reads(x)
+        return x
+
+    traced(1.0)
+
+    def early():
+        def function():
+            return later
+
+        key = Static(function)
+        later = 1
+        return key, later
+
+    assert early()[0] != early()[0]
+
+
+def test_functions_within_functions_are_followed_to_some_depth():
+    def nested(depth, value):
+        if depth == 0:
+            return lambda: 1
+        inner = nested(depth - 1, value)
+        return lambda: inner
+
+    assert Static(nested(4, 1)) == Static(nested(4, 1))
+    assert Static(nested(5, 1)) != Static(nested(5, 1))
+
+    def of_an_inner_one():
+        return Static(lambda x: (lambda y: y + OFFSET)(x))
+
+    global OFFSET
+    before = of_an_inner_one()
+    assert before == of_an_inner_one()
+    OFFSET = 2.0
+    after = of_an_inner_one()
+    OFFSET = 1.0
+    assert before != after
+
+
+def test_of_a_module_what_is_named_counts():
+    settings = types.ModuleType("settings")
+    settings.level, settings.other = 1.0, 1.0
+
+    def key():
+        return Static(lambda x: x + settings.level)
+
+    before = key()
+    settings.other = 2.0
+    assert key() == before
+    settings.level = 2.0
+    assert key() != before
+    other = types.ModuleType("settings")
+    other.level = 2.0
+    assert reads(other) != reads(settings)
+
+
+def test_partial_functions_are_their_parts():
+    def function(*args, **options):
+        return args, options
+
+    def key(*args, **options):
+        return Static(functools.partial(function, *args, **options))
+
+    assert key(1, a=2.0) == key(1, a=2.0)
+    assert hash(key(1, a=2.0)) == hash(key(1, a=2.0))
+    for other in (key(1), key(1, 2.0), key(1, b=2.0), key(1, a=3.0), key(2, a=2.0), key(a=2.0)):
+        assert key(1, a=2.0) != other
+    assert Static(functools.partial(max, 1)) != Static(functools.partial(min, 1))
+    array = np.ones(2)
+    assert key(array) == key(array)
+    assert key(array) != key(np.ones(2))

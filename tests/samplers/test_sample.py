@@ -133,13 +133,13 @@ def test_the_warm_up_aims_at_what_is_asked_for():
 def judged(
     r_hat, ess_bulk, ess_tail, of_log_density, *, stuck=(), divergent=0, acceptance=0.75, chains=7
 ):
-    """Diagnostics of so many chains of 1,000 draws; the first three are of `a` [2, 2] and `b`."""
+    """Diagnostics of so many chains of 1,000 draws; the first three are of `a` [2, 2] and `in.b`."""
 
     def summary(*figures):
         return Summary(*[None] * 4, *figures)
 
     def tree(values):
-        return {"a": np.reshape(values[:4], (2, 2)), "b": np.float64(values[4])}
+        return {"a": np.reshape(values[:4], (2, 2)), "in": {"b": np.float64(values[4])}}
 
     return Diagnostics(
         components=summary(tree(ess_bulk), tree(ess_tail), tree(r_hat)),
@@ -182,7 +182,7 @@ def test_all_that_is_known_against_draws_is_said():
         "density that is rough or infinite near by, see samplers.roughness",
         "the chains disagree: R-hat of log density is 1.010, at most 1.01 is good: run longer, or "
         "where modes are far apart use parallel_tempering",
-        "too few effective draws: 399 in the bulk of b, 400 are enough: draw more",
+        "too few effective draws: 399 in the bulk of in.b, 400 are enough: draw more",
         "too few effective draws: 77 in the tails of log density, 400 are enough: draw more",
         "1,234 of 7,000 draws follow a step that diverged: the density is steeper somewhere than "
         f"the steps allow, and what lies there is missed: raise target_acceptance, or {anew}",
