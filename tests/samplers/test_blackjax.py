@@ -1,6 +1,8 @@
 """BlackJAX algorithms as kernels and kernels as BlackJAX algorithms, on known targets."""
 
 import sys
+import types
+from typing import Any, NamedTuple
 
 import blackjax
 import jax
@@ -78,6 +80,60 @@ def test_algorithms_without_gradient_or_with_a_drawn_start():
     ghmc = from_blackjax(blackjax.ghmc(log_density, 0.3, 1.0, 0.5, 0.1), init_key=jax.random.key(5))
     momentum = jax.tree.leaves(ghmc.init(x).algorithm.momentum)[0]
     assert len(np.unique(np.asarray(momentum).round(6), axis=0)) == 8  # one for each chain
+
+
+class Position(NamedTuple):
+    """The least that a state has."""
+
+    position: Any
+
+
+class Weighed(NamedTuple):
+    """Without a gradient."""
+
+    position: Any
+    logdensity: Any
+
+
+class Verdict(NamedTuple):
+    """Of a step."""
+
+    is_accepted: Any
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_what_an_algorithm_does_not_tell_is_not_known(dtype):
+    move = jnp.array([3.0, 4.0], dtype)
+
+    def made(state_of, info_of):
+        def step(key, state):
+            return state_of(state.position + move), info_of(state.position)
+
+        return from_blackjax(types.SimpleNamespace(init=lambda x, key: state_of(x), step=step))
+
+    x = jnp.array([[1.0, 0.0], [-1.0, 0.0], [2.0, jnp.inf]], dtype)
+    kernel = made(Position, lambda x: Verdict(x[0] > 0))
+    state = kernel.init(x)
+    assert state.grad is None
+    assert state.energy.dtype == dtype
+    new, info = kernel.step(jax.random.key(0), state)
+    np.testing.assert_array_equal(new.x, x + move)
+    np.testing.assert_array_equal(new.chain, [0, 1, 2])
+    np.testing.assert_array_equal(info.acceptance, [1, 0, 1])
+    np.testing.assert_array_equal(info.displacement[:2], [5, 5])
+    np.testing.assert_array_equal(info.is_finite, [True, True, False])
+    for unknown in (state.energy, info.energy, info.grad_norm):
+        assert np.isnan(np.asarray(unknown, float)).all()
+    assert info.acceptance.dtype == info.grad_norm.dtype == jnp.float32
+
+    kernel = made(lambda x: Weighed(x, jnp.where(x[0] > 3, 7 * x[0], jnp.nan)), lambda x: ())
+    new, info = kernel.step(jax.random.key(0), kernel.init(x + move))
+    np.testing.assert_array_equal(new.energy, -7 * new.x[:, 0])
+    np.testing.assert_array_equal(info.energy.astype(float), [-28, np.nan, -35])
+    np.testing.assert_array_equal(info.is_finite, [True, True, False])
+    assert np.isnan(np.asarray(info.acceptance)).all()
+    new, info = kernel.step(jax.random.key(0), kernel.init(x))
+    np.testing.assert_array_equal(info.is_finite, [True, False, False])
 
 
 def test_blackjaxs_hmc_as_a_transition_of_annealed_importance_sampling():

@@ -20,6 +20,20 @@ def test_the_barrier_is_divided_equally():
     np.testing.assert_allclose(kept, temperatures, rtol=1e-5)
 
 
+def test_a_ladder_that_was_never_refused_stays():
+    """Its pairs are all alike, also where a rounded acceptance lies above 1."""
+    temperatures = jnp.array([8.0, 2.0, 1.5, 0.5])
+    for rejection in (jnp.zeros(3), jnp.array([-1e-7, 0.0, -1e-7])):
+        found = samplers.equal_rejection(temperatures, rejection)
+        np.testing.assert_allclose(found, temperatures, rtol=1e-5)
+    found = samplers.equal_rejection(temperatures, jnp.array([0.6, 0.0, 0.0]))
+    inverse = 1 / np.asarray(temperatures[:2])  # all of the barrier lies between the first two
+    np.testing.assert_allclose(
+        1 / found[1:3], inverse[0] + np.diff(inverse)[0] * np.array([1, 2]) / 3, rtol=1e-4
+    )
+    assert (found[0], found[3]) == (8.0, 0.5)
+
+
 def test_gaussians_lead_to_a_geometric_ladder():
     """The overlap of N(0, T I) and N(0, T' I) depends on T / T' alone."""
 

@@ -131,6 +131,38 @@ def test_mix_of_replayed_and_fresh_starts():
     assert chi_squared < 33.7  # 1e-4 quantile of chi-squared with 9 degrees of freedom
 
 
+def test_codes_of_a_box():
+    codec = replay_codec("uint8", low=-2.0, high=4.0)
+    x = jnp.array([-2.5, -2.0, -1.98, -1.97, 1.0, 3.97, 3.98, 4.0, 9.0])
+    np.testing.assert_array_equal(codec.encode(x), [0, 0, 0, 1, 128, 254, 255, 255, 255])
+    code, u = jnp.array([0, 128, 255], jnp.uint8), jnp.array([0.0, 0.5, 0.75])
+    np.testing.assert_allclose(codec.decode(code, u), [-2, -2 + 6 * 128.5 / 256, 4 - 6 / 1024])
+    plain = replay_codec("float", low=5.0, high=5.0)  # which has no use for them
+    assert plain.dtype is None
+    assert plain.encode(x) is plain.decode(x, None) is x
+    with pytest.raises(ValueError, match=r"low below high, the data's box, got low=5.0, high=5.0"):
+        replay_codec("igebm_uint8", low=5.0, high=5.0)
+
+
+def test_settings_where_none_are_given():
+    """A single entry will do; 95 % replay it; its box is [0, 1]."""
+    buffer = jitted(16, storage="uint8")
+    state = buffer.push(buffer.init(jnp.zeros((1, 1))), jnp.array([[0.8]]))
+    np.testing.assert_array_equal(state.storage[0, 0], [204])
+    x, is_replayed = buffer.draw(KEY, state, jnp.full((8_000, 1), -1.0))
+    assert abs(is_replayed.mean() - 0.95) < 4 * np.sqrt(0.95 * 0.05 / 8_000)
+    replayed = x[is_replayed]
+    assert 204 / 256 <= replayed.min() < replayed.max() <= 205 / 256
+
+
+def test_every_shard_waits_for_its_part_of_the_least_size():
+    buffer = jitted(16, num_shards=2, min_size=5, replay_probability=1.0)
+    state = buffer.push(buffer.init(jnp.zeros(4)), jnp.ones(4))  # two in each: 3 are wanted
+    assert not buffer.draw(KEY, state, jnp.zeros(4))[1].any()
+    state = buffer.push(state, jnp.ones(2))
+    assert buffer.draw(KEY, state, jnp.zeros(4))[1].all()
+
+
 def test_only_filled_slots_are_drawn_and_min_size_waits():
     buffer = jitted(100, min_size=8, replay_probability=1.0)
     state = buffer.push(buffer.init(jnp.zeros(4)), jnp.full(4, 5.0))

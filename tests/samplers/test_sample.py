@@ -133,7 +133,7 @@ def test_the_warm_up_aims_at_what_is_asked_for():
 def judged(
     r_hat, ess_bulk, ess_tail, of_log_density, *, stuck=(), divergent=0, acceptance=0.75, chains=7
 ):
-    """Diagnostics of so many chains of 1,000 draws; the first three are of `a` [2, 2] and `in.b`."""
+    """Diagnostics of chains of 1,000 draws; the first three are of `a` [2, 2] and `in.b`."""
 
     def summary(*figures):
         return Summary(*[None] * 4, *figures)

@@ -35,6 +35,25 @@ def test_the_fold_runs_up_and_down():
     np.testing.assert_allclose(each, [[0.5, 1.5]])
 
 
+def test_walls_stand_anywhere():
+    """In NumPy, one reflection after another; a face is a place to be."""
+    u = np.array([-9.0, -3.0, -2.0, 1.0, 4.0, 5.0, 9.9, 10.0, 11.0, 29.0])[:, None]
+    wanted = u.copy()
+    while ((wanted < -2) | (wanted > 4)).any():
+        wanted = np.where(wanted < -2, -4 - wanted, wanted)
+        wanted = np.where(wanted > 4, 8 - wanted, wanted)
+    found = samplers.fold_into_box(jnp.asarray(u), -2.0, 4.0)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    one = samplers.fold_into_box({"a": jnp.array([[-2.0], [5.0]])}, 1.0, {"a": jnp.inf})
+    np.testing.assert_array_equal(one["a"], [[4.0], [5.0]])
+    one = samplers.fold_into_box(jnp.array([[-5.0], [2.0]]), -jnp.inf, -1.0)
+    np.testing.assert_array_equal(one, [[-5.0], [-4.0]])
+    sides = samplers.fold_into_box(
+        jnp.array([[-1.0, 5.0, -7.0]]), jnp.array([[2.0, -jnp.inf, -8.0]]), jnp.array([[3.0, 1, 0]])
+    )
+    np.testing.assert_array_equal(sides, [[3.0, -3.0, -7.0]])
+
+
 @pytest.mark.parametrize("name", KERNELS)
 def test_law_on_an_interval(name):
     """The truncated exponential of mean 1/3 - exp(-3) / (1 - exp(-3)), also beside the walls."""
@@ -118,6 +137,20 @@ def test_half_types_stay_between_the_walls():
 def test_bad_input():
     with pytest.raises(ValueError, match=r"walls low < high, got 1\.0 and 0\.0"):
         samplers.reflecting_walls(exponential, KERNELS["hmc"], 1.0, 0.0)
+    with pytest.raises(ValueError, match=r"walls low < high, got 1\.0 and 1\.0"):
+        samplers.reflecting_walls(exponential, KERNELS["hmc"], 1.0, 1.0)
+    low, high = {"a": 0.0, "b": 2.0}, {"a": 1.0, "b": 1.0}
+    with pytest.raises(ValueError, match=r"walls low < high, got 2\.0 and 1\.0"):
+        samplers.reflecting_walls(exponential, KERNELS["hmc"], low, high)
+    with pytest.raises(ValueError, match=r"walls low < high, got 0\.0 and \[\[1\. 0\.\]\]"):
+        samplers.reflecting_walls(exponential, KERNELS["hmc"], 0.0, np.array([[1.0, 0.0]]))
     kernel = samplers.reflecting_walls(exponential, KERNELS["hmc"], 0.0, 1.0)
     with pytest.raises(ValueError, match=r"between the walls 0 and 1, got one at 1\.5: fold"):
         kernel.init(jnp.array([[0.5], [1.5]]))
+    with pytest.raises(ValueError, match=r"between the walls 0 and 1, got one at -0\.25: fold"):
+        kernel.init(jnp.array([[0.5], [-0.25], [7.0]]))
+    np.testing.assert_array_equal(kernel.init(jnp.array([[0.0], [1.0]])).energy, [0.0, SLOPE])
+    box = np.array([[-2.0, -3.0]]), np.array([[4.0, 5.0]])
+    kernel = samplers.reflecting_walls(exponential, KERNELS["hmc"], *box)
+    with pytest.raises(ValueError, match=r"the walls -3 and 5, got one at 4\.5: fold"):
+        kernel.init(jnp.array([[4.0, 5.0], [4.5, -4.0]]))
