@@ -29,6 +29,7 @@ is added, maximum likelihood at the lowest noise by chains that persist (`persis
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -61,7 +62,7 @@ def dual_losses(
     Args:
       grad: grad_y U and noise: eps [batch, ...]. time_slope: t dU/dt and t: [batch].
     """
-    num_values = int(np.prod(noise.shape[1:]))
+    num_values = math.prod(noise.shape[1:])
     axes = tuple(range(1, noise.ndim))
     of_y = jnp.sum((base.per_example(jnp.sqrt(t), grad) * grad - noise) ** 2, axes) / num_values
     expected = (num_values - jnp.sum(noise**2, axes)) / 2
@@ -287,7 +288,7 @@ class DualScoreMatching:
         )
         energy_fn = self.energy(params, log_t)
         energy_pos, energy_neg = energy_fn(x_pos), energy_fn(x_neg)
-        contrast = jnp.mean(energy_pos - energy_neg) / float(np.prod(x.shape[1:]))
+        contrast = jnp.mean(energy_pos - energy_neg) / math.prod(x.shape[1:])
         metrics = {"energy_pos": energy_pos, "energy_neg": energy_neg, **of_chains}
         means = {name: base.mean_over_batch(values) for name, values in metrics.items()}
         return jnp.where(has_begun, contrast, 0.0), x_neg, means
@@ -303,7 +304,7 @@ class DualScoreMatching:
 
         About a mixture a draw of it is then tried for each.
         """
-        t = jnp.asarray(self.min_noise**2)
+        t = self.min_noise**2
         energy_fn = self.energy(params, jnp.log(t))
         moved = persistent_chains.moved(
             rng_key, energy_fn, x, num_moves=self.chain_moves, least_std=self.min_noise,
@@ -346,7 +347,7 @@ class DualScoreMatching:
         steps = (self.num_levels - 1) * self.sampler.num_steps
         return ProbabilityFlow(
             lambda log_t: self.energy(params, log_t),
-            lambda y: self.base_law.energy(y, jnp.asarray(self.max_noise**2)),
+            lambda y: self.base_law.energy(y, self.max_noise**2),
             jnp.linspace(first, last, steps + 1),
         )
 

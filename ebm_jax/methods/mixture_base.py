@@ -39,7 +39,7 @@ class MixtureBase(NamedTuple):
         arrays = (np.log(mixture.weights), mixture.means, np.maximum(variances, 0), bases)
         return cls(*(np.asarray(array, np.float32) for array in arrays))
 
-    def energy(self, y: jax.Array, t: jax.Array) -> jax.Array:
+    def energy(self, y: jax.Array, t: float | jax.Array) -> jax.Array:
         """-log p(y) [batch] of y [batch, ...], t [] or [batch]."""
         flat = y.reshape(y.shape[0], 1, -1)
         along = jnp.einsum("bkd,kde->bke", flat - self.means, self.bases)

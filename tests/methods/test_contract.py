@@ -160,6 +160,8 @@ def test_every_method_is_in_the_table():
         assert method != dataclasses.replace(method)  # arrays among its fields have no one answer
         for part in (method, method.sampler):  # in one room for who makes them by hand
             assert getattr(methods, type(part).__name__) is type(part)
+            with pytest.raises(dataclasses.FrozenInstanceError):  # programs are kept by method
+                setattr(part, dataclasses.fields(part)[0].name, None)
 
 
 def test_init_gives_parameters_and_a_state_that_splits(case):

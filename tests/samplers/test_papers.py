@@ -54,6 +54,8 @@ def test_noise_std_as_a_temperature():
     t = samplers.temperature_of_noise(10.0, 0.005)
     got = samplers.langevin_update(x, g, noise, 10.0, t)
     np.testing.assert_allclose(got, x - 10.0 * g + 0.005 * noise, rtol=1e-5, atol=1e-6)
+    several = samplers.temperature_of_noise([10.0, 2.5], [0.005, 0.1])
+    np.testing.assert_allclose(several, [1.25e-6, 0.002], rtol=1e-5)
 
 
 def igebm_in_numpy(x, noise, grad_fn, step_size, noise_std, bound=None, batch_norm=None):
@@ -92,9 +94,9 @@ def test_igebm_update_of_half_types_rounds_at_its_end_alone():
     x, noise = arrays(2, shape=(50, 4))
     x, noise = (jnp.asarray(a, jnp.bfloat16) for a in (jnp.clip(x + 0.5, 0, 1), noise))
     got = samplers.igebm_update(
-        x, noise, lambda x: 3 * (x - 1), 0.07, noise_std=0.003, max_grad=0.7, box=(0.1, 0.9)
+        x, noise, lambda x: 3 * (x - 1), 0.07, noise_std=0.35, max_grad=0.7, box=(0.1, 0.9)
     )
-    noisy = x.astype(jnp.float32) + 0.003 * noise.astype(jnp.float32)
+    noisy = x.astype(jnp.float32) + 0.35 * noise.astype(jnp.float32)
     grad = 3 * (noisy.astype(jnp.bfloat16) - 1)
     end = jnp.clip(noisy - 0.07 * jnp.clip(grad.astype(jnp.float32), -0.7, 0.7), 0.1, 0.9)
     assert got.dtype == jnp.bfloat16
@@ -155,8 +157,10 @@ def test_settings_are_those_of_the_papers_where_none_are_given():
     ):
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
     far = jnp.array([[-3.0], [0.25], [3.0]])
-    end = samplers.igebm_update(far, jnp.zeros((3, 1)), jnp.zeros_like, 1.0)
-    np.testing.assert_array_equal(end, [[0.0], [0.25], [1.0]])
+    boxed = samplers.igebm_update(far, jnp.zeros((3, 1)), jnp.zeros_like, 1.0)
+    np.testing.assert_array_equal(boxed, [[0.0], [0.25], [1.0]])
+    np.testing.assert_array_equal(end(samplers.igebm_langevin(slope, 9.0)), jnp.zeros((3, 2)))
+    np.testing.assert_array_equal(end(samplers.igebm_langevin(lambda x: -slope(x), 9.0)), x + 0.5)
 
 
 def test_mdsm_temperatures():

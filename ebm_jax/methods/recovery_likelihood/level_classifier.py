@@ -18,6 +18,8 @@ mass that wandered off there is seen.
 Neighbors have to overlap: where they are told apart with certainty, the term only guards.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,19 +59,19 @@ def neighbor_losses(
       rng_key: levels and noise are functions of it and index, int [batch].
       densities: energies without a free constant. x: data [batch, ...].
     """
-    level_key, *noise_keys = jax.random.split(rng_key, 3)
+    level_key, lower_key, upper_key = jax.random.split(rng_key, 3)
     level = _random_level(level_key, index, densities.num_levels)
     is_last = level == densities.num_levels - 1
     upper = jnp.where(is_last, level, level + 1)
-    x_lower = _noised(noise_keys[0], densities, level, x, index)
-    x_upper = _noised(noise_keys[1], densities, upper, x, index)
-    from_base = densities.base.center + densities.base.std * random.normal(noise_keys[1], index, x)
+    x_lower = _noised(lower_key, densities, level, x, index)
+    x_upper = _noised(upper_key, densities, upper, x, index)
+    from_base = densities.base.center + densities.base.std * random.normal(upper_key, index, x)
     x_upper = jnp.where(per_example(is_last, x), from_base, x_upper)
 
     points = jnp.concatenate([x_lower, x_upper])
     energy_fn = densities.energy(jnp.concatenate([level, level, upper, upper]))
     lower, above = jnp.split(-energy_fn(jnp.concatenate([points, points])), 2)
-    base = -densities.base.energy(points) - densities.base.log_z(int(np.prod(x.shape[1:])))
+    base = -densities.base.energy(points) - densities.base.log_z(math.prod(x.shape[1:]))
     above = jnp.where(jnp.concatenate([is_last, is_last]), base, above)
     return two_class_losses(*jnp.split(lower - above, 2))
 
@@ -93,7 +95,7 @@ def level_losses(
     a_bar = densities.a_bar[every]
     points = jnp.tile(y, (len(levels),) + (1,) * (y.ndim - 1))
     energies = densities.energy(every)(per_example(a_bar, points) * points)
-    num_values = int(np.prod(x.shape[1:]))
+    num_values = math.prod(x.shape[1:])
     log_densities = num_values * jnp.log(a_bar) - energies
     return class_losses(log_densities.reshape(len(levels), len(x)).T, chosen)
 

@@ -35,6 +35,8 @@ def test_the_base_is_about_the_middle_of_the_data():
     densities = DenoisingScoreMatching(Bowl(), low=-1.0, high=2.0).densities(PARAMS)
     assert densities.base.center == 0.5
     assert densities.base.box is None
+    usual = DenoisingScoreMatching(Bowl()).densities(PARAMS).base
+    assert usual == (0.5, 1.0, None)
 
 
 def test_a_ladder_has_a_caveat_and_one_level_has_none():

@@ -77,6 +77,26 @@ def test_annealed_inpainting_at_one_temperature_is_the_conditional_of_the_noisy_
     assert_gaussian(filled[:, ~KNOWN], gain @ [1.3] + offset, covariance)
 
 
+def test_annealed_inpainting_step_by_step():
+    """On E = x'Ax / 2, with the noise of known values that belongs to the key, and no other."""
+    matrix = np.array([[2.0, 0.6, -0.4], [0.6, 1.0, 0.3], [-0.4, 0.3, 1.5]])
+    x, start = (np.random.default_rng(0).normal(size=(2, 2, 3))).astype(np.float32)
+    temperatures, index, eps, target = [4.0, 2.0], jnp.array([3, 8]), 0.2, 0.3
+    filled = inpaint_annealed(
+        KEY, lambda x: jnp.einsum("ni,ij,nj->n", x, matrix, x) / 2, jnp.asarray(start),
+        jnp.asarray(x), KNOWN, temperatures, index, step_size=eps, target_sigma=target,
+    )  # fmt: skip
+    noise_key, chain_key = jax.random.split(KEY)
+    of_known = np.asarray(random.normal(noise_key, index, jnp.asarray(x)))
+    y = start
+    for step, temperature in enumerate(temperatures):
+        noise = random.normal(jax.random.fold_in(chain_key, step), index, jnp.asarray(x))
+        clamped = np.where(KNOWN, x + target * np.sqrt(temperature) * of_known, y)
+        y = y - eps**2 / 2 * clamped @ matrix + eps * np.sqrt(temperature) * np.asarray(noise)
+    y = y - target**2 * np.where(KNOWN, clamped, y) @ matrix
+    np.testing.assert_allclose(filled, np.where(KNOWN, x, y), rtol=1e-4, atol=1e-5)
+
+
 def test_samplers_without_steps_are_refused():
     with pytest.raises(ValueError, match="expected at least one step"):
         AnnealedLangevinSampler(num_hot=0, num_cooling=0, num_final=0)

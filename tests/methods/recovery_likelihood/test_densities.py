@@ -160,6 +160,18 @@ def test_chains_start_at_the_transition():
     assert start.std() == pytest.approx(0.99 * std, rel=0.02)
 
 
+def test_chains_start_where_the_one_above_ended():
+    """With Langevin chains: x_{t+1} is the start in y_t, so over a_{t+1} in x_t."""
+    densities, noisy = exact_densities("langevin"), jnp.array([[0.8], [-0.3]])
+    for level in (0, 40, 99):
+        start = densities.conditional_start(KEY, jnp.asarray(level), noisy)
+        np.testing.assert_allclose(start, noisy / A[level + 1], rtol=1e-5)
+    assert densities.num_conditionals == 100
+    assert exact_densities("gaussian").num_conditionals == 99
+    for transition in ("langevin", "gaussian"):
+        assert exact_densities(transition).base == (0.0, 1.0, None)
+
+
 def test_the_fine_schedule_is_finite_to_its_top():
     """Its last a is 0: nothing of x_{T-1} is in x_T, and the last conditionals are marginals."""
     schedule = t1k_schedule()
