@@ -293,8 +293,8 @@ def _next_task(state: TrainState, start: TrainState, optimizer: Any, buffer: str
 
 
 def _of_classes(dataset: Dataset, classes: Sequence[int]) -> Dataset:
-    rows = np.flatnonzero(np.isin(dataset.labels, classes))
-    return dataset._replace(images=dataset.images[rows], labels=dataset.labels[rows])
+    is_one = np.isin(dataset.labels, classes)
+    return dataset._replace(images=dataset.images[is_one], labels=dataset.labels[is_one])
 
 
 def _fingerprint(

@@ -99,12 +99,13 @@ def test_a_line_of_metrics():
     writer = types.SimpleNamespace(write=lambda step, values: written.append((step, values)))
     values = {"loss": 1.0, "grad_norm": 2.0, "energy": 3.0, "finite_so_far": True}
     metrics = {name: np.asarray(value) for name, value in values.items()}
+    metrics["gap"] = np.array([0.5, 0.25])
     session = types.SimpleNamespace(_finite=lambda step, given: dict(given))
     for step in (5, 9):
         train._Session._log(session, writer, progress, step, metrics)
     beside_the_bar = {"loss": 1.0, "grad_norm": 2.0}
     assert shown == [(5, beside_the_bar), (9, beside_the_bar)]
-    line = {"loss": 1.0, "grad_norm": 2.0, "energy": 3.0}
+    line = {"loss": 1.0, "grad_norm": 2.0, "energy": 3.0, "gap/level_0": 0.5, "gap/level_1": 0.25}
     assert written == [(5, line), (9, line | {"steps_per_second": 4.0})]
 
 
