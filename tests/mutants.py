@@ -95,6 +95,7 @@ def keyword(node: ast.AST) -> Iterator[ast.AST]:
 
 _SYMMETRIC = (
     "minimum", "maximum", "min", "max", "logaddexp", "isclose", "gcd",
+    "hypot", "swapaxes", "broadcast_shapes",
     "distance", "frechet_distance", "frechet_per_step", "image_error",
 )  # fmt: skip
 
@@ -221,8 +222,15 @@ def _visible(tree: ast.AST) -> Iterator[ast.AST]:
                 continue
             children = value if isinstance(value, list) else [value]
             for child in children:
-                if isinstance(child, ast.AST) and not _is_declaration(child):
+                if not isinstance(child, ast.AST) or _is_declaration(child):
+                    continue
+                if not (_is_reshape(node) and ast.unparse(child) == "-1"):
                     todo.append(child)
+
+
+def _is_reshape(node: ast.AST) -> bool:
+    """Any negative size is the one that is left open."""
+    return isinstance(node, ast.Call) and ast.unparse(node.func).endswith("reshape")
 
 
 def _is_declaration(node: ast.AST) -> bool:

@@ -18,6 +18,7 @@ def f(x: int = 3, *, scale=2.0):
     g(x, scale, key=x)
     max(x, scale)
     zip(x, strict=True)
+    x.reshape(-1)
     jax.block_until_ready(jax.jit(g))
     spread(scale)
     é = settings.width + f.width + self.width
@@ -42,6 +43,8 @@ CHANGES = {
     ("removed", "g(x, scale, key=x) -> pass"),
     ("removed", "max(x, scale) -> pass"),
     ("removed", "zip(x, strict=True) -> pass"),
+    ("removed", "x.reshape(-1) -> pass"),
+    ("call", "x.reshape(-1) -> (-1)"),
     ("removed", "spread(scale) -> pass"),  # any function of that name but parallel's
     ("call", "spread(scale) -> (scale)"),
     ("attribute", "settings.width -> (128)"),
