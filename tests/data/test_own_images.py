@@ -451,21 +451,17 @@ def test_damaged_arrays(tmp_path, load):
         load("arrays", "absent.npy")
 
 
-def test_blocks_are_decoded_in_order_and_not_far_ahead(monkeypatch):
-    """On one core at most two blocks are under way beside the one that is handed over."""
+@pytest.mark.parametrize("cores", [1, 2])
+def test_blocks_are_decoded_in_order_and_not_far_ahead(monkeypatch, cores):
+    """At most two blocks a core are under way as one is handed over, the one itself among them."""
     monkeypatch.setattr(array_cache, "BLOCK", 2)
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)
-    decoded = []
-
-    def decode(source):
-        decoded.append(source)
-        return np.full((1, 1, 1), source)
-
-    found = []
-    for images, labels in array_cache.decoded_blocks(range(11), decode):
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    found, begun = [], []
+    sources = (begun.append(i) or i for i in range(11))
+    for images, labels in array_cache.decoded_blocks(sources, lambda i: np.full((1, 1, 1), i)):
         found.append(images.ravel().tolist())
         assert labels.tolist() == [0] * len(images)
-        assert len(decoded) <= 2 * (len(found) + 2)
+        assert len(begun) == min(2 * (len(found) + 2 * cores - 1), 11)
     assert found == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9], [10]]
 
 

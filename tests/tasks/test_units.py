@@ -460,13 +460,18 @@ def test_samples_go_to_files(trained, work, monkeypatch):
 
 def test_sets_beside_the_inside(trained, monkeypatch):
     """In 0..1: chosen training images, the first held-out ones, those made of them, others."""
-    other = dataset(HELD_OUT[:4], "test")
-    monkeypatch.setattr(ood.data, "load_dataset", lambda name, split, data_dir: other)
+    other, asked = dataset(HELD_OUT[:4], "test"), []
+    monkeypatch.setattr(
+        ood.data, "load_dataset", lambda *names, data_dir: asked.append((*names, data_dir)) or other
+    )
     chosen = ood.Settings(num_images=5, sets=("flipped",), others=("digits",))
     sets = ood._sets(trained.run, chosen, "made, test")
     assert [(name, len(x)) for name, x in sets.items()] == [
         ("training images", 5), ("made, test", 5), ("flipped", 5), ("digits", 4),
     ]  # fmt: skip
+    elsewhere = dataclasses.replace(trained.run.general, data_dir="elsewhere")
+    ood._sets(dataclasses.replace(trained.run, general=elsewhere), chosen, "x")
+    assert asked == [("digits", "test", None), ("digits", "test", "elsewhere")]
     np.testing.assert_allclose(sets["made, test"], HELD_OUT[:5] / 255)
     np.testing.assert_allclose(sets["flipped"], HELD_OUT[:5, ::-1] / 255)
     np.testing.assert_allclose(sets["digits"], HELD_OUT[:4] / 255)
