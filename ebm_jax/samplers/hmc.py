@@ -14,7 +14,6 @@ from ebm_jax.samplers._trees import (
     rows,
     spread,
     sum_over_dims,
-    widen,
 )
 from ebm_jax.samplers.base import (
     EnergyFn,
@@ -172,7 +171,7 @@ def leapfrog(
         return jax.tree.map(lambda x, p, e, m: x + e / m * p, x, p, e, m)
 
     def kick(p: PyTree, grad: PyTree, fraction: float) -> PyTree:
-        return jax.tree.map(lambda p, g, e, t: p - fraction * e / t * g, p, widen(grad), e, t)
+        return jax.tree.map(lambda p, g, e, t: p - fraction * e / t * g, p, grad, e, t)
 
     def full_step(_: Any, phase: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
         x, p = phase

@@ -43,8 +43,8 @@ def langevin_update(
     new = jax.tree.map(
         lambda x, g, n, h, t: x - h * g + noise_scale(2 * h * t) * n,
         wide,
-        widen(grad),
-        widen(noise),
+        grad,
+        noise,
         h,
         t,
     )

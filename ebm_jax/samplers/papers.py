@@ -185,7 +185,7 @@ def igebm_update(
     Raises ValueError if both `max_grad` and `max_batch_norm` are given.
     """
     _check_one_clip(max_grad, max_batch_norm)
-    noisy = _igebm_noisy(widen(x), widen(noise), noise_std)
+    noisy = _igebm_noisy(widen(x), noise, noise_std)
     grad = widen(grad_fn(cast_like(noisy, x)))
     return cast_like(_igebm_move(noisy, grad, step_size, max_grad, max_batch_norm, box), x)
 

@@ -88,7 +88,7 @@ def jumps_near(
         near = jax.tree.map(lambda a, n, like: _moved(a, n, count, like.dtype), start, noise, x)
         step = jax.tree.map(jnp.subtract, widen(near), start)
         other, slope = energy_and_grad_fn(near)
-        rise = jax.tree.map(lambda d, g, h: d * (g + h) / 2, step, grad, widen(slope))
+        rise = jax.tree.map(lambda d, g, h: d * (g + h) / 2, step, grad, slope)
         return other.astype(energy.dtype) - energy - sum_over_dims(rise), norm(step)
 
     return jax.lax.map(at, jnp.asarray(ulps, jnp.float32))

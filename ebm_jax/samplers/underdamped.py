@@ -130,7 +130,7 @@ def baoab_update(
             (temperature, "temperature"),
         )
     )
-    pairs = jax.tree.map(one, wide, widen(momentum), widen(grad), widen(noise), *parameters)
+    pairs = jax.tree.map(one, wide, momentum, grad, noise, *parameters)
     new_x, new_momentum = transpose(pairs, x, 2)
     return cast_like(new_x, x), cast_like(new_momentum, momentum)
 
@@ -152,6 +152,6 @@ def _baoab_step(
     )
     new: UnderdampedState = move_to(energy_fn, state, x)
     dt = spread(step_size, x, "step_size")
-    p = jax.tree.map(lambda p, g, dt: p - dt / 2 * g, p, widen(new.grad), dt)
+    p = jax.tree.map(lambda p, g, dt: p - dt / 2 * g, p, new.grad, dt)
     new = new._replace(momentum=p)
     return new, untested_info(state, new)
