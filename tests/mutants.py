@@ -217,6 +217,8 @@ def _visible(tree: ast.AST) -> Iterator[ast.AST]:
         yield node
         if isinstance(node, (ast.Raise, ast.JoinedStr, ast.Import, ast.ImportFrom)):
             continue
+        if isinstance(node, ast.keyword) and node.arg in _NO_VALUES:
+            continue
         for name, value in ast.iter_fields(node):
             if name in ("annotation", "returns", "type_params", "bases"):
                 continue

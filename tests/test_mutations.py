@@ -19,7 +19,7 @@ def f(x: int = 3, *, scale=2.0):
     max(x, scale)
     zip(x, strict=True)
     x.reshape(-1)
-    jax.block_until_ready(jax.jit(g))
+    jax.block_until_ready(jax.jit(g, donate_argnums=0))
     spread(scale)
     é = settings.width + f.width + self.width
     return float(x + 2) if x else scale or é

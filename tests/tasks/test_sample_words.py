@@ -56,6 +56,17 @@ def test_trajectories_as_a_table():
     assert "squared_errors" not in rollout._row(found["floor"])
 
 
+@pytest.mark.parametrize("has_norm", [False, True])
+def test_what_a_feed_forward_network_is_trained_with(monkeypatch, has_norm):
+    """And what is kept of it depends on."""
+    monkeypatch.setattr(rollout._updates, "train_beside", lambda *given, **named: (given, named))
+    chosen = rollout.Settings(feed_forward_steps=30, spectral_norm=has_norm)
+    given, named = rollout._trained("trained", chosen, "work", "predictor")
+    assert given == ("trained", "work", "predictor")
+    assert named["depends_on"] == {"spectral_norm": has_norm}
+    assert (named["num_steps"], named["optimizer"]) == (30, {"b1": 0.9})
+
+
 def test_errors_at_horizons_are_of_trajectories_and_not_of_draws():
     """At horizon h: the (context + h - 1)-th state. Draws off by 1 and 3: an error of 5."""
     rng = np.random.default_rng(0)
