@@ -257,6 +257,21 @@ def test_a_pendulum_hangs_and_leaves_its_last_second():
     np.testing.assert_allclose(scene(states[:1])[0], [[0, 0], [0, -1]])
 
 
+def test_hands_are_within_twelve_centimeters(monkeypatch):
+    """The last state's lines alone, as they are seen."""
+    center = np.array([[1.0, 0.93, 0.16]])
+    monkeypatch.setattr(_film.shadow_hand, "load_hand", lambda: "hand")
+    monkeypatch.setattr(
+        _film.shadow_hand, "lines", lambda hand, state: [center] * len(hand) + [center + state]
+    )
+    of_hand = trajectories(_film.shadow_hand.COLUMNS, [0.0], [1.0])
+    scene, seconds, extent = _film._scene("hand", of_hand)
+    assert (seconds, extent) == (_film.shadow_hand.STEP_SECONDS, (-0.12, 0.12, -0.12, 0.12))
+    *still, last = scene(np.array([[9.0, 9, 9], [0.5, 0, 0]]))
+    np.testing.assert_allclose(still, np.zeros((4, 1, 2)), atol=1e-12)
+    np.testing.assert_allclose(last, [[0.5, 0]], atol=1e-12)
+
+
 def test_hands_are_seen_from_above():
     """The center is the origin; elevation .9: up is cos .9 of z and sin .9 of y."""
     seen = _film._seen(np.array([[1.0, 0.93, 0.16], [1.5, 0.93, 0.16], [1, 1.93, 0.16],

@@ -22,7 +22,7 @@ def _read(fetch) -> dict[str, Arrays]:
     rows = _rows(_path())
     images, labels = rows[:, :-1].astype(np.uint8).reshape(-1, 28, 28, 1), rows[:, -1]
     # Sorted raw words of a bit generator: a permutation that no NumPy version changes.
-    order = np.argsort(np.random.Philox(key=0).random_raw(len(labels)), kind="stable")
+    order = np.argsort(np.random.Philox(key=0).random_raw(len(labels)))
     by_class = [order[labels[order] == label] for label in range(10)]
     parts = {
         "train": np.sort(np.concatenate([members[:_TRAINING] for members in by_class])),
