@@ -3,7 +3,7 @@
     with ForkedTests(tree) as forked:
         forked.run("ebm_jax/energy.py", ["tests/test_energy.py"], timeout=60)
 
-It takes a tenth of a new process' time where tests are quick. The changed file lies in the tree;
+Nothing is imported again, which takes longer than most tests. The changed file lies in the tree;
 a fork has only the code of its functions replaced. So this does for changes inside a function that
 does not run while it is imported, and says `None` of others.
 """
