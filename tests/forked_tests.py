@@ -1,6 +1,6 @@
 """Runs tests in forks of a process that has imported everything, with one function changed in each.
 
-    with ForkedTests(tree) as forked:
+    with ForkedTests(tree, os.environ | {"PYTHONPATH": str(tree)}) as forked:
         forked.run("ebm_jax/energy.py", ["tests/test_energy.py"], timeout=60)
 
 Nothing is imported again, which takes longer than most tests. The changed file lies in the tree;
