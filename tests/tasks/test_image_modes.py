@@ -212,6 +212,7 @@ def test_fid_of_the_classifier(run_dir):
     assert found["kernel_distance"]["mean"] == pytest.approx(kernel.mean, rel=1e-6)
     score = inception_score(made["logits"], num_splits=2)
     assert found["score"]["mean"] == pytest.approx(score.mean, rel=1e-6)
+    assert found["score"]["num_splits"] == 2
 
     result = run_mode(run_dir, "fid_stats", *flags)
     assert result.code == 0, result.err
