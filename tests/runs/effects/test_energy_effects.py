@@ -69,6 +69,7 @@ def test_ood(run, monkeypatch):
     ("mode", "numbers", "changes"),
     [
         ("neighbours", "kolmogorov_smirnov_of_energies", {"max_levels": 3, "num_images": 100}),
+        ("neighbours", "kolmogorov_smirnov_of_energies", {"num_images": 100}),  # the first are kept
         ("ood", "auroc", {"max_levels": 3}),
         ("ood", "auroc", {"num_images": 120}),  # of which the training images are others
         ("ood", "auroc", {"sets": ("uniform_noise",)}),
