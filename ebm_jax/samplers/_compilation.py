@@ -108,7 +108,7 @@ def _key_of_function(function: types.FunctionType, depth: int) -> Hashable:
     )
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.cache
 def _program(code: types.CodeType) -> Hashable:
     """All of a function's code but where it stands, so that two equal lines are one program."""
     constants = tuple(
@@ -120,7 +120,7 @@ def _program(code: types.CodeType) -> Hashable:
     return code.co_code, code.co_exceptiontable, constants, arguments, names
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.cache
 def _names(code: types.CodeType) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names that a function, and those within it, look up in their module; these and attributes."""
     own = (i.argval for i in dis.get_instructions(code) if i.opname in _LOOKUPS)

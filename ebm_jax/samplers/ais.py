@@ -243,7 +243,7 @@ def _run_path(
     check_energy(energy, x)
     energy = energy.astype(wide_dtype(energy.dtype))
     zeros = jnp.zeros_like(energy)
-    numbers = jnp.arange(betas.size - 1, dtype=jnp.int32)
+    numbers = jnp.arange(betas.size - 1)
     (chains, _, log_weights, lost), info = jax.lax.scan(
         temperature, (chains, energy, zeros, zeros), (numbers, betas[1:], params)
     )
@@ -306,7 +306,7 @@ def bootstrap_standard_error(
         num_resamples: number of resampled sets.
     """
     num_chains = log_weights.shape[0]
-    chain = jnp.arange(num_chains, dtype=jnp.int32)
+    chain = jnp.arange(num_chains)
 
     def resampled(n: Array) -> Array:
         u = random.uniform(random.fold_in(rng_key, n), chain, log_weights)

@@ -309,7 +309,7 @@ def _normal_scores(draws: Array) -> Array:
     """Normal quantiles at Blom's plotting positions `(rank - 3/8) / (S + 1/4)`, ties averaged."""
     values = draws.ravel()
     ordered = jnp.sort(values)
-    below = jnp.searchsorted(ordered, values, side="left")
+    below = jnp.searchsorted(ordered, values)
     not_above = jnp.searchsorted(ordered, values, side="right")
     rank = (below + not_above + 1).astype(draws.dtype) / 2
     return ndtri((rank - 0.375) / (values.size + 0.25)).reshape(draws.shape)
@@ -360,7 +360,7 @@ def _ess(draws: Array) -> Array:
     total = num_chains * num_draws
     autocovariance = _mean_autocovariance(draws)
     within = autocovariance[0] * num_draws / (num_draws - 1)
-    pooled = autocovariance[0] + (jnp.var(draws.mean(axis=1), ddof=1) if num_chains > 1 else 0.0)
+    pooled = autocovariance[0] + jnp.var(draws.mean(axis=1), ddof=1)
     rho = (1.0 - (within - autocovariance) / pooled).at[0].set(1.0)
 
     last_pair = max(0, (num_draws - 3) // 2)

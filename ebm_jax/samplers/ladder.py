@@ -109,6 +109,6 @@ def _round(
 
     carry = state, jnp.int32(0)
     shape = jax.eval_shape(piece, carry)[1]
-    total = filled(shape, lambda s: jnp.zeros(s.shape, s.dtype), positions(state))
+    total = filled(shape, jnp.zeros_like, positions(state))
     (state, _), total = jax.lax.fori_loop(0, num_pieces, add_piece, (carry, total))
     return state, 1 - total / num_pieces

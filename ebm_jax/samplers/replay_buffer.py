@@ -273,7 +273,7 @@ def _draw(
     num_shards, per_shard = grouped.shape[:2]
     size = jnp.repeat(state.size, per_shard)
     first = as_index(first_chain)
-    chain = jnp.arange(fresh.shape[0], dtype=jnp.int32)
+    chain = jnp.arange(fresh.shape[0])
     chain = chain_indices(fresh, fresh.shape[0]) if first is None else first + chain
     num_codes = 0 if codec.dtype is None else math.prod(fresh.shape[1:])
     uniform = _uniform(rng_key, chain, 2 + num_codes)

@@ -81,7 +81,7 @@ def jumps_near(
     start = widen(x)
     energy, grad = energy.astype(wide_dtype(energy.dtype)), widen(grad)
     # Always the same directions: the chains' first noise under a key of its own.
-    index = jnp.arange(energy.shape[0], dtype=jnp.int32)
+    index = jnp.arange(energy.shape[0])
     noise = random.normal(jax.random.key(0), index, start)
 
     def at(count: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -301,7 +301,7 @@ def _ess(log_weights: Array) -> Array:
 
 
 def _resample(rng_key: Array, log_weights: Array) -> Array:
-    """Systematic resampling in each group: which chain each place takes, int32 [chains].
+    """Systematic resampling in each group: which chain each place takes, int [chains].
 
     log_weights: [groups, chains of a group].
     """
@@ -310,11 +310,11 @@ def _resample(rng_key: Array, log_weights: Array) -> Array:
     weights = jnp.exp(log_weights - jnp.where(jnp.isfinite(highest), highest, 0))
     total = jnp.sum(weights, axis=1, keepdims=True)
     shares = jnp.where(total > 0, weights / jnp.where(total > 0, total, 1), 1 / size)
-    group = jnp.arange(num_groups, dtype=jnp.int32)
+    group = jnp.arange(num_groups)
     u = random.uniform(rng_key, group, (), log_weights.dtype)
     places = (jnp.arange(size) + u[:, None]) / size
     ends = jnp.cumsum(shares, axis=1)
     # Rounding leaves the last end a little off 1; the place of the last share has to be below it.
     chosen = jax.vmap(jnp.searchsorted)(ends / ends[:, -1:], places)
-    chosen = jnp.minimum(chosen, size - 1).astype(jnp.int32)
+    chosen = jnp.minimum(chosen, size - 1)
     return (chosen + size * group[:, None]).reshape(-1)

@@ -136,7 +136,7 @@ def _step(
 ) -> tuple[TemperingState, TemperingInfo]:
     num_chains, num_replicas = state.chain.shape[0], temperatures.shape[0]
     inner = _inner_kernel(energy_fn, temperatures, make_kernel, num_chains)
-    index = state.chain[:, None] * num_replicas + np.arange(num_replicas, dtype=np.int32)
+    index = state.chain[:, None] * num_replicas + np.arange(num_replicas)
     moved, info = inner.step(
         random.fold_in(rng_key, 0), _flatten(state.replicas._replace(chain=index))
     )
@@ -180,7 +180,7 @@ def exchange(
         num_rounds: [chains]; pairs with r of the same parity are proposed.
 
     Returns:
-        (source, acceptance): the replica whose position each takes, int32 [chains, replicas], and
+        (source, acceptance): the replica whose position each takes, int [chains, replicas], and
         the acceptance probability of each pair, [chains, replicas - 1].
     """
     num_replicas = energy.shape[1]
@@ -193,5 +193,5 @@ def exchange(
     swap = (proposed & (log_u[:, :-1] < log_ratio)).astype(jnp.int32)
     no = jnp.zeros_like(swap[:, :1])
     up, down = jnp.concatenate([swap, no], axis=1), jnp.concatenate([no, swap], axis=1)
-    source = jnp.arange(num_replicas, dtype=jnp.int32) + up - down
+    source = jnp.arange(num_replicas) + up - down
     return source, jnp.exp(jnp.minimum(log_ratio, 0))

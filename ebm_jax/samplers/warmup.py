@@ -83,7 +83,7 @@ class _Moments(NamedTuple):
 class _Phases(NamedTuple):
     """Schedule of a warm-up, bool [steps] but for the steps' numbers."""
 
-    step: Any  # int32
+    step: Any
     in_window: np.ndarray  # adds to the moments
     window_ends: np.ndarray  # a new mass, and the step size starts again
     last_fifth: np.ndarray  # begins with it
@@ -204,7 +204,7 @@ def _phases(num_steps: int, adapt_mass: bool) -> _Phases:
     in_window, window_ends = np.zeros(num_steps, bool), np.zeros(num_steps, bool)
     for begin, end in windows:
         in_window[begin:end], window_ends[end - 1] = True, True
-    step = np.arange(num_steps, dtype=np.int32)
+    step = np.arange(num_steps)
     settling = num_steps - 2 * (num_steps // 5) // 3
     return _Phases(
         step,

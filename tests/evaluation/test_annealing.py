@@ -1,6 +1,7 @@
 """Annealing through levels, where log Z is known: Gaussians, the plane on a grid, a box."""
 
 import functools
+import types
 from typing import NamedTuple
 
 import jax
@@ -236,6 +237,10 @@ def test_the_network_is_not_evaluated_where_the_path_leaves_the_base():
     np.testing.assert_allclose(two.along(1)(u, 0.25), (0.75 * 2 + 0.25) * squares, rtol=1e-6)
     traced = jax.jit(lambda n, u: path.along(n)(u, 0.25))(0, u)
     np.testing.assert_allclose(traced, path.along(0)(u, 0.25), rtol=1e-6)
+    one = path._replace(levels=(1,))  # of which there is no other segment
+    traced = jax.jit(lambda n, u: one.along(n)(u, 0.25))(0, u)
+    np.testing.assert_allclose(traced, (0.75 / 8 + 0.25 * 2) * squares, rtol=1e-6)
+    assert seen[-1] == 5
 
 
 def test_settling_is_one_chain_however_it_is_cut():
@@ -305,6 +310,40 @@ def test_the_next_temperature_by_hand():
         assert np.all(np.isfinite(u))
     assert tune(0.0, 1e7)[0] == pytest.approx(1e-6)
     assert np.isnan(tune(0.2, np.inf)[0])
+
+
+def test_the_step_at_a_temperature_is_tuned_from_the_one_before(monkeypatch):
+    """Without a mass, which annealing has not either; never beyond what the base allows."""
+    asked = {}
+
+    def warmup(rng_key, make, x, num_steps, **options):
+        asked.update(options, key=rng_key, x=x, num_steps=num_steps)
+        asked["kernels"] = [make(jnp.float32(step), "mass") for step in (0.2, 9.0)]
+        state = types.SimpleNamespace(x="moved")
+        return types.SimpleNamespace(
+            state=state, step_size=jnp.float32(9), acceptance="seen", is_stuck="stuck"
+        )
+
+    monkeypatch.setattr(annealing.samplers, "warmup", warmup)
+    monkeypatch.setattr(annealing.samplers, "hmc", lambda *given: given)
+    densities = Densities(
+        lambda level: lambda x: 2 * jnp.sum(x**2, 1) + 0 * level,
+        A_BAR[:1], SIGMA_BAR[:1], BaseDistribution(std=3.0),
+    )  # fmt: skip
+    path, u = annealing.Path(densities, (0,)), jnp.array([[1.0], [2.0]])
+    found = annealing.tune_step(
+        "key", path, 0, 0.2, jnp.array([[0.5], [3.0]]), u, "first",
+        num_steps=31, num_leapfrog_steps=7, target_acceptance=0.65,
+    )  # fmt: skip
+    assert found[1:4] == ("moved", 1.5, "seen")
+    assert found[5] == "stuck"
+    kernels = asked.pop("kernels")
+    assert [kernel[1:] for kernel in kernels] == [(pytest.approx(0.2), 7), (1.5, 7)]
+    np.testing.assert_allclose(kernels[0][0](u), path.along(0)(u, found[0]), rtol=1e-6)
+    assert asked == {
+        "key": "key", "x": u, "num_steps": 31, "initial_step_size": "first",
+        "target_acceptance": 0.65, "adapt_mass": False,
+    }  # fmt: skip
 
 
 def test_chains_are_annealed_alike_in_any_batch():

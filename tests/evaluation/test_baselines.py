@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
+from ebm_jax.data import mixture
 from ebm_jax.evaluation.density import baselines
 
 RNG = np.random.default_rng(0)
@@ -45,6 +46,27 @@ def test_a_mixture_is_that_of_scikit_learn_and_finds_the_two_modes():
     grid = np.stack(np.meshgrid(axis, axis, axis[::3] / 3), -1).reshape(-1, 3)
     cell = 0.2 * 0.2 * 0.2
     assert np.exp(found.log_density(grid)).sum() * cell == pytest.approx(1, abs=0.01)
+
+
+def test_images_that_are_left_out_have_noise_of_their_own(monkeypatch):
+    judged, flat = [], X.reshape(400, 3)
+
+    class Fit:
+        """Of 320 images; the one of three Gaussians is best."""
+
+        def __init__(self, data, number, added, seed):
+            self.given = len(data), number, added, seed
+
+        def log_density(self, x):
+            judged.append(x - flat[320:])
+            return np.zeros(80) - (self.given[1] - 3) ** 2
+
+    monkeypatch.setattr(mixture, "fit_mixture", Fit)
+    assert baselines.fit_mixture(X, NOISE, (2, 3, 4), seed=5).given == (400, 3, NOISE**2, 5)
+    assert len(judged) == 3
+    assert len(np.unique(judged[0])) == 240
+    assert judged[0].std() == pytest.approx(NOISE, rel=4 / np.sqrt(480))
+    np.testing.assert_array_equal(judged[0], judged[2])
 
 
 def test_more_components_than_images_are_refused_in_one_line():

@@ -1,5 +1,7 @@
 """The bound through the conditionals on a Gaussian, where it is exact at every level."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -130,6 +132,65 @@ def test_steps_and_temperatures_by_hand():
     for no_path in (1.0, 0.2):  # nothing narrows: equal distances
         betas = conditional_bound._temperatures(jnp.float32(no_path), 4)
         np.testing.assert_allclose(betas, [0, 0.25, 0.5, 0.75, 1], atol=1e-3)
+
+
+def test_steps_are_tuned_from_those_of_a_gaussian(monkeypatch):
+    """As wide as the level's conditional; in as many steps, and as often accepted, as is said."""
+    known, x = densities(), images(3)
+    asked = {}
+
+    def warmup(rng_key, make, x, num_steps, *, initial_step_size, **options):
+        asked.update(options, num_steps=num_steps, kernel=make("step", "mass"))
+        return types.SimpleNamespace(step_size=initial_step_size + 0 * x.sum())
+
+    monkeypatch.setattr(conditional_bound.samplers, "warmup", warmup)
+    monkeypatch.setattr(conditional_bound.samplers, "mala", lambda energy_fn, *given: given)
+    path = conditional_bound.noising_path(KEY, known, x, jnp.arange(3))
+    found = conditional_bound.tune_steps(
+        KEY, known, path, jnp.array([2, 0]), num_steps=31, target_acceptance=0.65
+    )
+    wanted = (1.65 * known.conditional_std[jnp.array([2, 0])]) ** 2 / (2 * 2 ** (1 / 3))
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    assert asked == {
+        "num_steps": 31, "kernel": ("step",), "target_acceptance": 0.65, "adapt_mass": False
+    }  # fmt: skip
+
+
+def test_a_level_is_annealed_both_ways(monkeypatch):
+    """Three moves at each temperature, whose step lies between those of the two ends."""
+    known, x = densities(), images(3)
+    asked, numbers = [], jnp.arange(1.0, 5.0)
+
+    def ais(rng_key, energy_path, x, betas, make_kernel, *, kernel_params, **options):
+        figure = jnp.sum(numbers * kernel_params) + 10 * jnp.sum(numbers * betas[1:])
+        if asked:  # from where chains have settled
+            figure += 100 * x.mean()
+        asked.append(options | {"kernel": make_kernel("energy", "step")})
+        return types.SimpleNamespace(log_weights=jnp.full(len(x), figure))
+
+    def run_chain(rng_key, kernel, x, num_steps, *, first_chain):
+        asked.append({"num_steps": num_steps, "first_chain": first_chain})
+        return types.SimpleNamespace(x=jnp.full_like(x, kernel[0])), None
+
+    monkeypatch.setattr(conditional_bound.samplers, "ais", ais)
+    monkeypatch.setattr(conditional_bound.samplers, "run_chain", run_chain)
+    monkeypatch.setattr(conditional_bound.samplers, "mala", lambda energy_fn, *given: given)
+    path = conditional_bound.noising_path(KEY, known, x, jnp.arange(3))
+    narrowest = 0.05
+    found = conditional_bound.conditional_bounds(
+        KEY, known, path, jnp.array([1]), jnp.array([narrowest]), 7, num_temperatures=4
+    )
+    assert asked.pop(1) == {"num_steps": 4, "first_chain": 7}
+    assert asked == [{"kernel": ("step",), "num_steps": 3, "first_chain": 7}] * 2
+    a, sigma = (float(values[1]) for values in known.noising_steps())
+    widest = (1.65 * sigma / a) ** 2 / (2 * 2 ** (1 / 3))
+    ratio = (widest / narrowest) ** (np.arange(5) / 4)
+    betas = (ratio - 1) / (widest / narrowest - 1)
+    steps = widest / ratio
+    up = np.arange(1, 5) @ (steps[1:] + 10 * betas[1:])
+    down = np.arange(1, 5) @ (steps[:-1] + 10 * betas[:-1])[::-1] + 100 * narrowest
+    np.testing.assert_allclose(found.widths, np.full((3, 1), -down - up), rtol=1e-5)
+    np.testing.assert_allclose(found.upper - found.lower, np.full(3, -down - up), rtol=1e-4)
 
 
 def test_bounds_of_an_image_do_not_depend_on_the_batch():

@@ -229,6 +229,34 @@ def test_one_gradient_per_temperature_and_one_per_step():
     assert traced <= 6
 
 
+def test_keys_count_on_from_temperature_to_temperature():
+    """Of a kernel that adds its uniform number and its own size: two steps each at .3 and 1."""
+
+    def make_kernel(energy_fn, size):
+        plain = langevin(energy_fn, 1.0)
+
+        def step(rng_key, state):
+            u = random.uniform(rng_key, state.chain, ())
+            _, info = plain.step(rng_key, state)
+            return plain.init(state.x + (size + u)[:, None])._replace(chain=state.chain), info
+
+        return samplers.Kernel(plain.init, step)
+
+    key, x = jax.random.key(1), jnp.array([[1.0], [2.0], [-1.0]])
+    betas, sizes = [0.0, 0.3, 1.0], jnp.array([10.0, 20.0])
+    result, info = ais(
+        key, PATH, x, betas, make_kernel,
+        num_steps=2, kernel_params=sizes, first_chain=5, return_info=True,
+    )  # fmt: skip
+    u = [np.asarray(random.uniform(random.fold_in(key, n), jnp.arange(5, 8), ())) for n in range(4)]
+    middle = np.asarray(x)[:, 0] + 20 + u[0] + u[1]
+    np.testing.assert_allclose(result.x[:, 0], middle + 40 + u[2] + u[3], rtol=1e-6)
+    steps = np.diff([precision(beta) for beta in betas])
+    weights = -0.5 * (steps[0] * np.asarray(x)[:, 0] ** 2 + steps[1] * middle**2)
+    np.testing.assert_allclose(result.log_weights, weights, rtol=1e-5)
+    assert info.energy.shape == (2, 3)
+
+
 def test_new_betas_keys_and_starts_compile_once():
     traces = 0
 

@@ -87,6 +87,8 @@ def test_a_path_has_positions_to_start_from():
 def test_positions_that_are_none(x, error, message, make):
     with pytest.raises(error, match=message):
         run(lambda x: square(x), x, make)
+    with pytest.raises(error, match=message):
+        samplers.roughness(square, x)
 
 
 def test_float32_positions_and_float64_data():
@@ -133,12 +135,20 @@ def test_float32_positions_and_float64_data():
             "expected max_grad or max_batch_norm, got both",
         ),
         (
+            lambda: samplers.igebm_update(X, X, square, 1.0, max_grad=1.0, max_batch_norm=1.0),
+            "expected max_grad or max_batch_norm, got both",
+        ),
+        (
             lambda: samplers.mdsm_temperatures(cooling="log"),
             "'exp' or 'linear', got 'log'",
         ),
         (
             lambda: samplers.parallel_tempering(square, [1.0], samplers.mala),
             r"temperatures \[replicas\], at least two, got shape \(1,\)",
+        ),
+        (
+            lambda: samplers.parallel_tempering(square, np.ones((3, 2)), samplers.mala),
+            r"temperatures \[replicas\], at least two, got shape \(3, 2\)",
         ),
     ],
 )

@@ -185,6 +185,14 @@ def test_there_and_back_is_the_same_chain():
     np.testing.assert_allclose(own_info.acceptance_rate, info.acceptance[0], rtol=1e-6)
 
 
+def test_a_single_chain_has_index_0_wherever_it_begins():
+    kernel = samplers.mala(energy_fn, 0.1)
+    later = kernel._replace(init=lambda x: kernel.init(x)._replace(chain=jnp.array([5])))
+    chain = to_blackjax(later).init(jnp.zeros(2)).kernel_state.chain
+    np.testing.assert_array_equal(chain, [0])
+    assert chain.dtype == jnp.int32
+
+
 def test_bad_input_is_refused_in_one_line(monkeypatch):
     with pytest.raises(TypeError, match="got function without init"):
         from_blackjax(logdensity_fn)

@@ -62,5 +62,9 @@ def test_gaussians_lead_to_a_geometric_ladder():
 def test_bad_input():
     with pytest.raises(ValueError, match=r"three of which the ends stay, got shape \(2,\)"):
         samplers.adapt_temperatures(KEY, None, jnp.zeros((2, 1)), [1.0, 2.0])
+    for shape in ((3, 2), ()):
+        with pytest.raises(ValueError, match=r"expected temperatures \[replicas\]") as refused:
+            samplers.adapt_temperatures(KEY, None, jnp.zeros((2, 1)), np.ones(shape))
+        assert str(refused.value).endswith(f"the ends stay, got shape {shape}")
     with pytest.raises(ValueError, match="num_rounds"):
         samplers.adapt_temperatures(KEY, None, jnp.zeros((2, 1)), [1, 2, 3], num_rounds=0)

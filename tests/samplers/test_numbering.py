@@ -9,6 +9,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from ebm_jax import samplers
+from ebm_jax.samplers.run import as_index, start
 
 KEY = jax.random.key(0)
 P = PartitionSpec
@@ -124,3 +125,16 @@ def test_sharded_positions_are_numbered_as_one_array():
     mesh = jax.make_mesh((8,), ("devices",), axis_types=(AxisType.Auto,))
     x = jax.device_put(X.reshape(16, 3), NamedSharding(mesh, P("devices")))
     assert_whole(end(x))
+
+
+def test_indices_have_32_bits_though_floats_have_64():
+    with jax.enable_x64(True):
+
+        def chain(x, first=None):
+            return start(KEY, KERNEL, x, as_index(first)).chain
+
+        x = jnp.zeros((3, 2, 1))
+        rows, given = jax.jit(jax.vmap(chain))(x), chain(x[0], 5)
+    np.testing.assert_array_equal(rows, [[0, 1], [2, 3], [4, 5]])
+    np.testing.assert_array_equal(given, [5, 6])
+    assert rows.dtype == given.dtype == jnp.int32

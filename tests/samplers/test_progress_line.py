@@ -109,3 +109,37 @@ def test_summaries_of_chunks():
     assert found.is_divergent.tolist() == [False, True]
     assert found.energy.tolist() == [3, 4]
     assert found.displacement == pytest.approx([5, 1])
+
+
+def test_chunks_of_a_run_grow_as_they_are_timed(monkeypatch, capsys):
+    """A step takes 20 ms: after the first two, a hundredth of the run at once; on stderr."""
+    now, asked = [0.0], []
+
+    def run_chain(rng_key, kernel, x, count, **options):
+        now[0] += 0.02 * count
+        asked.append((rng_key, kernel, x, count, options))
+        state = types.SimpleNamespace(x=np.full((2, 2), np.float32(len(asked))))
+        return state, info([count, 0.0])
+
+    monkeypatch.setattr(progress, "run_chain", run_chain)
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
+    start = np.zeros((2, 2), np.float32)
+    found = progress.run_with_progress(
+        "key", "kernel", start, 1_000, first_step=7, first_chain=4, unroll=2
+    )
+    counts = [count for *_, count, _ in asked]
+    assert counts == [1, 1, *[10] * 99, 8]
+    assert all((key, kernel) == ("key", "kernel") for key, kernel, *_ in asked)
+    assert [options["first_step"] for *_, options in asked] == [7, 8, *range(9, 999, 10), 999]
+    assert asked[0][-1] == {"first_step": 7, "first_chain": 4, "unroll": 2}
+    assert asked[1][-1] == {"first_step": 8, "unroll": 2}  # a state is numbered
+    assert asked[0][2] is start
+    assert [x.x[0, 0] for _, _, x, *_ in asked[1:]] == [*range(1, 102)]
+    assert found.num_steps == 1_000
+    assert found.info.acceptance == pytest.approx([(2 + 99 * 100 + 64) / 1_000, 0])
+    assert found.info.displacement == pytest.approx([102 * 2**0.5] * 2)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(" of ")[0] for line in lines] == [
+        "102", "202", "302", "402", "502", "602", "702", "802", "902", "1,000",
+    ]  # fmt: skip
+    assert lines[0] == "102 of 1,000 steps, acceptance 5.000, 18 s left"

@@ -57,6 +57,9 @@ def test_fold_in_is_jax_fold_in_for_every_kind_of_key():
         if jnp.issubdtype(ours.dtype, jax.dtypes.prng_key):
             ours, theirs = jax.random.key_data(ours), jax.random.key_data(theirs)
         np.testing.assert_array_equal(ours, theirs)
+    with jax.default_prng_impl("rbg"):  # keys stay of their kind
+        key = jax.random.key(3, impl="threefry2x32")
+        assert random.fold_in(key, 41) == jax.random.fold_in(key, 41)
 
 
 def test_words_become_exact_normal_quantiles():

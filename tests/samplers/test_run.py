@@ -10,6 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jax.tree_util import Partial
 
 from ebm_jax import samplers
+from ebm_jax.samplers.run import Chains, restart
 
 KEY = jax.random.key(11)
 
@@ -238,3 +239,19 @@ def test_a_state_cannot_be_renumbered():
     state, _ = samplers.run_chain(KEY, KERNELS["mala"], start(), 1)
     with pytest.raises(ValueError, match="expected fresh positions beside first_chain"):
         samplers.run_chain(KEY, KERNELS["mala"], state, 1, first_chain=4)
+
+
+def test_a_remainder_goes_along_where_both_kernels_have_one():
+    """Chains keep their numbers; a kernel without half types keeps no remainder."""
+    kernel = samplers.langevin(lambda x: jnp.sum(x, axis=1), 0.1)
+    x, chain = jnp.ones((2, 1), jnp.bfloat16), jnp.array([7, 3])
+    without = samplers.Kernel(lambda x: kernel.init(x)._replace(remainder=None), kernel.step)
+    remainder = jnp.array([[1e-3], [2e-3]])
+    for made, given, wanted in (
+        (kernel, remainder, remainder),
+        (kernel, None, jnp.zeros((2, 1))),
+        (without, remainder, None),
+    ):
+        found = restart(made, Chains(x, chain, given))
+        np.testing.assert_array_equal(found.chain, chain)
+        np.testing.assert_array_equal(found.remainder, wanted)

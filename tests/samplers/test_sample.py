@@ -4,7 +4,10 @@ All targets are one function with other numbers, so that it is compiled once: v 
 -apart and apart with standard deviation 3, and w given v with the variance exp(neck v).
 """
 
+import dataclasses
+import importlib
 import types
+import warnings
 
 import arviz
 import jax
@@ -74,6 +77,9 @@ def test_draws_have_names_and_axes_of_their_own(gaussian):
     np.testing.assert_allclose(gaussian.log_density, again, rtol=1e-5, atol=1e-4)
     last = jax.tree.map(lambda a: a[:, -1], draws)
     jax.tree.map(np.testing.assert_array_equal, gaussian.state.x, last)
+    assert gaussian.info.kept is None
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        gaussian.summary = "Trust these draws."
 
 
 def test_rests_are_counted(gaussian):
@@ -128,6 +134,38 @@ def test_fewer_draws_are_some_of_all_and_not_trusted(gaussian):
 def test_the_warm_up_aims_at_what_is_asked_for():
     found = sample(target(), num_draws=40, steps_per_draw=25, target_acceptance=0.5)
     assert found.warmup.acceptance == pytest.approx(0.5, abs=0.07)
+
+
+def test_what_the_warm_up_finds_is_what_chains_move_by(monkeypatch):
+    """Its warnings are not shown, as the verdict says them."""
+    asked = {}
+
+    def warmup(rng_key, make, x, num_steps, **options):
+        warnings.warn("chains stand still", stacklevel=1)
+        asked["warmup"] = rng_key, make("h", "m"), x, num_steps, options
+        return types.SimpleNamespace(state="state", step_size="found", mass="heavy")
+
+    def run_chain(*given, **options):
+        asked["run"] = given, options
+        raise InterruptedError
+
+    module = importlib.import_module("ebm_jax.samplers.sample")
+    monkeypatch.setattr(module, "hmc", lambda energy_fn, *given, **options: (given, options))
+    monkeypatch.setattr(module, "warmup", warmup)
+    monkeypatch.setattr(module, "run_chain", run_chain)
+    settings = {"num_draws": 7, "num_warmup": 30, "num_leapfrog_steps": 5, "steps_per_draw": 3}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(InterruptedError):
+            sample(target(), target_acceptance=0.7, **settings)
+    first, second = jax.random.split(jax.random.key(0))
+    key, kernel, x, num_steps, options = asked["warmup"]
+    assert (key, kernel) == (first, (("h", 5), {"mass": "m"}))
+    assert (num_steps, options) == (30, {"target_acceptance": 0.7})
+    jax.tree.map(np.testing.assert_array_equal, x, starts())
+    (key, *given), options = asked["run"]
+    assert (key, given) == (second, [(("found", 5), {"mass": "heavy"}), "state", 21])
+    assert options["keep_every"] == 3
 
 
 def judged(

@@ -110,6 +110,19 @@ def test_what_is_measured_of_half_types_is_in_float32(make):
         assert getattr(info, field).dtype == jnp.float32
 
 
+@each_kernel
+def test_types_of_float64_chains_stay(make):
+    with jax.enable_x64(True):
+        x = start().astype(jnp.float64)
+        kernel = make(energy_fn)
+        state = jax.eval_shape(kernel.init, x)
+        new, info = jax.eval_shape(kernel.step, KEY, state)
+        assert jax.tree.map(jnp.result_type, new) == jax.tree.map(jnp.result_type, state)
+    assert state.chain.dtype == jnp.int32
+    for field in ("acceptance", "energy", "grad_norm", "displacement"):
+        assert getattr(info, field).dtype == jnp.float64
+
+
 @pytest.mark.parametrize("name", samplers.KERNELS)
 def test_low_energy_is_likely(name):
     """The sign, in the runner: exp(-E); chains end where the energy is low."""

@@ -241,6 +241,8 @@ def test_masses_are_those_of_the_population():
         ({"target_ess": 1.0}, "expected 0 < target_ess < 1, got 1.0"),
         ({"target_acceptance": -0.1}, "expected 0 < target_acceptance < 1"),
         ({"betas": (0.0, 0.5, 0.5)}, "neighbors different"),
+        ({"betas": (1.0,)}, r"expected betas \(start, .., end\), neighbors different, got \(1.0,"),
+        ({"betas": ((0.0, 1.0), (1.0, 0.0))}, "neighbors different"),
         ({"step_size": 0.0}, "expected step_size > 0"),
         ({"num_steps": 0}, "num_steps"),
     ],

@@ -50,10 +50,21 @@ def test_parameters_are_checked_at_their_bounds():
         ({"strict": False}, -0.25, ">= 0, got -0.25"),
         ({"minimum": 1.5, "below": 2.0}, [1.75, 2.0, 1.5], "> 1.5 and < 2, got 2"),
         ({"minimum": 1.5, "strict": False}, {"a": 1.5, "b": np.nan}, ">= 1.5, got nan"),
+        ({}, False, "> 0, got 0"),
+        ({}, jnp.zeros(2, bool), "> 0, got 0"),
     ):
         with pytest.raises(ValueError, match="expected a finite h") as refused:
             _trees.parameter(value, "h", **options)
         assert str(refused.value) == f"expected a finite h {wanted}"
+
+
+def test_parameters_that_lie_elsewhere_are_not_looked_at(monkeypatch):
+    """Those of other processes cannot be read; those on devices can, wherever transfers may not."""
+    array = jnp.array([0.5, -1.0])
+    with jax.transfer_guard("disallow"), pytest.raises(ValueError, match="h > 0, got -1"):
+        _trees.parameter(array, "h")
+    monkeypatch.setattr(type(array), "is_fully_addressable", False)
+    assert _trees.parameter(array, "h") is array
 
 
 @pytest.mark.parametrize("count", [0, -1, True, 1.0, "2", None])

@@ -65,6 +65,8 @@ def test_a_step_size_and_a_mass_for_each_chain():
     found = samplers.warmup(KEY, make_kernel, start(4), 800, per_chain=True)
     assert found.step_size.shape == (4,)
     assert found.mass.shape == (4, 3)
+    assert found.acceptance.shape == found.movement.shape == found.is_stuck.shape == (4,)
+    assert found.roughness.shape == ()
     wanted = stiffness[:, None] / SCALES**2
     assert np.abs(np.log(found.mass / wanted)).max() < np.log(2.0)
     kernel = make_kernel(found.step_size, found.mass)
@@ -211,6 +213,8 @@ def test_the_warning_is_of_the_first_chain_that_stands_still():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         _warn_if_stuck(result._replace(is_stuck=jnp.zeros(3, bool)), jnp.array(0.25))
+        elsewhere = types.SimpleNamespace(is_fully_addressable=False)  # of other processes too
+        _warn_if_stuck(result._replace(movement=elsewhere), jnp.array(0.25))
 
 
 @pytest.mark.parametrize(
@@ -257,8 +261,9 @@ def test_a_chain_that_is_not_finite_is_left_out(bad):
 
 
 def test_no_finite_chain_at_all_is_said():
-    with pytest.warns(UserWarning, match="chains that move"):
+    with pytest.warns(UserWarning, match="chains that move") as caught:
         found = samplers.warmup(KEY, tuned, jnp.full((4, 2), jnp.nan), 40)
+    assert caught[0].filename == __file__  # of the line that asked for it
     assert found.is_stuck
     assert np.isfinite(found.mass).all()
 

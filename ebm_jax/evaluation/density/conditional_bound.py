@@ -159,7 +159,7 @@ def conditional_bounds(
             )
             return found.log_weights
 
-        index = first_chain + jnp.arange(len(x), dtype=jnp.int32)
+        index = first_chain + jnp.arange(len(x))
         drawn = start.mean + start.std * random.normal(keys[0], index, x)
         forward = start.log_z() + log_weights(keys[1], drawn, betas, scaled[1:])
         kernel = samplers.mala(end, scaled[-1])
