@@ -50,7 +50,7 @@ def first_of_row(rng_key: jax.Array, x: PyTree, num_chains: int) -> jax.Array | 
     if not any(is_traced(leaf) for leaf in leaves):
         return 0
     # The values do not matter, only what they depend on; they are dead code once traced.
-    of_x = jnp.stack([(jax.lax.stop_gradient(leaf) != 0).any() for leaf in leaves]).any()
+    of_x = jnp.stack([jax.lax.stop_gradient(leaf).any() for leaf in leaves]).any()
     typed = jnp.issubdtype(rng_key.dtype, jax.dtypes.prng_key)
     return _row(jax.random.key_data(rng_key) if typed else rng_key, of_x) * num_chains
 

@@ -99,7 +99,7 @@ def _safe_sqrt_jvp(
     primals: tuple[jax.Array], tangents: tuple[jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
     root = safe_sqrt(primals[0])
-    slope = jnp.where(root > 0, 0.5 / jnp.where(root > 0, root, 1), 0)
+    slope = 0.5 / jnp.where(root > 0, root, jnp.inf)
     return root, slope * tangents[0]
 
 
@@ -132,7 +132,9 @@ def select(accept: jax.Array, new: PyTree, old: PyTree) -> PyTree:
 
 def transpose(pairs: PyTree, like: PyTree, count: int) -> Sequence[PyTree]:
     """A tree of tuples of `count`, structured as `like`, as a tuple of trees."""
-    return jax.tree.transpose(jax.tree.structure(like), jax.tree.structure((0,) * count), pairs)
+    return jax.tree.transpose(
+        jax.tree.structure(like), jax.tree.structure(tuple(range(count))), pairs
+    )
 
 
 def check_count(value: Any, name: str) -> None:

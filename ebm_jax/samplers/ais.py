@@ -100,10 +100,10 @@ def ais(
     betas: Any,
     make_kernel: MakeKernel,
     *,
-    num_steps: int = 1,
-    kernel_params: Any = None,
-    first_chain: Any = None,
-    return_info: Literal[False] = False,
+    num_steps: int = ...,
+    kernel_params: Any = ...,
+    first_chain: Any = ...,
+    return_info: Literal[False] = ...,
 ) -> AISResult: ...
 
 
@@ -115,9 +115,9 @@ def ais(
     betas: Any,
     make_kernel: MakeKernel,
     *,
-    num_steps: int = 1,
-    kernel_params: Any = None,
-    first_chain: Any = None,
+    num_steps: int = ...,
+    kernel_params: Any = ...,
+    first_chain: Any = ...,
     return_info: Literal[True],
 ) -> tuple[AISResult, Info]: ...
 
@@ -247,7 +247,7 @@ def _run_path(
     (chains, _, log_weights, lost), info = jax.lax.scan(
         temperature, (chains, energy, zeros, zeros), (numbers, betas[1:], params)
     )
-    return log_weights + jnp.where(jnp.isfinite(lost), lost, 0.0), chains.x, info
+    return log_weights + jnp.nan_to_num(lost), chains.x, info
 
 
 def _add(total: Array, lost: Array, term: Array) -> tuple[Array, Array]:
@@ -278,15 +278,17 @@ def summarize_weights(log_weights: AnyArray) -> WeightSummary:
     log_weights = jnp.asarray(log_weights).astype(wide_dtype(log_weights.dtype))
     highest = jnp.max(log_weights)
     is_zero = jnp.isneginf(highest)
-    weights = jnp.exp(log_weights - jnp.where(is_zero, 0, highest))
-    mean = jnp.mean(weights)
-    positive = jnp.where(is_zero, 1, mean)
-    error = jnp.std(weights, ddof=1) / (np.sqrt(num_chains) * positive)
-    squares = jnp.where(is_zero, 1, jnp.sum(weights**2))
+
+    def finite(value: Array) -> Array:  # any number does where all weights are 0
+        return jnp.where(is_zero, num_chains, value)
+
+    weights = jnp.exp(log_weights - finite(highest))
+    mean = finite(jnp.mean(weights))
+    error = jnp.std(weights, ddof=1) / (np.sqrt(num_chains) * mean)
     return WeightSummary(
-        log_z=highest + jnp.log(positive),
+        log_z=highest + jnp.log(mean),
         standard_error=jnp.where(is_zero, jnp.inf, error),
-        ess=jnp.sum(weights) ** 2 / squares,
+        ess=jnp.sum(weights) ** 2 / finite(jnp.sum(weights**2)),
     )
 
 

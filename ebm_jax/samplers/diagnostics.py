@@ -379,15 +379,12 @@ def _quantile_bound(values: Array, prob: float) -> Array:
     """The largest order statistic that is not above the quantile (R's type 7).
 
     The quantile interpolates between two neighboring order statistics; the draws that are not above
-    it are those that are not above the lower of these, or the upper where the two meet. Computing
-    the interpolation itself would, in float32, round it to either side of draws with ties. The
-    place is found in Python's float64 for the same reason.
+    it are those that are not above the lower of these, or it is one of them. Computing the
+    interpolation itself would, in float32, round it to either side of draws with ties. The place is
+    found in Python's float64 for the same reason.
     """
-    size = values.size
-    place = size * prob + (1.0 - prob)  # counted from 1
-    below = min(max(math.floor(place), 1), size - 1)
-    is_upper = place - below >= 1.0
-    return jnp.sort(values.ravel())[below if is_upper else below - 1]
+    place = values.size * prob + (1.0 - prob)  # counted from 1
+    return jnp.sort(values.ravel())[math.floor(place) - 1]
 
 
 def _ess_quantile(values: Array, prob: float) -> Array:
@@ -429,14 +426,13 @@ def _mcse_quantile_of(draws: _Draws, prob: float) -> Array:
 def _beta_quantile(prob: float, a: Array, b: Array) -> Array:
     """Inverse of the regularized incomplete beta function, by bisection to the last bit."""
 
-    def halve(_: int, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
+    def halve(bracket: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
         low, high = bracket
         middle = (low + high) / 2
         is_below = betainc(a, b, middle) < prob
-        return jnp.where(is_below, middle, low), jnp.where(is_below, high, middle)
+        return (jnp.where(is_below, middle, low), jnp.where(is_below, high, middle)), None
 
     num_halvings = jnp.finfo(a.dtype).nmant + 8
-    low, high = jax.lax.fori_loop(
-        0, num_halvings, halve, (jnp.zeros_like(a), jnp.ones_like(a)), unroll=False
-    )
+    bracket = jnp.zeros_like(a), jnp.ones_like(a)
+    (low, high), _ = jax.lax.scan(halve, bracket, length=num_halvings)
     return (low + high) / 2

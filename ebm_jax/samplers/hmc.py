@@ -152,8 +152,8 @@ def leapfrog(
     momentum: PyTree,
     step_size: Any,
     num_steps: int,
-    mass: Any = 1.0,
-    temperature: Any = 1.0,
+    mass: Any,
+    temperature: Any,
 ) -> tuple[State, PyTree]:
     """`num_steps` leapfrog steps of `H = E(x) / T + p M^-1 p / 2`; shapes as in `hmc`.
 

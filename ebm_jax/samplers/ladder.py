@@ -79,7 +79,7 @@ def adapt_temperatures(
             "expected temperatures [replicas], at least three of which the ends stay, got shape "
             f"{temperatures.shape}"
         )
-    rejection = jnp.zeros(temperatures.shape[0] - 1)
+    rejection: Any = None
     state = start(rng_key, make_kernel(temperatures), x, None)
     for n in range(num_rounds):
         # Energies and gradients are those of positions, whatever the ladder: replicas go on.

@@ -54,7 +54,7 @@ def langevin_update(
 def noise_scale(variance: jax.Array) -> jax.Array:
     """Square root of the noise's variance, whose derivative is 0 where there is no noise."""
     is_still = variance == 0
-    return jnp.where(is_still, 0, jnp.sqrt(jnp.where(is_still, 1, variance)))
+    return jnp.where(is_still, 0, jnp.sqrt(jnp.where(is_still, jnp.inf, variance)))
 
 
 def clip_gradient(grad: PyTree, max_grad: Any) -> PyTree:

@@ -71,8 +71,8 @@ def mala_log_ratio(
     proposal: State,
     noise: PyTree,
     step_size: Any,
-    temperature: Any = 1.0,
-    max_grad: Any = None,
+    temperature: Any,
+    max_grad: Any,
 ) -> jax.Array:
     """Log of the Metropolis ratio of a Langevin proposal made with `noise`, [chains].
 

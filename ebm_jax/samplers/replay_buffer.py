@@ -278,7 +278,7 @@ def _draw(
     num_codes = 0 if codec.dtype is None else math.prod(fresh.shape[1:])
     uniform = _uniform(rng_key, chain, 2 + num_codes)
     coin, where, for_codes = uniform[:, 0], uniform[:, 1], uniform[:, 2:]
-    slot = jnp.minimum((where * size).astype(jnp.int32), jnp.maximum(size - 1, 0))
+    slot = jnp.minimum((where * size).astype(jnp.int32), size - 1)
 
     def pick(entries: Array, slot: Array) -> Array:
         return entries[slot]

@@ -295,9 +295,9 @@ def _next_beta(ess: Callable[[Array], Array], beta: Array, end: Array, target: A
 def _ess(log_weights: Array) -> Array:
     """`(sum w)^2 / (chains sum w^2)`; 0 where there is no weight."""
     highest = jnp.max(log_weights)
-    weights = jnp.exp(log_weights - jnp.where(jnp.isfinite(highest), highest, 0))
+    weights = jnp.exp(log_weights - jnp.nan_to_num(highest))
     squares = jnp.mean(weights**2)
-    return jnp.mean(weights) ** 2 / jnp.where(squares > 0, squares, 1)
+    return jnp.mean(weights) ** 2 / jnp.where(squares > 0, squares, jnp.inf)
 
 
 def _resample(rng_key: Array, log_weights: Array) -> Array:
@@ -307,9 +307,9 @@ def _resample(rng_key: Array, log_weights: Array) -> Array:
     """
     num_groups, size = log_weights.shape
     highest = jnp.max(log_weights, axis=1, keepdims=True)
-    weights = jnp.exp(log_weights - jnp.where(jnp.isfinite(highest), highest, 0))
+    weights = jnp.exp(log_weights - jnp.nan_to_num(highest))
     total = jnp.sum(weights, axis=1, keepdims=True)
-    shares = jnp.where(total > 0, weights / jnp.where(total > 0, total, 1), 1 / size)
+    shares = jnp.where(total > 0, weights / jnp.where(total > 0, total, jnp.inf), 1 / size)
     group = jnp.arange(num_groups)
     u = random.uniform(rng_key, group, (), log_weights.dtype)
     places = (jnp.arange(size) + u[:, None]) / size

@@ -278,8 +278,6 @@ def _warmup(
     across = _Pooling(axes, per_chain=False)
     movement = _movement(state, mark, across, per_chain)
     nats = _roughness(kernel_at(search, mass), state, across)
-    collapsed = (nats > MOST_ROUGHNESS) & (step_size < initial / 10)
-    no_chain = jnp.isnan(accepted[-1])
     return WarmupResult(
         state=state,
         step_size=step_size,
@@ -287,8 +285,20 @@ def _warmup(
         acceptance=jnp.mean(accepted[phases.last_tenth], axis=0),
         movement=movement,
         roughness=nats,
-        is_stuck=(movement < _LEAST_MOVEMENT) | collapsed | no_chain,
+        is_stuck=_is_stuck(movement, nats, step_size, initial, accepted[-1]),
     )
+
+
+def _is_stuck(
+    movement: jax.Array,
+    nats: jax.Array,
+    step_size: jax.Array,
+    initial: jax.Array,
+    accepted: jax.Array,
+) -> jax.Array:
+    """`WarmupResult.is_stuck`, of the first and the last step size and the last acceptance."""
+    has_collapsed = (nats > MOST_ROUGHNESS) & (step_size < initial / 10)
+    return (movement < _LEAST_MOVEMENT) | has_collapsed | jnp.isnan(accepted)
 
 
 def _where(condition: Any, new: Any, old: Any) -> Any:
@@ -334,7 +344,7 @@ class _Pooling(NamedTuple):
             mask = rows(is_alive, x)
             x_mean = self.total(jnp.where(mask, x, 0)) / jnp.maximum(added, 1)
             deviation = jnp.where(mask, x - x_mean, 0)
-            shift = jnp.where(added > 0, x_mean - mean, 0)
+            shift = x_mean - mean
             part = added / jnp.maximum(all_, 1)
             between = jnp.square(shift) * known * part
             within = self.total(jnp.square(deviation))

@@ -210,8 +210,12 @@ def test_log_z_on_a_grid():
     energy_fn = lambda x: jnp.sum((x - 2.5) ** 2, 1) / (2 * 0.3**2)  # noqa: E731
     found = log_likelihood.log_z_on_grid(energy_fn, -1.0, 4.0)
     assert found == pytest.approx(np.log(2 * np.pi * 0.3**2), abs=1e-4)
-    nothing = log_likelihood.log_z_on_grid(lambda x: 0 * x[:, 0], -1.0, 4.0)
+    rows = []
+    nothing = log_likelihood.log_z_on_grid(
+        lambda x: rows.append(x.shape) or 0 * x[:, 0], -1.0, 4.0
+    )  # fmt: skip
     assert nothing == pytest.approx(2 * np.log(7.5))  # half as far again
+    assert rows == [(480, 2)]
 
 
 def test_the_network_is_not_evaluated_where_the_path_leaves_the_base():
@@ -243,10 +247,24 @@ def test_the_network_is_not_evaluated_where_the_path_leaves_the_base():
     assert seen[-1] == 5
 
 
+def test_an_end_that_is_infinite_does_not_enter_at_the_other():
+    base = BaseDistribution(std=2.0)
+
+    def energy(level):
+        return lambda x: jnp.where(level == 1, jnp.inf, jnp.sum(x**2, 1))
+
+    path = annealing.Path(Densities(energy, jnp.ones(2), jnp.zeros(2), base), (1, 0))
+    u = jnp.array([[1.0, 2.0], [0.0, 3.0]])
+    np.testing.assert_array_equal(path.along(0)(u, 0.0), [5 / 8, 9 / 8])
+    np.testing.assert_array_equal(path.along(1)(u, 1.0), [5, 9])
+    for segment, beta in ((0, 1.0), (0, 0.5), (1, 0.5), (1, 0.0)):
+        np.testing.assert_array_equal(path.along(segment)(u, beta), [jnp.inf] * 2)
+
+
 def test_settling_is_one_chain_however_it_is_cut():
-    """And keeps the law, of variance .25, whose energies it gives at the ends."""
+    """And keeps the lowest level's law, of variance .25, whose energies it gives at the ends."""
     densities = Densities(
-        lambda level: lambda x: 2 * jnp.sum(x**2, 1) + 0 * level,
+        lambda level: lambda x: (2 + level) * jnp.sum(x**2, 1),
         A_BAR[:1], SIGMA_BAR[:1], BaseDistribution(),
     )  # fmt: skip
     path = annealing.Path(densities, (0,))

@@ -190,13 +190,15 @@ def test_a_traced_value_or_one_yet_to_come_is_of_one_function_alone():
     assert early()[0] != early()[0]
 
 
-def test_functions_within_functions_are_followed_to_some_depth():
-    def nested(depth, value):
-        if depth == 0:
-            return lambda: 1
-        inner = nested(depth - 1, value)
-        return lambda: inner
+def nested(depth, value):
+    """A function that reads another, so deep."""
+    if depth == 0:
+        return lambda: 1
+    inner = nested(depth - 1, value)
+    return lambda: inner
 
+
+def test_functions_within_functions_are_followed_to_some_depth():
     assert Static(nested(4, 1)) == Static(nested(4, 1))
     assert Static(nested(5, 1)) != Static(nested(5, 1))
 
@@ -224,6 +226,12 @@ def test_of_a_module_what_is_named_counts():
     assert key() == before
     settings.level = 2.0
     assert key() != before
+    for depth, is_followed in ((2, True), (3, False)):
+        settings.level = nested(depth, 1)
+        before = key()
+        settings.level = nested(depth, 1)
+        assert (key() == before) is is_followed
+    settings.level = 2.0
     other = types.ModuleType("settings")
     other.level = 2.0
     assert reads(other) != reads(settings)

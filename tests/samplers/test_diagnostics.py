@@ -20,6 +20,7 @@ from ebm_jax.samplers import (
     split_r_hat,
     summarize,
 )
+from ebm_jax.samplers.diagnostics import _power_of_two, _standardized
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # ArviZ announces its next version on import
@@ -206,6 +207,36 @@ def test_an_infinite_draw_is_one_far_away(offset, scale):
     finite[1, 50] = offset + 99 * scale
     x[1, 50] = np.inf
     np.testing.assert_allclose(split_r_hat(x.T), arviz.rhat(finite), rtol=1e-5)
+
+
+def test_draws_are_centered_where_they_lie_far_off_for_their_spread():
+    """Over 16 times as far as they reach; without rounding, and whatever is infinite."""
+    near = np.array([[-1.0, 0.0, -0.25], [0.5, 1.0, -0.5]], np.float32)
+    for offset, is_centered in ((15.5, False), (16.0, False), (16.5, True), (-16.5, True)):
+        for unit in (1.0, 2.0**-40):
+            x = unit * (offset + near)
+            draws = _standardized(jnp.asarray(x))
+            np.testing.assert_array_equal(draws.values, x)
+            assert draws.center == is_centered * offset * unit
+            np.testing.assert_array_equal(draws.center + draws.scale * draws.standard, x)
+            assert np.log2(draws.scale) % 1 == 0
+            assert 1 <= np.abs(draws.standard).max() < 2
+    x = 100 + near
+    x[0, 0] = np.inf
+    assert _standardized(jnp.asarray(x)).center == 100.5  # in the middle of six
+    x[:, 1:] = np.inf
+    assert _standardized(jnp.asarray(x)).center == 0
+    assert _power_of_two(jnp.array([0.0, -1e-20, jnp.inf, jnp.nan])) == 2.0**-67
+    assert _power_of_two(jnp.array([0.0, jnp.inf])) == _power_of_two(jnp.zeros(2)) == 1
+    assert _power_of_two(jnp.array([4.0, -7.9])) == 4
+
+
+@pytest.mark.parametrize("num_draws", [6, 14])
+def test_sequences_that_end_with_the_chain(num_draws):
+    """Of few draws that hardly move there is no pair of autocorrelations below 0."""
+    x = autoregression(2, num_draws, 0.999)
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(ess_mean(x.T), arviz.ess(x, method="mean"), rtol=1e-10)
 
 
 @pytest.mark.parametrize("prob", [0.1, 0.75])

@@ -1,11 +1,14 @@
 """Temperature ladders of equal rejection: a closed form, and where Gaussians lead them."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ebm_jax import samplers
+from ebm_jax.samplers import ladder
 
 KEY = jax.random.key(0)
 
@@ -32,6 +35,9 @@ def test_a_ladder_that_was_never_refused_stays():
         1 / found[1:3], inverse[0] + np.diff(inverse)[0] * np.array([1, 2]) / 3, rtol=1e-4
     )
     assert (found[0], found[3]) == (8.0, 0.5)
+    found = samplers.equal_rejection(temperatures, jnp.array([1.5e-6, 0.0, 0.0]))
+    wanted = np.interp(np.linspace(0, 3.5, 4), [0, 1.5, 2.5, 3.5], 1 / np.asarray(temperatures))
+    np.testing.assert_allclose(1 / found, wanted, rtol=1e-4)  # at least 1e-6 each
 
 
 def test_gaussians_lead_to_a_geometric_ladder():
@@ -54,9 +60,61 @@ def test_gaussians_lead_to_a_geometric_ladder():
     np.testing.assert_allclose(ratios, 2.0, rtol=0.1)
     assert np.ptp(found.rejection) < 0.06
     assert (found.temperatures[0], found.temperatures[-1]) == (1, 16)
+    np.testing.assert_array_equal(found.state.num_rounds, 10 * 127)  # each round twice the last
     state, info = samplers.run_chain(KEY, make_kernel(found.temperatures), found.state, 10)
     np.testing.assert_allclose(1 - info.swap_acceptance.mean(0), found.rejection, atol=0.08)
     assert float(state.x.std()) == pytest.approx(1, abs=0.1)
+
+
+def test_every_round_but_the_last_makes_a_new_ladder(monkeypatch):
+    rounds = []
+
+    def compiled(function, args, *, num_steps):
+        rounds.append((*args, num_steps))
+        return f"state {len(rounds)}", f"rejection {len(rounds)}"
+
+    monkeypatch.setattr(ladder, "compiled", compiled)
+    monkeypatch.setattr(ladder, "start", lambda rng_key, kernel, x, first: (kernel, x, first))
+    monkeypatch.setattr(ladder, "equal_rejection", lambda temperatures, said: (temperatures, said))
+    found = samplers.adapt_temperatures(
+        KEY, lambda t: ("kernel", t), "x", [1.0, 2.0, 4.0], num_rounds=3, num_steps=5
+    )
+    keys, kernels, states, pieces, counts = zip(*rounds, strict=True)
+    assert keys == tuple(samplers.random.fold_in(KEY, n) for n in range(3))
+    (_, first), (_, second), (_, third) = kernels
+    np.testing.assert_array_equal(first, [1, 2, 4])
+    assert second == (first, "rejection 1")
+    assert third == (second, "rejection 2")
+    np.testing.assert_array_equal(states[0][0][1], first)
+    assert states[0][1:] == ("x", None)
+    assert states[1:] == ("state 1", "state 2")
+    assert (*map(int, pieces), *counts) == (1, 2, 4, 5, 5, 5)
+    assert found == (third, "rejection 3", "state 3")
+
+
+class SwapInfo(NamedTuple):
+    """What a round looks at."""
+
+    swap_acceptance: jax.Array
+    displacement: jax.Array
+
+
+def test_a_round_is_a_run_whose_exchanges_are_averaged():
+    """Of a kernel that adds its uniform numbers and says them: three times two steps."""
+
+    def step(rng_key, state):
+        u = samplers.random.uniform(rng_key, state.chain, ())
+        said = SwapInfo(jnp.stack([u, u / 4], axis=1), u)
+        return state._replace(x=state.x + u[:, None]), said
+
+    chain = jnp.array([4, 5])
+    state = samplers.State(jnp.zeros((2, 1)), jnp.zeros(2), jnp.zeros((2, 1)), chain)
+    kernel = samplers.Kernel(lambda x: state, step)
+    end, rejection = ladder._round(KEY, kernel, state, jnp.int32(3), num_steps=2)
+    keys = [samplers.random.fold_in(KEY, n) for n in range(6)]
+    u = np.stack([samplers.random.uniform(key, chain, ()) for key in keys])
+    np.testing.assert_allclose(end.x[:, 0], u.sum(0), rtol=1e-6)
+    np.testing.assert_allclose(rejection, 1 - np.array([u.mean(), u.mean() / 4]), rtol=1e-5)
 
 
 def test_bad_input():

@@ -135,6 +135,7 @@ def test_indices_have_32_bits_though_floats_have_64():
 
         x = jnp.zeros((3, 2, 1))
         rows, given = jax.jit(jax.vmap(chain))(x), chain(x[0], 5)
+        np.testing.assert_array_equal(chain(x[0]), [0, 1])
     np.testing.assert_array_equal(rows, [[0, 1], [2, 3], [4, 5]])
     np.testing.assert_array_equal(given, [5, 6])
     assert rows.dtype == given.dtype == jnp.int32

@@ -209,6 +209,46 @@ def test_kept_states_and_blocks_agree_with_every_step(name):
     assert summary.kept is None
 
 
+def loops(jaxpr):
+    """(steps, how many of them are unrolled) of each loop in a program, the outer ones first."""
+    found = []
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "scan":
+            found.append((equation.params["length"], equation.params["unroll"]))
+        for value in equation.params.values():
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                found += loops(inner)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ({}, [(11, 1)]),
+        ({"unroll": 3}, [(11, 3)]),
+        ({"unroll": 3, "keep_every": 1}, [(11, 3)]),
+        ({"unroll": 3, "keep_every": 6}, [(1, 1), (5, 3), (5, 3)]),
+        ({"keep_every": 12}, [(11, 1)]),
+    ],
+)
+def test_steps_are_unrolled_and_not_blocks(options, wanted):
+    def run(x):
+        return samplers.run_chain(KEY, KERNELS["langevin"], x, 12, **options)
+
+    assert loops(jax.make_jaxpr(run)(start(2)).jaxpr) == wanted
+
+
+def test_steps_of_a_schedule_are_unrolled():
+    def run(x, **options):
+        make = functools.partial(samplers.langevin, energy_fn)
+        return samplers.run_schedule(KEY, make, jnp.array([0.1, 0.2]), x, 4, **options)
+
+    assert loops(jax.make_jaxpr(run)(start(2)).jaxpr) == [(2, 1), (3, 1)]
+    unrolled = jax.make_jaxpr(functools.partial(run, unroll=3))(start(2))
+    assert loops(unrolled.jaxpr) == [(2, 1), (3, 3)]
+
+
 def test_keep_chooses_what_is_kept():
     _, info = samplers.run_chain(
         KEY, KERNELS["mala"], start(4), 6, keep_every=2, keep=lambda s: (s.x[:, 0], s.energy)

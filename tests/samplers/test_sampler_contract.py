@@ -72,6 +72,49 @@ def test_names_of_the_contract():
         )
 
 
+@pytest.mark.parametrize(
+    ("function", "wanted"),
+    [
+        (samplers.run_chain, {"keep_every": None, "unroll": 1, "first_step": 0}),
+        (samplers.run_schedule, {"keep": None, "unroll": 1}),
+        (samplers.run_with_progress, {"report_every": None, "stream": None, "first_step": 0}),
+        (samplers.ais, {"num_steps": 1, "kernel_params": None, "return_info": False}),
+        (samplers.bootstrap_standard_error, {"num_resamples": 1_000}),
+        (
+            samplers.smc,
+            {
+                "num_steps": 5, "betas": (0.0, 1.0), "target_ess": 0.5, "target_acceptance": 0.8,
+                "num_groups": 8, "max_temperatures": 500,
+            },
+        ),
+        (samplers.adapt_temperatures, {"num_rounds": 6, "num_steps": 50}),
+        (
+            samplers.warmup,
+            {
+                "initial_step_size": 0.1, "target_acceptance": 0.8, "adapt_mass": True,
+                "per_chain": False, "axis_name": None,
+            },
+        ),
+        (
+            samplers.sample,
+            {
+                "num_draws": 1_000, "num_warmup": 1_000, "num_leapfrog_steps": 8,
+                "steps_per_draw": 1, "target_acceptance": 0.8,
+            },
+        ),
+        (samplers.roughness, {"ulps": (4, 1_024, 65_536)}),
+        (
+            samplers.underdamped_langevin, {"friction": 1.0, "mass": 1.0, "temperature": 1.0}
+        ),
+        (samplers.baoab_update, {"friction": 1.0, "mass": 1.0, "temperature": 1.0}),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)  # fmt: skip
+def test_settings_where_none_are_given(function, wanted):
+    found = {name: default for name, _, default in names_and_defaults(function)}
+    assert wanted.items() <= found.items()
+
+
 @each_kernel
 def test_state_and_info_of_a_step(make):
     """Chain axis first; energy and gradient are those of x; Info is about the point moved from."""

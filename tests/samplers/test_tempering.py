@@ -6,6 +6,7 @@ import numpy as np
 from sampler_targets import assert_law, mixture
 
 from ebm_jax import samplers
+from ebm_jax.samplers import random
 from ebm_jax.samplers.tempering import exchange
 
 
@@ -58,3 +59,59 @@ def test_exchange_probability_and_alternation():
     np.testing.assert_array_equal(source, [[1, 0, 3, 2], [0, 1, 2, 3]])
     source, _ = exchange(energy, temperatures, log_u, jnp.array([1, 1]))
     np.testing.assert_array_equal(source, [[0, 2, 1, 3], [0, 2, 1, 3]])
+
+
+def test_a_step_is_a_move_of_all_replicas_and_an_exchange():
+    """With a key for each; what is said is of the coldest, and finite is what all are."""
+    key, temperatures = jax.random.key(3), jnp.array([0.5, 1.0, 4.0])
+
+    def energy_fn(x):
+        return 0.5 * jnp.sum(x**2, axis=1)
+
+    def make(energy_fn, t):
+        def step(rng_key, state):
+            u = random.uniform(rng_key, state.chain, ())
+            new = plain.init(state.x + (t * u)[:, None])._replace(chain=state.chain)
+            return new, samplers.Info(u, state.energy, u, u, state.x[:, 0] < 9)
+
+        plain = samplers.langevin(energy_fn, 1.0)
+        return samplers.Kernel(plain.init, step)
+
+    kernel = samplers.parallel_tempering(energy_fn, temperatures, make)
+    rng = np.random.default_rng(1)
+    start, chain = rng.normal(size=(3, 3, 2)).astype(np.float32) * 2, np.array([6, 2, 9])
+    start[1, 2, 0], start[2, 1:] = 10.0, [[6.0, 0.0], [0.0, 1.0]]
+    index = (chain[:, None] * 3 + np.arange(3)).ravel()
+
+    @jax.jit
+    def both(start):
+        state = kernel.init(start[:, 0])._replace(chain=jnp.asarray(chain))
+        replicas = state.replicas._replace(x=start, energy=0.5 * jnp.sum(start**2, 2))
+        state = state._replace(replicas=replicas, num_rounds=jnp.array([0, 1, 1]))
+        u = [random.uniform(random.fold_in(key, n), index, ()) for n in (0, 1)]
+        return state, kernel.step(key, state), jnp.reshape(jnp.stack(u), (2, 3, 3))
+
+    state, (new, info), (first, second) = jax.device_get(both(start))
+    moved = start + (np.array([0.5, 1, 4]) * first)[..., None]
+    energy = 0.5 * (moved**2).sum(2)
+    source, acceptance = exchange(
+        jnp.asarray(energy), temperatures, np.log(second), state.num_rounds
+    )
+    np.testing.assert_array_equal(source, [[1, 0, 2], [0, 1, 2], [0, 2, 1]])
+    x = np.take_along_axis(moved, np.asarray(source)[..., None], 1)
+    np.testing.assert_allclose(new.replicas.x, x, rtol=1e-5)
+    np.testing.assert_allclose(new.replicas.energy, 0.5 * (x**2).sum(2), rtol=1e-5)
+    np.testing.assert_allclose(new.replicas.grad, x, rtol=1e-5)
+    np.testing.assert_array_equal(new.replicas.chain, state.replicas.chain)
+    np.testing.assert_allclose(new.x, x[:, 0], rtol=1e-5)
+    np.testing.assert_array_equal(new.num_rounds, [1, 2, 2])
+    np.testing.assert_array_equal(new.chain, chain)
+    np.testing.assert_allclose(info.swap_acceptance, acceptance, rtol=1e-4)
+    np.testing.assert_allclose(info.replica_acceptance, first, rtol=1e-5)
+    np.testing.assert_allclose(info.acceptance, first[:, 0], rtol=1e-5)
+    np.testing.assert_array_equal(info.is_finite, [True, False, True])
+    np.testing.assert_allclose(
+        info.displacement, np.linalg.norm(x[:, 0] - start[:, 0], axis=1), rtol=1e-4
+    )
+    np.testing.assert_allclose(info.energy, 0.5 * (start[:, 0] ** 2).sum(1), rtol=1e-5)
+    np.testing.assert_allclose(info.grad_norm, np.linalg.norm(start[:, 0], axis=1), rtol=1e-5)

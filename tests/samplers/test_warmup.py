@@ -13,6 +13,7 @@ from ebm_jax import samplers
 from ebm_jax.samplers.warmup import (
     WarmupResult,
     _averaged,
+    _is_stuck,
     _mass,
     _Moments,
     _movement,
@@ -171,6 +172,33 @@ def test_masses_are_inverse_variances_of_all_that_was_added(per_chain):
         np.testing.assert_allclose(found[i], wanted, rtol=1e-4)
 
 
+def test_means_are_of_the_chains_that_are_alive():
+    values, alive = jnp.array([0.2, jnp.nan, 0.6]), jnp.array([True, False, True])
+    assert _Pooling((), False).mean(values, alive) == pytest.approx(0.4)
+    assert jnp.isnan(_Pooling((), False).mean(values, ~alive & alive))
+    np.testing.assert_allclose(_Pooling((), True).mean(values, alive), [0.2, np.nan, 0.6])
+
+
+def test_bounds_of_what_stands_still():
+    """Movement below .05; or .3 nats of roughness and a tenth of the first step; or no chain."""
+
+    def stuck(movement=1.0, nats=0.0, step_size=1.0, initial=1.0, accepted=0.5):
+        given = (movement, nats, step_size, initial, accepted)
+        return bool(_is_stuck(*(jnp.float32(value) for value in given)))
+
+    assert not stuck()
+    assert stuck(movement=0.049)
+    assert not stuck(movement=0.051)
+    assert not stuck(movement=jnp.nan)  # of one chain
+    assert not stuck(nats=9.0)
+    assert not stuck(step_size=1e-9)
+    assert stuck(nats=0.31, step_size=0.39, initial=4.0)
+    assert not stuck(nats=0.31, step_size=0.41, initial=4.0)
+    assert not stuck(nats=0.29, step_size=0.39, initial=4.0)
+    assert not stuck(nats=jnp.nan, step_size=1e-9)
+    assert stuck(accepted=jnp.nan)
+
+
 def test_movement_is_a_part_of_the_distance_between_independent_draws():
     x, mark = np.random.default_rng(3).normal(1.0, 2.0, (2, 5, 3))
     alive = np.array([True, True, False, True, True])
@@ -189,6 +217,9 @@ def test_movement_is_a_part_of_the_distance_between_independent_draws():
     state.grad = None  # of an algorithm that may have no energies either: all are alive
     spread = np.sqrt(2 * x.var(axis=0, ddof=1).sum())
     np.testing.assert_allclose(_movement(state, start, across, True), moved / spread, rtol=1e-5)
+    two = types.SimpleNamespace(x=jnp.array([[0.0], [4.0]]), energy=jnp.zeros(2), grad=None)
+    moved = _movement(two, jnp.array([[1.0], [4.0]]), across, True)  # a variance of 8
+    np.testing.assert_allclose(moved, [0.25, 0.0])
     one = types.SimpleNamespace(x=jnp.ones((1, 2)), energy=jnp.zeros(1), grad=None)
     assert jnp.isnan(_movement(one, jnp.zeros((1, 2)), across, False))
 
@@ -266,6 +297,9 @@ def test_no_finite_chain_at_all_is_said():
     assert caught[0].filename == __file__  # of the line that asked for it
     assert found.is_stuck
     assert np.isfinite(found.mass).all()
+    # An acceptance that is not known changes nothing: searches begin at ten times the last step.
+    searches = len(mass_windows(40)) + 1
+    np.testing.assert_allclose(found.step_size, 0.1 * 10.0**searches, rtol=1e-4)
 
 
 @pytest.mark.parametrize(

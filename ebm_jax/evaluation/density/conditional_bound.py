@@ -126,7 +126,7 @@ def conditional_bounds(
         the levels add up to the bound. step_sizes: [levels], see `tune_steps`.
       first_chain: index of the first image. num_temperatures: of each conditional's annealing.
     """
-    a, sigma = (jnp.append(v, 1.0) for v in densities.noising_steps())
+    a, sigma = densities.noising_steps()  # those of the top are not read
     top, num_values = len(path) - 1, math.prod(path.shape[2:])
 
     def log_noising(level: jax.Array) -> jax.Array:
@@ -138,7 +138,7 @@ def conditional_bounds(
 
     def at_level(at: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         level, narrowest = at
-        keys = jax.random.split(jax.random.fold_in(rng_key, level), 4)
+        drawing, rising, falling, settling = jax.random.split(jax.random.fold_in(rng_key, level), 4)
         x = path[level]
         end, start = _ends(densities, level, path)
         energy_path = samplers.geometric_path(start.energy, end)
@@ -160,13 +160,13 @@ def conditional_bounds(
             return found.log_weights
 
         index = first_chain + jnp.arange(len(x))
-        drawn = start.mean + start.std * random.normal(keys[0], index, x)
-        forward = start.log_z() + log_weights(keys[1], drawn, betas, scaled[1:])
+        drawn = start.mean + start.std * random.normal(drawing, index, x)
+        forward = start.log_z() + log_weights(rising, drawn, betas, scaled[1:])
         kernel = samplers.mala(end, scaled[-1])
         settled, _ = samplers.run_chain(
-            keys[3], kernel, x, num_temperatures, first_chain=first_chain
+            settling, kernel, x, num_temperatures, first_chain=first_chain
         )
-        down = log_weights(keys[2], settled.x, betas[::-1], scaled[:-1][::-1])
+        down = log_weights(falling, settled.x, betas[::-1], scaled[:-1][::-1])
         reverse = start.log_z() - down
         return -end(x) - log_noising(level) - jnp.stack([reverse, forward]), reverse - forward
 
@@ -190,7 +190,7 @@ def _ends(densities: Densities, level: jax.Array, path: jax.Array) -> tuple[Ener
     """The energy of x_t given x_{t+1} of the path, or of the top level, and its Gaussian start."""
     top = densities.num_conditionals
     assert densities.conditional is not None
-    a, sigma = (jnp.append(v, 1.0) for v in densities.noising_steps())
+    a, sigma = densities.noising_steps()  # those of the top are not read
     is_top = level == top
     x_noisy = path[jnp.minimum(level + 1, top)]
     base = densities.base

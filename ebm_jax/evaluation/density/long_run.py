@@ -106,8 +106,8 @@ def tuned_places(width: np.ndarray) -> list[int]:
     """
     places = [0]
     for place in range(1, len(width)):
-        ratio = width[places[-1]] / max(width[place], 1e-30)
-        if not 1 / 1.1 < ratio < 1.1 or place - places[-1] >= len(width) / 20:
+        is_near = width[place] / 1.1 < width[places[-1]] < 1.1 * width[place]
+        if not is_near or place - places[-1] >= len(width) / 20:
             places.append(place)
     return places
 
