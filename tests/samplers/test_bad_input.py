@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ebm_jax import samplers
+from ebm_jax.samplers.metropolis import metropolis
 
 KEY = jax.random.key(0)
 X = jnp.ones((4, 3))
@@ -250,6 +251,18 @@ def test_a_chain_with_nan_is_flagged_and_the_others_go_on(kernel):
 
 def breaks_beyond_two(x):
     return jnp.sum(jnp.where(x > 2, jnp.nan, 0.5) * x**2, axis=1)
+
+
+def test_a_move_is_made_where_the_ratio_is_above_the_uniform_number():
+    """Neither at it nor below it, nor for a ratio that is none."""
+    state = MALA.init(X)
+    proposal = state._replace(x=X + 1)
+    log_u = jnp.log(samplers.random.uniform(KEY, state.chain, X))
+    ratio = log_u + jnp.array([0.0, 1e-3, -1e-3, jnp.nan])
+    new, info = metropolis(KEY, state, proposal, ratio)
+    np.testing.assert_array_equal(new.x - X, [[0] * 3, [1] * 3, [0] * 3, [0] * 3])
+    np.testing.assert_allclose(info.acceptance[:3], np.exp(ratio[:3]), rtol=1e-5)
+    assert info.acceptance[3] == 0
 
 
 def test_metropolis_never_moves_into_nan():

@@ -95,6 +95,15 @@ def test_a_step_is_its_formula_with_all_settings():
     np.testing.assert_allclose(state.grad, slope(np.asarray(state.x)), rtol=1e-4, atol=1e-5)
 
 
+def test_errors_above_a_thousand_nats_are_divergences():
+    """On two plateaus, where momenta stay as they are."""
+    nats = jnp.array([1000.0, 1000.1])
+    kernel = samplers.hmc(lambda x: jnp.where(x[:, 0] == 0, 0.0, nats), 1.0, 1)
+    _, info = jax.jit(lambda x: kernel.step(KEY, kernel.init(x)))(jnp.zeros((2, 1)))
+    np.testing.assert_array_equal(info.energy_error, nats)
+    np.testing.assert_array_equal(info.is_divergent, [False, True])
+
+
 def test_divergences_are_flagged_for_the_whole_block():
     """Beyond the stability limit 2 the error grows without bound; NaN counts as infinite."""
     x = jnp.ones((4, 2))

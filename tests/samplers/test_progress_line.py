@@ -92,6 +92,10 @@ def test_chunks_grow_to_a_second():
     fast.adapt(1, 1.0)
     fast.adapt(1, 1e-9)
     assert fast.value == 64
+    twice = progress._ChunkLength(1, 10**6)
+    twice.adapt(1, 0.5)
+    twice.adapt(1, 0.5)
+    assert twice.value == 2
     assert progress._ChunkLength(3, 200).largest == 3
     assert progress._ChunkLength(3, 1_000).largest == 9
 

@@ -226,6 +226,8 @@ def loops(jaxpr):
     ("options", "wanted"),
     [
         ({}, [(11, 1)]),
+        ({"num_steps": 1}, []),
+        ({"num_steps": 1, "keep_every": 1}, []),
         ({"unroll": 3}, [(11, 3)]),
         ({"unroll": 3, "keep_every": 1}, [(11, 3)]),
         ({"unroll": 3, "keep_every": 6}, [(1, 1), (5, 3), (5, 3)]),
@@ -234,7 +236,7 @@ def loops(jaxpr):
 )
 def test_steps_are_unrolled_and_not_blocks(options, wanted):
     def run(x):
-        return samplers.run_chain(KEY, KERNELS["langevin"], x, 12, **options)
+        return samplers.run_chain(KEY, KERNELS["langevin"], x, **{"num_steps": 12} | options)
 
     assert loops(jax.make_jaxpr(run)(start(2)).jaxpr) == wanted
 

@@ -136,36 +136,69 @@ def test_the_warm_up_aims_at_what_is_asked_for():
     assert found.warmup.acceptance == pytest.approx(0.5, abs=0.07)
 
 
-def test_what_the_warm_up_finds_is_what_chains_move_by(monkeypatch):
-    """Its warnings are not shown, as the verdict says them."""
+@pytest.mark.parametrize(("num_draws", "longest", "stuck"), [(60, 3, 4), (20, 2, 3), (4, 2, 3)])
+def test_parts_are_put_together(monkeypatch, num_draws, longest, stuck):
+    """Chains move by what the warm-up finds, and rest for a twentieth of all draws, or two.
+
+    The warm-up's warnings are not shown, as the verdict says them.
+    """
     asked = {}
 
     def warmup(rng_key, make, x, num_steps, **options):
         warnings.warn("chains stand still", stacklevel=1)
         asked["warmup"] = rng_key, make("h", "m"), x, num_steps, options
-        return types.SimpleNamespace(state="state", step_size="found", mass="heavy")
+        return types.SimpleNamespace(
+            state="state", step_size="found", mass="heavy", is_stuck=False, acceptance=0.7
+        )
+
+    shape = (num_draws, 2)
+    moved = np.ones(shape)
+    moved[1 : 1 + longest, 0] = moved[:stuck, 1] = 0.0
+    numbers = np.arange(2.0 * num_draws).reshape(shape)
+    info = samplers.HMCInfo(
+        numbers, None, None, moved, None, None, numbers == 3, ({"v": numbers + 5}, numbers)
+    )
 
     def run_chain(*given, **options):
         asked["run"] = given, options
-        raise InterruptedError
+        return "end", info
 
     module = importlib.import_module("ebm_jax.samplers.sample")
     monkeypatch.setattr(module, "hmc", lambda energy_fn, *given, **options: (given, options))
     monkeypatch.setattr(module, "warmup", warmup)
     monkeypatch.setattr(module, "run_chain", run_chain)
-    settings = {"num_draws": 7, "num_warmup": 30, "num_leapfrog_steps": 5, "steps_per_draw": 3}
+    monkeypatch.setattr(module, "summarize", lambda draws: ("summary", draws))
+    monkeypatch.setattr(module, "_reasons", lambda *given: iter([("reason", *given)]))
+    monkeypatch.setattr(module, "_summary", lambda *given: given)
+    settings = {"num_warmup": 30, "num_leapfrog_steps": 5, "steps_per_draw": 3}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(InterruptedError):
-            sample(target(), target_acceptance=0.7, **settings)
+        found = sample(target(), num_draws=num_draws, target_acceptance=0.7, **settings)
+
     first, second = jax.random.split(jax.random.key(0))
     key, kernel, x, num_steps, options = asked["warmup"]
     assert (key, kernel) == (first, (("h", 5), {"mass": "m"}))
     assert (num_steps, options) == (30, {"target_acceptance": 0.7})
     jax.tree.map(np.testing.assert_array_equal, x, starts())
     (key, *given), options = asked["run"]
-    assert (key, given) == (second, [(("found", 5), {"mass": "heavy"}), "state", 21])
+    kernel = (("found", 5), {"mass": "heavy"})
+    assert (key, given) == (second, [kernel, "state", 3 * num_draws])
     assert options["keep_every"] == 3
+    assert options["keep"](types.SimpleNamespace(x="x", energy="energy")) == ("x", "energy")
+
+    np.testing.assert_array_equal(found.draws["v"], numbers.T + 5)
+    np.testing.assert_array_equal(found.log_density, -numbers.T)
+    assert (found.state, found.warmup.mass) == ("end", "heavy")
+    assert found.info == info._replace(kept=None)
+    said = found.diagnostics
+    np.testing.assert_array_equal(said.components[1]["v"], numbers + 5)
+    np.testing.assert_array_equal(said.log_density[1], -numbers)
+    np.testing.assert_allclose(said.acceptance, numbers.mean(0))
+    np.testing.assert_array_equal(said.is_divergent, numbers.T == 3)
+    np.testing.assert_array_equal(said.longest_rest, [longest, stuck])
+    np.testing.assert_array_equal(said.is_stuck, [False, True])
+    assert found.reasons == (("reason", said, found.warmup, 0.7),)
+    assert found.summary == (said, found.reasons, 4, num_draws)
 
 
 def judged(

@@ -59,6 +59,10 @@ def test_exchange_probability_and_alternation():
     np.testing.assert_array_equal(source, [[1, 0, 3, 2], [0, 1, 2, 3]])
     source, _ = exchange(energy, temperatures, log_u, jnp.array([1, 1]))
     np.testing.assert_array_equal(source, [[0, 2, 1, 3], [0, 2, 1, 3]])
+    # A ratio of exp(-1), and numbers at it and below it.
+    two, log_u = jnp.array([[0.0, 2.0]] * 2), jnp.array([[-1.0, 0.0], [-1.001, 0.0]])
+    source, _ = exchange(two, temperatures[:2], log_u, jnp.array([0, 0]))
+    np.testing.assert_array_equal(source, [[0, 1], [1, 0]])
 
 
 def test_a_step_is_a_move_of_all_replicas_and_an_exchange():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ebm_jax import samplers
+from ebm_jax.samplers.walls import _fold
 
 KEY = jax.random.key(0)
 SLOPE = 3.0
@@ -52,6 +53,19 @@ def test_walls_stand_anywhere():
         jnp.array([[-1.0, 5.0, -7.0]]), jnp.array([[2.0, -jnp.inf, -8.0]]), jnp.array([[3.0, 1, 0]])
     )
     np.testing.assert_array_equal(sides, [[3.0, -3.0, -7.0]])
+
+
+def test_an_axis_turns_round_beyond_a_wall_and_not_at_it():
+    u = jnp.array([-3.0, -2.0, 1.0, 4.5, 9.0])
+    for low, high, wanted in (
+        (-2.0, 4.0, [-1, 1, 1, -1, -1]),
+        (-2.0, jnp.inf, [-1, 1, 1, 1, 1]),
+        (-jnp.inf, 4.5, [1, 1, 1, 1, -1]),
+        (-jnp.inf, jnp.inf, [1] * 5),
+    ):
+        _, slope = _fold(u, jnp.float32(low), jnp.float32(high))
+        np.testing.assert_array_equal(slope, wanted)
+        assert slope.dtype == u.dtype
 
 
 @pytest.mark.parametrize("name", KERNELS)

@@ -196,6 +196,9 @@ def test_bounds_of_what_stands_still():
     assert not stuck(nats=0.31, step_size=0.41, initial=4.0)
     assert not stuck(nats=0.29, step_size=0.39, initial=4.0)
     assert not stuck(nats=jnp.nan, step_size=1e-9)
+    assert not stuck(movement=0.05)
+    assert not stuck(nats=0.3, step_size=0.39, initial=4.0)
+    assert not stuck(nats=0.31, step_size=0.5, initial=5.0)
     assert stuck(accepted=jnp.nan)
 
 
