@@ -30,7 +30,7 @@ def device_axes(x: PyTree) -> tuple[str, ...]:
 def _varying(leaf: Any) -> frozenset[str]:
     """The mapped axes over which a value varies, as far as its type says so."""
     kind: Any = jax.typeof(leaf)
-    return frozenset(kind.manual_axis_type.varying)
+    return kind.manual_axis_type.varying
 
 
 def chain_indices(x: PyTree, num_chains: int) -> jax.Array:

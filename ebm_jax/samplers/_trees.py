@@ -117,7 +117,7 @@ def norm(tree: PyTree) -> jax.Array:
 
 def distance(x: PyTree, y: PyTree) -> jax.Array:
     """Euclidean distance between the positions of each chain, [chains]."""
-    return norm(jax.tree.map(jnp.subtract, widen(x), widen(y)))
+    return norm(jax.tree.map(jnp.subtract, widen(x), y))
 
 
 def rows(values: jax.Array, like: jax.Array) -> jax.Array:

@@ -230,7 +230,7 @@ def _run_path(
         k, beta, params = at
         kernel = kernel_at(beta, params)
         state = restart(kernel, chains)
-        change = energy - state.energy.astype(energy.dtype)
+        change = energy - state.energy
         log_weights, lost = _add(log_weights, lost, change)
         state, info = run_chain(rng_key, kernel, state, num_steps, first_step=k * num_steps)
         energy = state.energy.astype(energy.dtype)

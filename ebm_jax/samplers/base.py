@@ -230,7 +230,7 @@ def round_like(x: PyTree, like: PyTree) -> tuple[PyTree, PyTree]:
     rounded = cast_like(x, like)
     if jax.tree.leaves(x)[0].dtype == jax.tree.leaves(like)[0].dtype:
         return rounded, None
-    return rounded, jax.tree.map(jnp.subtract, x, widen(rounded))
+    return rounded, jax.tree.map(jnp.subtract, x, rounded)
 
 
 def positions(state: Any) -> PyTree:

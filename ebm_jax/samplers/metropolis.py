@@ -44,4 +44,4 @@ def energy_difference(start: State, end: State, temperature: Any) -> jax.Array:
             f"expected temperature to be a scalar or one per chain, {start.energy.shape}, got "
             f"shape {t.shape}"
         )
-    return (start.energy.astype(dtype) - end.energy.astype(dtype)) / t
+    return (start.energy.astype(dtype) - end.energy) / t

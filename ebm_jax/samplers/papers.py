@@ -131,7 +131,7 @@ def ncsn_update(x: PyTree, grad: PyTree, noise: PyTree, alpha: Any) -> PyTree:
 
     Their score is -grad E. Shapes as `langevin_update`; `alpha` from `ncsn_step_size`.
     """
-    return langevin_update(x, grad, noise, jax.tree.map(lambda a: jnp.asarray(a) / 2, alpha))
+    return langevin_update(x, grad, noise, jax.tree.map(lambda a: a / 2, alpha))
 
 
 def ncsn_langevin(

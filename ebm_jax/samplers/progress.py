@@ -118,10 +118,10 @@ def _merge(infos: Sequence[Any], counts: Sequence[int], start: PyTree, state: An
     """The summary of a run from the summaries of its chunks."""
     weights = np.asarray(counts) / sum(counts)
 
-    def one(name: str, *values: np.ndarray) -> np.ndarray:
+    def one(name: str, *values: np.ndarray) -> Any:
         stacked = np.stack(values)
         if stacked.dtype == bool:
-            return np.asarray(stacked.all(axis=0) if name == "is_finite" else stacked.any(axis=0))
+            return stacked.all(axis=0) if name == "is_finite" else stacked.any(axis=0)
         return np.tensordot(weights, stacked, axes=1).astype(stacked.dtype)
 
     merged: dict[str, Any] = {}
@@ -170,7 +170,7 @@ class _Line:
             return
         self.tenths = tenths
         left = (time.perf_counter() - self.start) * (self.total - done) / done
-        bad = int(np.sum(~np.asarray(info.is_finite)))
+        bad = np.sum(~info.is_finite)
         text = f"{done:,} of {self.total:,} steps, acceptance {np.mean(info.acceptance):.3f}"
         text += f", {left:.0f} s left" + (f", {bad} not finite" if bad else "")
         self.stream.write(f"\r{text:<78}" if self.is_terminal else text + "\n")

@@ -14,6 +14,7 @@ a CPU using both costs two hashes as well, plus the shuffle of the words into pl
 """
 
 import functools
+import math
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
@@ -119,9 +120,9 @@ def _words(rng_key: jax.Array, chain: AnyArray, start: int, count: int) -> jax.A
 
 
 def _polynomial(coefficients: tuple[float, ...], t: jax.Array) -> jax.Array:
-    value: Any = np.float32(coefficients[-1])
+    value: Any = coefficients[-1]
     for c in coefficients[-2::-1]:
-        value = value * t + np.float32(c)
+        value = value * t + c
     return value
 
 
@@ -130,7 +131,7 @@ def _log(y: jax.Array) -> jax.Array:
     bits = jax.lax.bitcast_convert_type(y, jnp.int32)
     exponent = (bits - np.int32(0x3F3504F3)) >> 23  # y / 2^exponent lies in [sqrt(1/2), sqrt(2))
     m = jax.lax.bitcast_convert_type(bits - (exponent << 23), jnp.float32) - 1
-    return m * _polynomial(_LOG1P, m) + exponent.astype(jnp.float32) * np.float32(np.log(2))
+    return m * _polynomial(_LOG1P, m) + exponent.astype(jnp.float32) * math.log(2)
 
 
 @functools.partial(jax.jit, static_argnames="dtype")
@@ -143,13 +144,13 @@ def to_normal(words: jax.Array, dtype: DTypeLike = jnp.float32) -> jax.Array:
     signed = jax.lax.bitcast_convert_type(words, jnp.int32)
     if dtype == jnp.float64:
         return np.sqrt(2.0) * jax.lax.erf_inv((signed.astype(dtype) + 0.5) * 2.0**-31)
-    x = ((signed >> 8).astype(jnp.float32) + np.float32(0.5)) * np.float32(2.0**-23)
-    t = _log((1 - x) * (1 + x)) * np.float32(-1 / 8) - 1
+    x = ((signed >> 8).astype(jnp.float32) + 0.5) * 2.0**-23
+    t = _log((1 - x) * (1 + x)) * (-1 / 8) - 1
     return (x * _polynomial(_NORMAL, t)).astype(dtype)
 
 
 def _num_entries(like: PyTree) -> int:
-    return sum(int(np.prod(leaf.shape[1:])) for leaf in jax.tree.leaves(like))
+    return sum(math.prod(leaf.shape[1:]) for leaf in jax.tree.leaves(like))
 
 
 def normal(rng_key: jax.Array, chain: AnyArray | Blend[jax.Array], like: PyTree) -> PyTree:

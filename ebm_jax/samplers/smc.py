@@ -309,7 +309,7 @@ def _resample(rng_key: Array, log_weights: Array) -> Array:
     highest = jnp.max(log_weights, axis=1, keepdims=True)
     weights = jnp.exp(log_weights - jnp.nan_to_num(highest))
     total = jnp.sum(weights, axis=1, keepdims=True)
-    shares = jnp.where(total > 0, weights / jnp.where(total > 0, total, jnp.inf), 1 / size)
+    shares = jnp.where(total > 0, weights / total, 1 / size)
     group = jnp.arange(num_groups)
     u = random.uniform(rng_key, group, (), log_weights.dtype)
     places = (jnp.arange(size) + u[:, None]) / size

@@ -120,7 +120,7 @@ def _init(
 ) -> TemperingState:
     num_chains, num_replicas = check_positions(x), temperatures.shape[0]
     inner = _inner_kernel(energy_fn, temperatures, make_kernel, num_chains)
-    repeated = jax.tree.map(lambda a: jnp.repeat(jnp.asarray(a), num_replicas, axis=0), x)
+    repeated = jax.tree.map(lambda a: jnp.repeat(a, num_replicas, axis=0), x)
     replicas = _unflatten(inner.init(repeated), num_replicas)
     chain = chain_indices(x, num_chains)
     return _outer_state(replicas, chain, jnp.zeros_like(chain))

@@ -1,5 +1,6 @@
 """Finding a step size and a mass before sampling; the result is numbers for a new kernel."""
 
+import math
 import warnings
 from typing import Any, NamedTuple, Protocol
 
@@ -328,12 +329,12 @@ class _Pooling(NamedTuple):
 
     def mean(self, values: jax.Array, is_alive: jax.Array) -> jax.Array:
         """Mean of values [chains] over the chains that are alive; NaN where there is none."""
-        count = self.total(is_alive.astype(values.dtype))
+        count = self.total(is_alive)
         return self.total(jnp.where(is_alive, values, 0)) / count
 
     def add(self, moments: _Moments, x: PyTree, is_alive: jax.Array) -> _Moments:
         """Moments with the positions of the chains that are alive added, in Chan's stable form."""
-        batch = self.total(is_alive.astype(moments.weight.dtype))
+        batch = self.total(is_alive)
         count = moments.weight + batch
 
         def one(mean: jax.Array, squares: jax.Array, x: jax.Array) -> Any:
@@ -357,7 +358,7 @@ class _Pooling(NamedTuple):
 def _restarted(step_size: jax.Array) -> _StepSearch:
     log_step = jnp.log(step_size)
     zero = jnp.zeros_like(log_step)
-    return _StepSearch(log_step, log_step, zero, zero, np.log(10.0).astype(zero.dtype) + log_step)
+    return _StepSearch(log_step, log_step, zero, zero, math.log(10.0) + log_step)
 
 
 def _averaged(search: _StepSearch, error: jax.Array) -> _StepSearch:
@@ -383,14 +384,13 @@ def _movement(state: Any, mark: PyTree, across: _Pooling, per_chain: bool) -> ja
     """`WarmupResult.movement` of chains that were at `mark`."""
     x, is_alive = positions(state), _is_alive(state)
     moved = distance(x, mark)
-    number = is_alive.astype(moved.dtype)
 
     def squares(leaf: jax.Array) -> jax.Array:
         mask = rows(is_alive, leaf)
-        mean = across.total(jnp.where(mask, leaf, 0)) / across.total(rows(number, leaf))
+        mean = across.total(jnp.where(mask, leaf, 0)) / across.total(rows(is_alive, leaf))
         return jnp.where(mask, jnp.square(leaf - mean), 0)
 
-    count = across.total(number)
+    count = across.total(is_alive)
     variance = across.total(sum_over_dims(jax.tree.map(squares, x))) / (count - 1)
     spread = jnp.sqrt(2 * jnp.where(count > 1, variance, jnp.nan))
     if per_chain:

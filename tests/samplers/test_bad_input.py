@@ -1,5 +1,7 @@
 """Bad input is refused in one line, 'expected X, got Y'; NaN stays in its chain."""
 
+import importlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -216,6 +218,37 @@ def test_counts_that_are_none(name, count):
         ValueError, match=rf"^expected {named} to be a Python int >= 1, got {count}"
     ):
         COUNTS[name](count)
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("run", lambda n: samplers.run_chain(KEY, MALA, X, n, unroll=n)),
+        ("annealing", lambda n: schedule(n, unroll=n)),
+        ("smc", lambda n: smc(num_steps=n, num_groups=n, max_temperatures=n)),
+        ("ladder", lambda n: ladder(num_rounds=n, num_steps=n)),
+        (
+            "warmup",
+            lambda n: samplers.warmup(
+                KEY, lambda h, m: MALA, X, 10 * n, adapt_mass=n > 1, per_chain=n > 1
+            ),
+        ),
+    ],
+)
+def test_numpys_counts_are_pythons_in_programs(monkeypatch, name, call):
+    """Which are known by their types too: else each would be compiled twice."""
+    asked = {}
+
+    def compiled(function, args, **options):
+        asked.update(options)
+        raise InterruptedError
+
+    monkeypatch.setattr(importlib.import_module(f"ebm_jax.samplers.{name}"), "compiled", compiled)
+    with pytest.raises(InterruptedError):
+        call(np.int64(2))
+    assert asked
+    given = {type(value) for name, value in asked.items() if name not in ("keep", "axis_name")}
+    assert given <= {int, bool, type(None)}
 
 
 @pytest.mark.parametrize("shape", [(3,), (2,), (4, 2), (4, 1, 3), (1, 4)])

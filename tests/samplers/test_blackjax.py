@@ -191,6 +191,8 @@ def test_a_single_chain_has_index_0_wherever_it_begins():
     chain = to_blackjax(later).init(jnp.zeros(2)).kernel_state.chain
     np.testing.assert_array_equal(chain, [0])
     assert chain.dtype == jnp.int32
+    number = to_blackjax(samplers.mala(jnp.square, 0.1)).init(0.5)
+    assert (number.position, number.logdensity, number.logdensity_grad) == (0.5, -0.25, -1.0)
 
 
 def test_bad_input_is_refused_in_one_line(monkeypatch):

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from ebm_jax import samplers
+from ebm_jax.samplers.mala import mala_log_ratio
+from ebm_jax.samplers.metropolis import energy_difference
 
 KEY = jax.random.key(21)
 H, CHAINS, DIMENSIONS = 0.002, 1000, 50
@@ -82,6 +84,26 @@ def test_updates_of_half_types_round_once():
     np.testing.assert_array_equal(p, wide_p.astype(jnp.bfloat16))
     got = samplers.igebm_update(x, n, lambda x: x, 0.1, box=None)
     assert got.dtype == jnp.bfloat16
+
+
+def test_bounds_of_gradients_and_differences_are_not_rounded():
+    """Of energies 256 and 1/2, and a bound of 0.1, none of which bfloat16 can tell exactly."""
+    x = jnp.array([[4.0, -4.0]], jnp.bfloat16)
+    kernel = samplers.langevin(square, 1.0, temperature=0.0, max_grad=0.1)
+    state, _ = jax.jit(lambda x: kernel.step(KEY, kernel.init(x)))(x)
+    moved = state.x.astype(jnp.float32) + state.remainder
+    np.testing.assert_allclose(moved, [[3.9, -3.9]], rtol=1e-6)
+
+    rng = np.random.default_rng(1)
+    grads = jnp.asarray(rng.normal(size=(2, 1, 2)), jnp.bfloat16)
+    noise = jnp.asarray(rng.normal(size=(1, 2)), jnp.float32)
+    first, second = jnp.array([256.0], jnp.bfloat16), jnp.array([0.5], jnp.bfloat16)
+    states = [samplers.State(x, e, g, None) for e, g in ((first, grads[0]), (second, grads[1]))]
+    wide = [jax.tree.map(lambda a: a.astype(jnp.float32), state) for state in states]
+    found, wanted = (mala_log_ratio(*pair, noise, 0.3, 0.7, 0.6) for pair in (states, wide))
+    np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(energy_difference(*states, 2.0), [127.75])
+    np.testing.assert_array_equal(energy_difference(*states[::-1], 2.0), [-127.75])
 
 
 @pytest.mark.parametrize(("dtype", "num_steps"), [(jnp.bfloat16, 600), (jnp.float16, 5000)])

@@ -37,7 +37,7 @@ def test_jitter_is_on_by_default_and_leaves_one_leapfrog_step_alone():
     def end(*args, **options):
         return samplers.run_chain(KEY, samplers.hmc(normal, *args, **options), x, 3)[0].x
 
-    np.testing.assert_array_equal(end(0.5, 3), end(0.5, 3, jitter=0.2))
+    np.testing.assert_array_equal(end(0.5, 3), end(0.5, np.int64(3), jitter=0.2))
     for number in (2, 3):
         assert (end(0.5, number) != end(0.5, number, jitter=0.0)).any()
     np.testing.assert_array_equal(end(0.5, 1), end(0.5, 1, jitter=0.0))

@@ -38,6 +38,8 @@ def test_a_ladder_that_was_never_refused_stays():
     found = samplers.equal_rejection(temperatures, jnp.array([1.5e-6, 0.0, 0.0]))
     wanted = np.interp(np.linspace(0, 3.5, 4), [0, 1.5, 2.5, 3.5], 1 / np.asarray(temperatures))
     np.testing.assert_allclose(1 / found, wanted, rtol=1e-4)  # at least 1e-6 each
+    half = samplers.equal_rejection(temperatures.astype(jnp.bfloat16), jnp.full(3, 0.3))
+    assert half.dtype == jnp.bfloat16
 
 
 def test_gaussians_lead_to_a_geometric_ladder():
@@ -83,6 +85,7 @@ def test_every_round_but_the_last_makes_a_new_ladder(monkeypatch):
     assert keys == tuple(samplers.random.fold_in(KEY, n) for n in range(3))
     (_, first), (_, second), (_, third) = kernels
     np.testing.assert_array_equal(first, [1, 2, 4])
+    assert isinstance(first, jax.Array)
     assert second == (first, "rejection 1")
     assert third == (second, "rejection 2")
     np.testing.assert_array_equal(states[0][0][1], first)

@@ -101,6 +101,13 @@ def test_igebm_update_of_half_types_rounds_at_its_end_alone():
     end = jnp.clip(noisy - 0.07 * jnp.clip(grad.astype(jnp.float32), -0.7, 0.7), 0.1, 0.9)
     assert got.dtype == jnp.bfloat16
     np.testing.assert_array_equal(got, end.astype(jnp.bfloat16))
+    options = {"noise_std": 0.35, "max_grad": 0.1, "box": None}
+    kernel = samplers.igebm_langevin(lambda x: 1.5 * jnp.sum((x - 1) ** 2, 1), 0.07, **options)
+    state, _ = jax.jit(lambda x: kernel.step(KEY, kernel.init(x)))(x)
+    noisy = x.astype(jnp.float32) + 0.35 * random.normal(KEY, jnp.arange(50), noisy)
+    slope = jnp.clip(3 * (noisy.astype(jnp.bfloat16) - 1).astype(jnp.float32), -0.1, 0.1)
+    moved = state.x.astype(jnp.float32) + state.remainder
+    np.testing.assert_allclose(moved, noisy - 0.07 * slope, rtol=1e-5, atol=1e-6)
 
 
 def test_igebm_kernel_is_its_update():
@@ -151,7 +158,7 @@ def test_settings_are_those_of_the_papers_where_none_are_given():
         (samplers.mdsm_update(x, gradient, noise, 7.0), mdsm),
         (end(samplers.mdsm_langevin(slope, 7.0)), mdsm),
         (samplers.ncsn_step_size(1.0, 0.01), 0.2),
-        (end(samplers.ncsn_langevin(lambda x, sigma: sigma * slope(x), 1.0, 0.01)), ncsn),
+        (end(samplers.ncsn_langevin(lambda x, sigma: sigma.sum() * slope(x), 1.0, 0.01)), ncsn),
         (samplers.igebm_update(x, noise, lambda x: gradient, 0.1), igebm),
         (end(samplers.igebm_langevin(slope, 0.1)), igebm),
     ):
@@ -161,6 +168,11 @@ def test_settings_are_those_of_the_papers_where_none_are_given():
     np.testing.assert_array_equal(boxed, [[0.0], [0.25], [1.0]])
     np.testing.assert_array_equal(end(samplers.igebm_langevin(slope, 9.0)), jnp.zeros((3, 2)))
     np.testing.assert_array_equal(end(samplers.igebm_langevin(lambda x: -slope(x), 9.0)), x + 0.5)
+
+
+def test_levels_may_be_lists():
+    steps = samplers.ncsn_step_size([3.0, 1.0], [0.3, 0.5], [0.02, 0.1])
+    np.testing.assert_allclose(steps, [2.0, 0.4], rtol=1e-5)
 
 
 def test_mdsm_temperatures():

@@ -86,6 +86,16 @@ def test_normals_in_float64_and_bfloat16():
     np.testing.assert_array_equal(short, jnp.asarray(single).astype(jnp.bfloat16))
 
 
+def test_float32_numbers_are_the_same_where_float64_is_allowed():
+    key, chain, like = jax.random.key(4), np.arange(50), np.zeros((50, 3), np.float32)
+    wanted = random.normal(key, chain, like), random.uniform(key, chain, like)
+    with jax.enable_x64(True):
+        found = random.normal(key, chain, like), random.uniform(key, chain, like)
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert ours.dtype == jnp.float32
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_law_and_independence():
     n, d = 50_000, 4
     like = jnp.zeros((n, d))

@@ -99,6 +99,18 @@ def test_an_empty_buffer_has_a_slot_for_each_entry(overshoot, slots):
         replay_buffer(0)
 
 
+@pytest.mark.parametrize("storage", ["float", "uint8"])
+@pytest.mark.filterwarnings("error")
+def test_types_are_those_of_the_buffer_and_of_the_chains(storage):
+    half, single = (jnp.zeros((4, 2), dtype) for dtype in (jnp.bfloat16, jnp.float32))
+    buffer = replay_buffer(8, storage=storage)
+    state = buffer.init(half)
+    pushed = jax.eval_shape(buffer.push, state, single)
+    assert pushed.storage.dtype == state.storage.dtype
+    for fresh in (half, single):
+        assert jax.eval_shape(buffer.draw, KEY, state, fresh)[0].dtype == fresh.dtype
+
+
 def test_plain_ring_is_a_queue_and_joins_the_published_one():
     """After every push the ring holds the last `capacity` entries, like collections.deque."""
     buffer = jitted(10)
@@ -136,6 +148,7 @@ def test_codes_of_a_box():
     codec = replay_codec("uint8", low=-2.0, high=4.0)
     x = jnp.array([-2.5, -2.0, -1.98, -1.97, 1.0, 3.97, 3.98, 4.0, 9.0])
     np.testing.assert_array_equal(codec.encode(x), [0, 0, 0, 1, 128, 254, 255, 255, 255])
+    assert isinstance(codec.dtype, np.dtype)
     code, u = jnp.array([0, 128, 255], jnp.uint8), jnp.array([0.0, 0.5, 0.75])
     np.testing.assert_allclose(codec.decode(code, u), [-2, -2 + 6 * 128.5 / 256, 4 - 6 / 1024])
     plain = replay_codec("float", low=5.0, high=5.0)  # which has no use for them

@@ -69,6 +69,8 @@ def test_half_types_move_by_two_units_at_least():
         step = np.asarray(near, np.float32) - wide
         found = samplers.roughness(lambda x: jnp.sum(x, axis=1), x, ulps=(ulps,))
         np.testing.assert_allclose(found.distance[0], np.sqrt((step**2).sum(1)), rtol=1e-5)
+        rise = np.subtract(*(np.asarray(jnp.sum(at, axis=1), np.float32) for at in (near, x)))
+        np.testing.assert_allclose(found.jumps[0], rise - step.sum(1), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("energy_fn", [wiggly, lambda x: smooth(x) + 8 * jnp.sin(3e3 * x.sum(1))])

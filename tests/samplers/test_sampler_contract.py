@@ -151,19 +151,20 @@ def test_what_is_measured_of_half_types_is_in_float32(make):
     assert new.x.dtype == jnp.bfloat16
     for field in ("acceptance", "grad_norm", "displacement"):
         assert getattr(info, field).dtype == jnp.float32
+    assert getattr(info, "swap_acceptance", info.acceptance).dtype == jnp.float32
 
 
 @each_kernel
-def test_types_of_float64_chains_stay(make):
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_types_stay_where_float64_is_allowed(make, dtype):
     with jax.enable_x64(True):
-        x = start().astype(jnp.float64)
+        x = start().astype(dtype)
         kernel = make(energy_fn)
         state = jax.eval_shape(kernel.init, x)
         new, info = jax.eval_shape(kernel.step, KEY, state)
         assert jax.tree.map(jnp.result_type, new) == jax.tree.map(jnp.result_type, state)
+        assert {leaf.dtype for leaf in jax.tree.leaves(info)} == {jnp.dtype(bool), jnp.dtype(dtype)}
     assert state.chain.dtype == jnp.int32
-    for field in ("acceptance", "energy", "grad_norm", "displacement"):
-        assert getattr(info, field).dtype == jnp.float64
 
 
 @pytest.mark.parametrize("name", samplers.KERNELS)

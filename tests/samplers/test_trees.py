@@ -90,6 +90,9 @@ def test_norms_are_of_all_entries_of_a_chain():
     np.testing.assert_array_equal(_trees.sum_over_dims(tree), [7.0, 0.0, 700.0])
     other = jax.tree.map(jnp.zeros_like, tree)
     np.testing.assert_array_equal(_trees.distance(other, tree), [5.0, 0.0, 500.0])
+    near, far = jnp.array([[2.0**-12]], jnp.float16), jnp.array([[1.0]], jnp.float16)
+    for x, y in ((near, far), (far, near), (near.astype(float), far)):
+        assert _trees.distance(x, y) == 1 - 2.0**-12  # which float16 rounds to 1
     slope = jax.grad(lambda x: _trees.norm(x).sum())(jnp.array([[0.3, 0.4], [0.0, 0.0], [3, 4]]))
     np.testing.assert_allclose(slope, [[0.6, 0.8], [0.0, 0.0], [0.6, 0.8]], rtol=1e-6)
 

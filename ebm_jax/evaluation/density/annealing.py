@@ -220,9 +220,7 @@ def allocate(tuned: list[AdaptedTemperature], num_temperatures: int, length: int
 
 def reversed_ladder(ladder: Ladder) -> Ladder:
     """The same temperatures the other way."""
-    return Ladder(*(np.ascontiguousarray(field) for field in (
-        ladder.segment[::-1], ladder.betas[::-1, ::-1], ladder.step_sizes[::-1, ::-1]
-    )))  # fmt: skip
+    return Ladder(ladder.segment[::-1], ladder.betas[::-1, ::-1], ladder.step_sizes[::-1, ::-1])
 
 
 def anneal(
