@@ -130,6 +130,41 @@ def test_gradients_where_there_is_no_noise():
     assert np.isfinite(jax.grad(end)(0.1, 0.0, samplers.underdamped_langevin))
 
 
+def test_a_step_with_momenta_is_its_formula_with_all_settings():
+    """In NumPy, of E = |x|^4 / 4: kick, drift, friction and noise, drift, kick; twice."""
+    rng = np.random.default_rng(5)
+    x, h, t = rng.normal(size=(5, 2)), np.array([[0.3, 0.2]]), np.linspace(0, 4, 5)[:, None]
+    friction, mass, key = 0.7, np.array([[0.5, 3.0]]), jax.random.key(6)
+
+    def slope(x):
+        return (x**2).sum(1, keepdims=True) * x
+
+    kernel = samplers.underdamped_langevin(
+        lambda x: 0.25 * (x**2).sum(1) ** 2, h, friction=friction, mass=mass, temperature=t[:, 0]
+    )
+    state, step, p = (
+        kernel.init(jnp.asarray(x, jnp.float32)),
+        jax.jit(kernel.step),
+        np.zeros((5, 2)),
+    )
+    np.testing.assert_array_equal(state.momentum, p)
+    for n in range(2):
+        step_key, before = jax.random.fold_in(key, n), x
+        noise = np.asarray(samplers.random.normal(step_key, jnp.arange(5), jnp.zeros((5, 2))))
+        state, info = step(step_key, state)
+        p = p - h / 2 * slope(x)
+        x = x + h / 2 * p / mass
+        kept = np.exp(-friction * h)
+        p = kept * p + np.sqrt((1 - kept**2) * t * mass) * noise
+        x = x + h / 2 * p / mass
+        p = p - h / 2 * slope(x)
+        np.testing.assert_allclose(state.x, x, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(state.momentum, p, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(state.grad, slope(x), rtol=1e-3, atol=1e-4)
+        moved = np.sqrt(((x - before) ** 2).sum(1))
+        np.testing.assert_allclose(info.displacement, moved, rtol=1e-3, atol=1e-5)
+
+
 def test_the_norm_has_a_gradient_at_zero():
     x = jnp.array([[0.0, 0.0], [3.0, 4.0]])
     np.testing.assert_array_equal(samplers.norm(x), [0.0, 5.0])
