@@ -312,8 +312,7 @@ def bootstrap_standard_error(
 
     def resampled(n: Array) -> Array:
         u = random.uniform(random.fold_in(rng_key, n), chain, log_weights)
-        chosen = jnp.minimum((u * num_chains).astype(jnp.int32), num_chains - 1)
-        return jax.nn.logsumexp(log_weights[chosen])
+        return jax.nn.logsumexp(log_weights[(u * num_chains).astype(jnp.int32)])
 
     estimates: Array = jax.lax.map(resampled, jnp.arange(num_resamples), batch_size=100)
     error = jnp.std(estimates)

@@ -309,12 +309,11 @@ def _resample(rng_key: Array, log_weights: Array) -> Array:
     highest = jnp.max(log_weights, axis=1, keepdims=True)
     weights = jnp.exp(log_weights - jnp.nan_to_num(highest))
     total = jnp.sum(weights, axis=1, keepdims=True)
-    shares = jnp.where(total > 0, weights / total, 1 / size)
+    shares = jnp.where(total > 0, weights / total, jnp.ones_like(weights))
     group = jnp.arange(num_groups)
     u = random.uniform(rng_key, group, (), log_weights.dtype)
     places = (jnp.arange(size) + u[:, None]) / size
     ends = jnp.cumsum(shares, axis=1)
     # Rounding leaves the last end a little off 1; the place of the last share has to be below it.
     chosen = jax.vmap(jnp.searchsorted)(ends / ends[:, -1:], places)
-    chosen = jnp.minimum(chosen, size - 1)
     return (chosen + size * group[:, None]).reshape(-1)
