@@ -27,7 +27,7 @@ def recovery_energy(
       sigma: sigma_{t+1}, [] or [batch]. weight: [] or [batch].
     """
     precision = weight / sigma**2
-    axes = tuple(range(1, x_noisy.ndim))
+    axes = range(1, x_noisy.ndim)
 
     def conditional(y: jax.Array) -> jax.Array:
         return energy_fn(y) + 0.5 * precision * jnp.sum((y - x_noisy) ** 2, axes)

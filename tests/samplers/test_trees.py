@@ -86,6 +86,9 @@ def test_norms_are_of_all_entries_of_a_chain():
     tree = {"a": jnp.array([[3.0, 0.0], [0.0, 0.0], [400.0, 0.0]], jnp.float16)}
     tree["b"] = jnp.array([4.0, 0.0, 300.0], jnp.float16)
     np.testing.assert_array_equal(_trees.norm(tree), [5.0, 0.0, 500.0])
+    of_numpy = _trees.widen({"a": np.ones((2, 1)), "b": np.ones(2, np.float16)})
+    assert all(isinstance(leaf, jax.Array) for leaf in of_numpy.values())
+    assert of_numpy["a"].dtype == of_numpy["b"].dtype == jnp.float32
     assert _trees.norm(tree).dtype == _trees.sum_over_dims(tree).dtype == jnp.float32
     np.testing.assert_array_equal(_trees.sum_over_dims(tree), [7.0, 0.0, 700.0])
     other = jax.tree.map(jnp.zeros_like, tree)
