@@ -3,7 +3,7 @@
 import dis
 import functools
 import types
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
@@ -79,7 +79,7 @@ def _key(value: Any) -> Hashable:
         try:
             return _key_of_function(value, _MAX_DEPTH)
         except _Changeable:
-            return _Identity(value)
+            return value
     if isinstance(value, functools.partial):
         parts = [value.func, *value.args, *value.keywords.values()]
         return "partial", tuple(value.keywords), len(value.args), *map(_key, parts)
@@ -138,21 +138,17 @@ def _key_of_constant(value: Any, names: tuple[str, ...], depth: int) -> Hashable
     if isinstance(value, _UNCHANGING) or _is_of_a_library(value):
         return _Identity(value)
     if isinstance(value, tuple):
-        return "tuple", *(_key_of_constant(v, names, depth - 1) for v in _entries(value))
+        return "tuple", *(_key_of_constant(v, names, depth - 1) for v in value)
     if isinstance(value, types.FunctionType):
         return _key_of_function(value, depth - 1)
     if isinstance(value, types.ModuleType):  # its attributes, as far as the code names them
         found = [vars(value)[name] for name in names if name in vars(value)]
-        return _Identity(value), *(_key_of_constant(v, names, depth - 1) for v in found)
+        return value, *(_key_of_constant(v, names, depth - 1) for v in found)
     raise _Changeable
 
 
 def _is_plain(value: Any) -> bool:
     return isinstance(value, _PLAIN)
-
-
-def _entries(value: Any) -> Iterable[Any]:
-    return value
 
 
 def _is_of_a_library(value: Any) -> bool:

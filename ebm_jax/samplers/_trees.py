@@ -73,12 +73,13 @@ def wide_dtype(dtype: DTypeLike) -> np.dtype:
 
 def widen(tree: PyTree) -> PyTree:
     """The tree with half-precision leaves as float32; float32 and float64 stay as they are."""
-    return jax.tree.map(lambda a: jnp.asarray(a).astype(wide_dtype(a.dtype)), tree)
+    arrays = jax.tree.map(jnp.asarray, tree)
+    return jax.tree.map(lambda a: a.astype(wide_dtype(a.dtype)), arrays)
 
 
 def cast_like(tree: PyTree, like: PyTree) -> PyTree:
     """The tree with the types of `like`'s leaves."""
-    return jax.tree.map(lambda a, b: a.astype(b.dtype), tree, like)
+    return jax.tree.map(lambda a, b: a.astype(jnp.result_type(b)), tree, like)
 
 
 def sum_over_dims(tree: PyTree) -> jax.Array:

@@ -84,6 +84,11 @@ def test_what_a_function_reads_is_part_of_what_it_is():
     assert first == second
     assert hash(first) == hash(second)
     assert Static(lambda x: x + 1) != Static(lambda x: x + 1.0)
+    assert Static(lambda x: x * 0.0) != Static(lambda x: x * -0.0)
+    assert Static(lambda x: (x, (1, 2))) != Static(lambda x: (x, (1.0, 2)))
+    first = Static(lambda x: (lambda y: y + 1)(x))
+    second = Static(lambda x: (lambda y: y + 1)(x))  # nor is a function within it
+    assert first == second
 
 
 def test_making_a_kernel_waits_for_no_device():
@@ -164,7 +169,8 @@ def test_values_that_cannot_change_are_compared():
         (X, jnp.ones((3, 2))),
     ):
         assert reads(one) != reads(other)
-    for changeable in ([1], {"a": 1}, ([1],), Counted(), np.ones(2)):
+    assert reads((((1,),),)) == reads((((1,),),))
+    for changeable in ([1], {"a": 1}, ([1],), Counted(), np.ones(2), ((((1,),),),)):
         assert reads(changeable) != reads(changeable)
         alone = reads(changeable)
         assert alone == Static(alone.value)

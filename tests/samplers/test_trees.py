@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ebm_jax import samplers
 from ebm_jax.samplers import _trees
 
 X = {"a": jnp.zeros((3, 2), jnp.bfloat16), "b": jnp.zeros((3, 2, 4), jnp.float32)}
@@ -86,9 +87,6 @@ def test_norms_are_of_all_entries_of_a_chain():
     tree = {"a": jnp.array([[3.0, 0.0], [0.0, 0.0], [400.0, 0.0]], jnp.float16)}
     tree["b"] = jnp.array([4.0, 0.0, 300.0], jnp.float16)
     np.testing.assert_array_equal(_trees.norm(tree), [5.0, 0.0, 500.0])
-    of_numpy = _trees.widen({"a": np.ones((2, 1)), "b": np.ones(2, np.float16)})
-    assert all(isinstance(leaf, jax.Array) for leaf in of_numpy.values())
-    assert of_numpy["a"].dtype == of_numpy["b"].dtype == jnp.float32
     assert _trees.norm(tree).dtype == _trees.sum_over_dims(tree).dtype == jnp.float32
     np.testing.assert_array_equal(_trees.sum_over_dims(tree), [7.0, 0.0, 700.0])
     other = jax.tree.map(jnp.zeros_like, tree)
@@ -98,6 +96,18 @@ def test_norms_are_of_all_entries_of_a_chain():
         assert _trees.distance(x, y) == 1 - 2.0**-12  # which float16 rounds to 1
     slope = jax.grad(lambda x: _trees.norm(x).sum())(jnp.array([[0.3, 0.4], [0.0, 0.0], [3, 4]]))
     np.testing.assert_allclose(slope, [[0.6, 0.8], [0.0, 0.0], [0.6, 0.8]], rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("error")
+def test_arrays_of_numpys_are_float32_where_there_is_no_float64():
+    tree = {"a": np.full((2, 1), 3.0), "b": np.array([4.0, 0.0], np.float16)}
+    for leaf in _trees.widen(tree).values():
+        assert isinstance(leaf, jax.Array)
+        assert leaf.dtype == jnp.float32
+    np.testing.assert_array_equal(_trees.norm(tree), [5.0, 3.0])
+    moved = samplers.langevin_update(tree["a"], tree["a"], tree["a"], 0.5, 0.25)
+    assert moved.dtype == jnp.float32
+    np.testing.assert_allclose(moved, 3 - 0.5 * 3 + 0.5 * tree["a"])
 
 
 def test_chains_are_selected_and_pairs_turned_round():
