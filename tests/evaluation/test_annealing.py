@@ -210,6 +210,9 @@ def test_log_z_on_a_grid():
     energy_fn = lambda x: jnp.sum((x - 2.5) ** 2, 1) / (2 * 0.3**2)  # noqa: E731
     found = log_likelihood.log_z_on_grid(energy_fn, -1.0, 4.0)
     assert found == pytest.approx(np.log(2 * np.pi * 0.3**2), abs=1e-4)
+    edge = jnp.array([5.0, -2.0])  # of a grid from -2.25 to 5.25
+    found = log_likelihood.log_z_on_grid(lambda x: 200 * jnp.sum((x - edge) ** 2, 1), -1.0, 4.0)
+    assert found == pytest.approx(np.log(np.pi / 200), abs=1e-4)
     rows = []
     nothing = log_likelihood.log_z_on_grid(
         lambda x: rows.append(x.shape) or 0 * x[:, 0], -1.0, 4.0

@@ -141,7 +141,7 @@ def test_refusals():
 
 
 def test_samples_that_are_not_finite_are_counted():
-    samples = np.zeros((5, 2))
+    samples = np.ones((5, 2))
     samples[1] = np.inf
     samples[3, 1] = np.nan
     model = PlaneModel(lambda y: jnp.sum(y**2, -1), 1.0, 0.0, 0.0)

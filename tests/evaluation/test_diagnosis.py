@@ -113,6 +113,7 @@ def test_the_reference_is_of_other_images_than_its_floor():
 
 def test_a_record_of_chains():
     start = np.zeros((2, 2, 2, 1))
+    start[0] = 0.25
     x = np.stack([np.full((2, 2, 1), 1.0), np.full((2, 2, 1), -0.5)])
     grad = np.stack([np.full((2, 2, 1), 3.0), np.full((2, 2, 1), 1.0)])
     found = long_run.record(
@@ -120,7 +121,7 @@ def test_a_record_of_chains():
     )  # fmt: skip
     assert found[:4] == (5, 1, 2.0, 1.0)
     assert found.grad_norm == pytest.approx(4.0)  # 6 and 2
-    assert found.displacement == pytest.approx(1.5)  # 2 and 1
+    assert found.displacement == pytest.approx(1.25)  # 1.5 and 1
     assert found.acceptance == 0.7
     assert found.contrast == pytest.approx(0.75)
     assert found.saturated == 0.5

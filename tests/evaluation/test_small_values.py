@@ -246,6 +246,7 @@ def test_a_gaussian_and_its_noise():
     np.testing.assert_allclose(line.covariances, [[[2.0]]])
 
 
+@pytest.mark.filterwarnings("error")
 def test_bits_and_joined_errors():
     """Four values of width 1/2: -log p = 4 log 2 nats is one bit each and one for the width."""
     units = log_likelihood.Units(4, 0.5)
@@ -254,6 +255,10 @@ def test_bits_and_joined_errors():
     assert energy == pytest.approx((3.0, 2 / np.sqrt(3), 3))
     assert np.isnan(log_likelihood.split_energy(np.ones(1)).standard_error)
     assert log_likelihood.split_energy([1, 4]) == pytest.approx((2.5, 1.5, 2))
+    weights = np.log([1.0, 3.0])
+    for reverse, wanted in ((False, 5 + np.log(2)), (True, 5 - np.log(2))):
+        found = log_likelihood.estimate(weights, 5.0, reverse=reverse)
+        assert found == pytest.approx((wanted, 0.5, 1.6), rel=1e-5)
     bracket = log_likelihood.Bracket(
         9,
         log_likelihood.Estimate(1.0, 3.0, 2.0),
