@@ -172,6 +172,10 @@ def test_ladders_end_every_segment_and_share_the_temperatures():
     np.testing.assert_allclose(steps[[14, 19]], [0.2, 0.1], rtol=1e-6)  # half way in the log
     back = annealing.reversed_ladder(ladder)
     assert (back.segment[0], back.betas[0, 0], back.betas[-1, -1]) == (1, 1, 0)
+    assert back.segment.tolist() == [1, 1, 1, 1, 0, 0]
+    for n in range(6):
+        np.testing.assert_array_equal(back.betas[n][::-1], ladder.betas[5 - n])
+        np.testing.assert_array_equal(back.step_sizes[n][::-1], ladder.step_sizes[5 - n])
     short = [tuned[0]._replace(length=0.0), *tuned[1:]]  # nearly no distance: few
     assert annealing.allocate(short, 62, length=100).betas[0].tolist()[2:] == [1.0] * 99
     with pytest.raises(ValueError, match=r"num_temperatures: expected at least 2, .* got 1"):
@@ -286,6 +290,23 @@ def test_settling_is_one_chain_however_it_is_cut():
     np.testing.assert_allclose(np.cov(once.T), 0.25 * np.eye(2), atol=0.02)
     assert np.abs(once - x).mean() > 0.3
     np.testing.assert_array_equal(settle(x, 0, 0)[0], x)
+
+
+def test_settling_in_a_box_asks_for_no_energy_beyond_it():
+    densities = Densities(
+        lambda level: lambda x: jnp.where(jnp.all(jnp.abs(x) <= 1, 1), jnp.sum(x, 1), jnp.nan),
+        A_BAR[:1], SIGMA_BAR[:1], BaseDistribution(box=(-1.0, 1.0)),
+    )  # fmt: skip
+    x = jnp.array([[0.5, -0.5], [0.9, 0.9], [1.5, -1.25], [0.0, -0.9]])
+    found, energies = jax.jit(
+        lambda n: annealing.settle(
+            KEY, annealing.Path(densities, (0,)), x, 0.4, 0, n, num_leapfrog_steps=3
+        )
+    )(5)
+    assert np.abs(found).max() > 1
+    assert np.abs(found - x).max(1).min() > 0
+    folded = 1 - np.abs((np.asarray(found) + 1) % 4 - 2)  # a mirror at each face
+    np.testing.assert_allclose(energies, folded.sum(1), atol=1e-5)
 
 
 def test_steps_are_capped_at_half_the_width_of_the_base():
