@@ -113,7 +113,6 @@ def describe_run(path: pathlib.Path, config: ml_collections.ConfigDict, **proven
 
     def write() -> None:
         try:
-            path.mkdir(parents=True, exist_ok=True)
             files.write_json(path / "config.json", {"layout": _LAYOUT, **config.to_dict()})
             before = _read_json(path / "versions.json")
             files.write_json(path / "versions.json", {**before, **files.versions(), **provenance})

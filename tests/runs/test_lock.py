@@ -26,7 +26,9 @@ def test_it_is_there_while_it_is_held_and_then_gone(tmp_path):
         with pytest.raises(ConfigError, match=rf"is in use by process {os.getpid()} on .* since"):
             Lock(tmp_path).__enter__()
         assert os.listdir(tmp_path) == [".lock"]
+        assert not held._ended.is_set()
     assert os.listdir(tmp_path) == []
+    assert held._ended.is_set()  # no heartbeat goes on
     with pytest.raises(RuntimeError, match="as it was"), Lock(tmp_path):
         raise RuntimeError("as it was")
     assert os.listdir(tmp_path) == []

@@ -104,6 +104,14 @@ def test_what_results_on_the_way_depend_on():
         assert of(**matters) != usual
 
 
+def test_sections_of_other_modes_are_checked_too(tmp_path):
+    config = config_of(ood={"num_images": 0})
+    with pytest.raises(
+        ConfigError, match=r"^ood\.num_images: expected a whole number >= 2, got 0$"
+    ):
+        tasks.run("report", config, tmp_path)
+
+
 def test_a_result_is_written(tmp_path, batches, capsys):
     assert run(config_of(), tmp_path) == 0
     assert batches == [0, 16, 32]

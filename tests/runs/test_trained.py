@@ -1,5 +1,6 @@
 """Samples and energies of a trained model, with a method of a few lines."""
 
+import contextlib
 import types
 
 import jax
@@ -7,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import default
 from ebm_jax.methods.densities import BaseDistribution, Densities
-from ebm_jax.runs import settings
+from ebm_jax.runs import build, settings, trained
+from ebm_jax.runs.settings import ConfigError
 from ebm_jax.runs.trained import TrainedRun
 
 KEY = jax.random.key(7)
@@ -102,3 +105,44 @@ def test_energies_of_as_many_as_there_are(number):
     found = trained.energies(KEY, 1, x)
     assert isinstance(found, np.ndarray)
     np.testing.assert_allclose(found, 2 * np.asarray(noised).sum(1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [(), (30, 50, 40)])
+def test_what_is_read_of_a_workdir(monkeypatch, tmp_path, steps):
+    """EMA parameters, of the newest checkpoint or of several; the rest as it was saved."""
+    config = default.get_config()
+    config.ensemble.checkpoints = steps
+    read, built = [], []
+    checkpoints = types.SimpleNamespace(
+        restore=lambda *given, part: read.append((*given, part)) or f"at {given[0]}",
+        restore_latest=lambda template, part: read.append((template, part)) or (70, "newest"),
+    )
+    saved = {"training": {"ema_decay": 0.5}}
+    monkeypatch.setattr(trained, "check_trained", lambda config, path: tmp_path / path)
+    monkeypatch.setattr(trained, "saved_config", lambda path: saved)
+    monkeypatch.setattr(
+        trained, "open_checkpoints", lambda config, path: contextlib.nullcontext(checkpoints)
+    )
+    monkeypatch.setattr(
+        build, "build", lambda given, **where: built.append((given, where)) or "a run"
+    )
+    monkeypatch.setattr(build, "params_template", lambda run: f"template of {run}")
+    monkeypatch.setattr(build, "make_ensemble", lambda run, number: f"{number} of {run}")
+    found = trained.load_trained(config, "here")
+    assert built == [(config, {"workdir": tmp_path / "here"})]
+    assert (found.ema_decay, found.workdir) == (0.5, tmp_path / "here")
+    if steps:
+        assert read == [(step, "template of a run", "ema_params") for step in steps]
+        assert (found.run, found.step) == ("3 of a run", 50)
+        assert found.params == {f"member_{i}": f"at {step}" for i, step in enumerate(steps)}
+    else:
+        assert read == [("template of a run", "ema_params")]
+        assert (found.run, found.step, found.params) == ("a run", 70, "newest")
+    config.training.ema_decay = 0.25
+    for unknown in ({"training": {}}, {}, None):
+        monkeypatch.setattr(trained, "saved_config", lambda path, unknown=unknown: unknown)
+        assert trained.load_trained(config, "here").ema_decay == 0.25
+    monkeypatch.setattr(checkpoints, "restore_latest", lambda template, part: None)
+    config.ensemble.checkpoints = ()
+    with pytest.raises(ConfigError, match=r"here has no checkpoint yet: run the same command with"):
+        trained.load_trained(config, "here")

@@ -3,6 +3,7 @@
 import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -330,6 +331,40 @@ def test_accuracies_through_chains():
     trained, attack = attacks(work, adaptive_images=0)
     found = attack.refined(trained, points, "l2", 0.5)
     assert list(found["accuracy"]) == ["published", "strict attack on the energies"]
+
+
+def test_chains_move_in_the_unit_range(monkeypatch):
+    """On energies of x between -2 and 4; free ones keep to no box."""
+    asked = []
+
+    def refined_logits(class_energy, num_classes, refinement, key, x, index):
+        asked.append((num_classes, refinement, index))
+        return jnp.stack([class_energy(jnp.asarray(y))(x) for y in range(num_classes)], axis=1)
+
+    def class_energy(level, label):
+        return lambda x: 7.0 * level + label * x[:, 0] ** 2
+
+    monkeypatch.setattr(robustness, "refined_logits", refined_logits)
+    work = Attacked(refined_published={"margin": np.ones((3, 4))}, refined_strict=None)
+    work.found["refined_strict"] = work.found["refined_published"]
+    chosen = {"refine_steps": 6, "refine_step_size": 2.0, "refine_noise": 0.5,
+              "refine_radius": 0.75, "num_draws": 3, "adaptive_images": 0}  # fmt: skip
+    trained, attack = attacks(work, **chosen, refine_max_grad=1.5)
+    attack.key = jax.random.key(0)
+    trained.run.data = types.SimpleNamespace(low=-2.0, high=4.0)
+    densities = types.SimpleNamespace(class_energy=class_energy)
+    trained.run.method = types.SimpleNamespace(densities=lambda params: densities)
+    attack.refined(trained, {"published": X, "strict": X}, "l2", 0.5)
+    x, label, index = jnp.array([[0.0], [0.5]]), jnp.array([1, 0]), jnp.array([4, 5])
+    for name, box in (("published", None), ("strict", (0.0, 1.0))):
+        asked.clear()
+        found = work.programs[f"refined_{name}_l2_0.5"](None, x, label, 0.5, index)
+        # At -2 and 1: right by four, wrong by one.
+        np.testing.assert_allclose(found["margin"], [[4] * 3, [-1] * 3])
+        ((num_classes, refinement, given),) = asked
+        assert (num_classes, given is index) == (2, True)
+        assert refinement == (6, 2.0, 0.5, 0.75, 1.5, box)
+    assert attacks(work)[1].published.max_grad is None
 
 
 @pytest.mark.parametrize(("buffer", "memory"), [("kept", 8.0), ("emptied", 0.0)])

@@ -1,5 +1,6 @@
 """--mode=train beside its loop: the first checkpoint, the lock."""
 
+import contextlib
 import socket
 import types
 
@@ -9,12 +10,13 @@ import pytest
 from orbax.checkpoint._src.path import atomicity
 
 from configs import toy2d
-from ebm_jax import parallel, tasks
+from ebm_jax import data, parallel, tasks
 from ebm_jax.io import image_grids
 from ebm_jax.runs import build, preview, settings
 from ebm_jax.runs.lock import Lock
 from ebm_jax.runs.settings import ConfigError
 from ebm_jax.tasks import train
+from ebm_jax.training import device_state, divergence, loop
 from ebm_jax.training.checkpoint_files import CheckpointError, DamagedCheckpointError
 from ebm_jax.training.checkpoints import Checkpoints
 
@@ -139,6 +141,98 @@ def test_a_grid_of_samples(tmp_path, monkeypatch, process):
     np.testing.assert_allclose(samples, expected, rtol=1e-6)
     ((step, images),) = sent
     assert (step, list(images), images["samples"]) == (40, ["samples"], saved[0][1])
+
+
+@pytest.mark.parametrize("is_complete", [False, True])
+@pytest.mark.parametrize("first_step", [0, 4])
+def test_a_session_of_training(tmp_path, monkeypatch, capsys, first_step, is_complete):
+    """What the loop is told, and what is said once all that was saved is on the disk."""
+    done, fitted = [], {}
+
+    class Writer(contextlib.AbstractContextManager):
+        rewind = staticmethod(lambda step: done.append(("rewind", step)))
+
+        def __init__(self, *where, **others):
+            done.append((where, others))
+
+        def __exit__(self, *_):
+            done.append("closed")
+
+    class Progress(Writer):
+        compile_seconds = 1.6
+        note = staticmethod(lambda text: done.append(text))
+        update = "update"
+
+    def fit(state, step_fn, batches, **how):
+        fitted.update(how, state=state, step_fn=step_fn, batches=batches)
+        return loop.Outcome(9, state, is_complete)
+
+    monkeypatch.setattr(train, "MetricWriter", Writer)
+    monkeypatch.setattr(train, "Progress", Progress)
+    monkeypatch.setattr(loop, "fit", fit)
+    monkeypatch.setattr(device_state, "to_devices", lambda state: ("on devices", state.step))
+    monkeypatch.setattr(data, "prefetch", lambda batch, first: (batch, first))
+    chosen = train.Settings(log_every=2, sample_every=3, checkpoint_every=5)
+    session = train._Session.__new__(train._Session)
+    session.__dict__.update(
+        workdir=tmp_path, others="others", settings=chosen, step_fn="step",
+        training=settings.Training(num_steps=9), run=types.SimpleNamespace(has_trajectories=True),
+        stop=types.SimpleNamespace(exit_code=130),
+        checkpoints=types.SimpleNamespace(wait=lambda: done.append("written")),
+    )  # fmt: skip
+    code = session.train(types.SimpleNamespace(step=np.int32(first_step)))
+    assert done == [
+        ((9, "training", first_step), {}), ((tmp_path,), {"others": "others"}),
+        ("rewind", first_step), *[f"going on from step {first_step}"] * bool(first_step),
+        "written", "closed", "closed",
+    ]  # fmt: skip
+    assert (fitted["state"], fitted["step_fn"]) == (("on devices", first_step), "step")
+    assert fitted["batches"] == (session._batch, first_step)
+    assert (fitted["first_step"], fitted["schedule"]) == (first_step, loop.Schedule(9, 2, 3, 5))
+    assert (fitted["stop"], fitted["max_in_flight"]) == (session.stop, 1)
+    called = fitted["callbacks"]
+    assert (called.save, called.step_done) == (session._save, "update")
+    said = capsys.readouterr().out.splitlines()
+    if not is_complete:
+        assert code == 130
+        assert said == [f"step 9 is saved in {tmp_path}; the same command goes on from there"]
+        return
+    assert code == 0
+    assert said == [
+        "trained to step 9; the first step took 2 s with its compilation",
+        f"  samples      {tmp_path}/samples/step_0000009.png",
+        f"  checkpoints  {tmp_path}/checkpoints/",
+        f"  metrics      {tmp_path}/metrics.jsonl; tensorboard --logdir {tmp_path}",
+        "next: the same command with --mode=sample or --mode=rollout",
+    ]
+
+
+def test_batches_and_energies_are_by_the_settings(monkeypatch):
+    """Examples by the seed of the run; a mean energy beyond 3 is divergence."""
+    asked = []
+    monkeypatch.setattr(data, "local_batch", lambda *given, **how: asked.append((given, how)))
+    run = types.SimpleNamespace(dataset="made", general=settings.General(seed=6))
+    session = types.SimpleNamespace(
+        run=run,
+        training=settings.Training(batch_size=24),
+        settings=train.Settings(max_abs_energy=3),
+    )
+    train._Session._batch(session, 11)
+    assert asked == [
+        (("made", 11), {"seed": 6, "global_batch_size": 24, "process_index": 0, "process_count": 1,
+                        "local_devices": jax.local_device_count()})
+    ]  # fmt: skip
+    values = dict.fromkeys(("loss", "grad_norm", "update_norm", "param_norm"), np.float32(0))
+    values |= {"finite_so_far": np.bool_(True)}
+    for energy in (2.9, 3.1):
+        metrics = parallel.replicate(values | {"energy_data": np.float32(energy)})
+        if energy < 3:
+            found = train._Session._finite(session, 7, metrics)
+            assert found["energy_data"] == np.float32(energy)
+            continue
+        with pytest.raises(divergence.DivergedAt) as diverged:
+            train._Session._finite(session, 7, metrics)
+        assert (diverged.value.step, diverged.value.divergence.bound) == (7, 3)
 
 
 def test_where_a_run_begins_is_looked_at_until_it_has_begun(tmp_path, monkeypatch):

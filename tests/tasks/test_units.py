@@ -644,7 +644,7 @@ def test_which_attacks_are_made_and_shown(trained, work, drawn, monkeypatch):
     assert (columns["energies, L-infinity 0.5"] == 255).all()
 
 
-def test_scores_of_sets_and_their_figures(trained, work, drawn, monkeypatch):
+def test_scores_of_sets_and_their_figures(trained, work, drawn, monkeypatch, tmp_path):
     """Ten images of a set, of which the figure has eight; the mean of areas is over the others."""
     rng = np.random.default_rng(3)
     sets = {"training images": rng.random((10, 2, 2, 1)), "made, test": rng.random((9, 2, 2, 1)),
@@ -653,7 +653,8 @@ def test_scores_of_sets_and_their_figures(trained, work, drawn, monkeypatch):
     described = dataclasses.replace(trained.run.data, name="made")
     trained = dataclasses.replace(trained, run=dataclasses.replace(trained.run, data=described))
     monkeypatch.setattr(TrainedRun, "for_densities", lambda self: contextlib.nullcontext(self))
-    monkeypatch.setattr(TrainedRun, "fingerprint", lambda self, **others: {})
+    kept = []
+    monkeypatch.setattr(TrainedRun, "fingerprint", lambda self, **others: kept.append(others) or {})
     monkeypatch.setattr(ood, "_sets", lambda run, settings, inside: sets)
     monkeypatch.setattr(
         ood, "level_energies", lambda densities, key, levels, x, index: {"energy": x.sum((1, 2, 3))}
@@ -692,3 +693,17 @@ def test_scores_of_sets_and_their_figures(trained, work, drawn, monkeypatch):
     assert list(columns) == ["training images", "made, test", "a b", "c"]
     assert [len(column) for column in columns.values()] == [8, 8, 8, 4]
     np.testing.assert_allclose(columns["a b"], 255 * sets["a_b"][:8], atol=0.51)
+    assert (kept[0]["of_classes"], kept[0]["sets"]) == ("mixture", list(sets))
+    with pytest.raises(ValueError, match=r"of_classes: expected 'mixture', as .* got 'minimum'$"):
+        ood.run(trained, ood.Settings(of_classes="minimum"), work)
+    of_classes = types.SimpleNamespace(num_classes=2, num_levels=1, lowest_class=lambda: "lowest")
+    trained.run.method.densities = lambda params: of_classes
+    monkeypatch.setattr(
+        ood, "level_energies",
+        lambda densities, *given: {"energy": given[2][:, 0, 0, 0] + 5 * (densities == "lowest")},
+    )  # fmt: skip
+    for choice, more in (("minimum", 5), ("mixture", 0)):
+        with ResumableWork(tmp_path / choice, {}) as work:
+            found = ood.run(trained, ood.Settings(of_classes=choice), work)
+        assert found.metrics["energy_of_classes"] == kept[-1]["of_classes"] == choice
+        np.testing.assert_allclose(asked[-1][1], -2 + 6 * sets["c"][:, 0, 0, 0] + more, rtol=1e-5)
