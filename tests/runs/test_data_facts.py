@@ -1,12 +1,14 @@
 """What a method takes from the data: found once, kept in the workdir, the same ever after."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from configs import digits_dual
 from ebm_jax import data
 from ebm_jax.io import weights
-from ebm_jax.runs import build, data_facts, model_folder
+from ebm_jax.runs import build, data_facts, init_from, model_folder, settings
 from ebm_jax.runs.data_facts import DataFacts
 from ebm_jax.runs.settings import ConfigError
 from ebm_jax.runs.trained import load_trained
@@ -175,3 +177,80 @@ def test_what_is_not_there_or_cannot_be_is_said_in_one_line(tmp_path):
 def test_runs_of_other_methods_keep_nothing(tmp_path):
     data_facts.keep(tmp_path, DataFacts(moments=data.Moments(np.zeros(2), np.eye(2))))
     assert not list(tmp_path.iterdir())
+
+
+@dataclasses.dataclass(frozen=True)
+class Taking:
+    """Takes all that there is."""
+
+    data_moments: object = None
+    labels: object = None
+    data_mixture: object = None
+
+
+@dataclasses.dataclass(frozen=True)
+class TakingNothing:
+    """Takes nothing, though its config has a number."""
+
+
+MIXTURE = data.Mixture(np.ones(1), np.zeros((1, 2)), np.eye(2)[None])
+
+
+def test_what_a_method_does_not_take_is_not_looked_for(monkeypatch):
+    """Nor labels of classes, nor a mixture of one; labels are of the first thousand."""
+    asked = []
+    monkeypatch.setattr(data_facts, "METHODS", {"all": Taking, "nothing": TakingNothing})
+    monkeypatch.setattr(
+        data, "moments", lambda dataset, *units, dequantized: asked.append((units, dequantized))
+    )
+    monkeypatch.setattr(
+        data, "data_mixture", lambda dataset, *units, **how: asked.append((units, how)) or MIXTURE
+    )
+    config = config_of(1)
+    config.seed = 5
+    config.data.update(low=-2.0, high=4.0, dequantize=True)
+    values = np.arange(2_004.0).reshape(1_002, 2)
+    dataset = data.Dataset("made", "train", np.zeros((1_002, 1, 1, 1)), values, 1, (0, 255))
+
+    def found(dataset=dataset, **method):
+        asked.clear()
+        with config.unlocked():
+            config.method = {"min_noise": 0.25, **method}
+        return data_facts.of_data(config, dataset, None)
+
+    assert found(name="nothing", num_components=3) == DataFacts()
+    assert asked == []
+    facts = found(name="all", num_components=2)
+    how = {"num_components": 2, "noise_std": 0.25, "seed": 5, "dequantized": True}
+    assert asked == [((-2.0, 4.0), True), ((-2.0, 4.0), how)]
+    np.testing.assert_array_equal(facts.labels, values[:1_000])
+    np.testing.assert_array_equal(facts.mixture.covariances, MIXTURE.covariances)
+    for others in ({"num_components": 1}, {}):
+        classes = dataset._replace(labels=np.zeros(1_002, np.int32))
+        assert found(classes, name="all", **others)[1:] == (None, None)
+        assert len(asked) == 1
+
+
+@pytest.mark.parametrize("theirs", [None, 2])
+@pytest.mark.parametrize("ours", [None, 2, 3])
+@pytest.mark.parametrize("is_trained_on", [False, True])
+def test_mixtures_that_a_run_may_start_from(monkeypatch, tmp_path, theirs, ours, is_trained_on):
+    """Its own number; or one of its own, where theirs were about none and learn anew."""
+    own, kept = (data.Mixture(*[np.ones((n, 1))] * 3) if n else None for n in (ours, theirs))
+    origin = tmp_path / "a@b"
+    monkeypatch.setattr(data_facts, "kept", {origin: DataFacts(mixture=kept)}.__getitem__)
+    described = settings.General(), settings.Data(), settings.Sampling()
+    run = build.Run(None, None, Taking(data_mixture=own), *described)
+    if theirs == ours or (theirs is None and is_trained_on):
+        found = init_from.with_its_mixture(run, str(origin), is_trained_on=is_trained_on)
+        assert found.method.data_mixture is (kept or own)
+    else:
+        said = "a mixture of 2 Gaussians" if theirs else "1 Gaussian"
+        with pytest.raises(ConfigError) as error:
+            init_from.with_its_mixture(run, str(origin), is_trained_on=is_trained_on)
+        assert str(error.value) == (
+            f"training.init_from: the parameters of {origin} were learned about {said}: expected "
+            f"method.num_components={theirs or 1}, got {ours or 1}"
+        )
+    other = build.Run(None, None, TakingNothing(), *described)
+    assert init_from.with_its_mixture(other, "nowhere", is_trained_on=is_trained_on) is other

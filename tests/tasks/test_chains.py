@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ebm_jax.evaluation.density import long_run
-from ebm_jax.tasks.long_run import Settings
+from ebm_jax.tasks.long_run import Settings, mode
 from ebm_jax.tasks.long_run.chains import Chains
 from ebm_jax.tasks.long_run.plan import Plan
 
@@ -338,3 +338,51 @@ def test_real_images_are_noised_by_a_key_of_their_own(monkeypatch):
     np.testing.assert_allclose(noised, EXAMPLES + float(jax.random.uniform(fold(0))) + 7, rtol=1e-6)
     assert energies == (bits(fold(0)), 2, 5)
     assert (number, how) == (8, {"low": -2.0, "high": 4.0})
+
+
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_a_long_run_keeps_what_it_has_done(monkeypatch, is_kept):
+    """Piece by piece; a command that was interrupted goes on from there."""
+    done, record = [], np.arange(10.0)
+
+    def go_on(state):
+        if state["step"] == 8:
+            raise InterruptedError
+        return state | {"step": 8, "done": state["done"] + 5, "records": [record - 1, record]}
+
+    fresh = {"step": np.int32(0), "done": np.int32(0), "records": [], "x": np.zeros(1)}
+    kept = fresh | {"step": np.int32(4), "done": np.int32(6)} if is_kept else None
+    run = types.SimpleNamespace(start=lambda: fresh, go_on=go_on)
+    monkeypatch.setattr(mode, "make_plan", lambda settings, densities: (settings, densities))
+    monkeypatch.setattr(mode, "Chains", lambda *given: done.append(given) or run)
+    work = types.SimpleNamespace(
+        load={"chains": kept}.get,
+        **{name: lambda *given, name=name: done.append((name, *given))
+           for name in ("begin", "skip", "save_state", "advance")},
+    )  # fmt: skip
+    densities = types.SimpleNamespace()
+    method = types.SimpleNamespace(densities=lambda params: densities)
+    trained = types.SimpleNamespace(run=types.SimpleNamespace(method=method), params=None)
+    chosen = Settings(num_chains=8, num_steps=11)
+    with pytest.raises(InterruptedError):
+        mode._run(trained, chosen, work)
+    asked, begun, skipped, (saved, name, state), advanced = done
+    assert asked == (trained, chosen, (chosen, densities), densities)
+    assert begun == ("begin", "long chains", 11)
+    assert skipped == ("skip", 6 if kept else 0)
+    assert (saved, name, state["done"]) == ("save_state", "chains", 11 if kept else 5)
+    shown = dict(zip(long_run.Record._fields, record, strict=True))
+    shown = {name: shown[name] for name in ("energy", "displacement")}
+    assert advanced == ("advance", 5, shown)
+    assert {type(skipped[1]), type(advanced[1])} == {int}  # of numbers that are kept as arrays
+    monkeypatch.setattr(long_run, "r_hat", lambda *_: pytest.fail("at its end"))
+    monkeypatch.setattr(long_run, "diagnose", lambda records, real: None)
+    run.real_at = lambda level: None
+    at_its_end = {"step": 11, "done": 11, "records": []}
+    diverged = {"step": 4, "done": 4, "records": [record], "x": np.array([np.nan])}
+    for state in (at_its_end, diverged):
+        done.clear()
+        work.load = {"chains": fresh | {"kept": 0, "kept_energies": 0} | state}.get
+        with pytest.raises(pytest.fail.Exception, match="at its end"):
+            mode._run(trained, chosen, work)
+        assert [name for name, *_ in done[1:]] == ["begin", "skip"]

@@ -14,6 +14,7 @@ from ebm_jax.evaluation.classification import calibration
 from ebm_jax.evaluation.classification.continual import scores
 from ebm_jax.io import files
 from ebm_jax.methods.base import MethodState
+from ebm_jax.runs.settings import General
 from ebm_jax.tasks import (
     _classes,
     classify,
@@ -355,12 +356,12 @@ def test_chains_move_in_the_unit_range(monkeypatch):
     densities = types.SimpleNamespace(class_energy=class_energy)
     trained.run.method = types.SimpleNamespace(densities=lambda params: densities)
     attack.refined(trained, {"published": X, "strict": X}, "l2", 0.5)
-    x, label, index = jnp.array([[0.0], [0.5]]), jnp.array([1, 0]), jnp.array([4, 5])
+    x, label, index = jnp.array([[0.0], [0.75]]), jnp.array([1, 0]), jnp.array([4, 5])
     for name, box in (("published", None), ("strict", (0.0, 1.0))):
         asked.clear()
         found = work.programs[f"refined_{name}_l2_0.5"](None, x, label, 0.5, index)
-        # At -2 and 1: right by four, wrong by one.
-        np.testing.assert_allclose(found["margin"], [[4] * 3, [-1] * 3])
+        # At -2 and 2.5, energies of class 1 are squares: the first is right and the second wrong.
+        np.testing.assert_allclose(found["margin"], [[4] * 3, [-6.25] * 3])
         ((num_classes, refinement, given),) = asked
         assert (num_classes, given is index) == (2, True)
         assert refinement == (6, 2.0, 0.5, 0.75, 1.5, box)
@@ -399,6 +400,12 @@ def test_examples_of_the_classes_of_a_task():
     assert found.images.ravel().tolist() == [0, 3, 5]
     assert found.labels.tolist() == [2, 2, 3]
     assert (found.name, found.num_classes) == ("made", 4)
+
+
+def test_seeds_of_continual_learning_begin_with_that_of_the_run():
+    models = types.SimpleNamespace(run=types.SimpleNamespace(general=General(seed=4)))
+    chosen = continual.Settings(num_seeds=2)
+    assert continual._Plan(models, chosen, None, None, (), ()).seeds == [4, 5]
 
 
 def test_what_a_model_of_continual_learning_depends_on():

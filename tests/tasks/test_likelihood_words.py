@@ -1,13 +1,18 @@
 """What --mode=likelihood says of numbers that are given."""
 
 import re
+import types
 
+import jax
 import numpy as np
 import pytest
 
 from ebm_jax.evaluation.density.baselines import Baseline, Likelihood
 from ebm_jax.evaluation.density.log_likelihood import Bracket, Estimate, Units
-from ebm_jax.tasks.likelihood import reporting, through_flow
+from ebm_jax.tasks.likelihood import mode, reporting, through_conditionals, through_flow
+from ebm_jax.tasks.likelihood.settings import Settings
+
+UNITS = Units(4, 0.5)
 
 # Of 50 images, alternating: the model and the Gaussians find the same ones hard.
 HARD = np.tile([-1.0, 1.0], 25)
@@ -131,3 +136,72 @@ def test_the_flows_picture_has_every_split_by_every_density(monkeypatch):
     np.testing.assert_allclose(nats["the flow"], [-4, -8])
     np.testing.assert_allclose(nats["one Gaussian"], [-9 + 30, -9 - 30])
     np.testing.assert_allclose(bits["the flow"], np.array([1, 2]) / np.log(2) + 1)
+
+
+@pytest.mark.parametrize("levels", [(), (2, 0)])
+def test_what_all_ways_say_stands_in_their_order(monkeypatch, levels):
+    """Each is told of the same images, energies and Gaussians; annealing, unless left out."""
+    densities = types.SimpleNamespace(caveats=("a caveat",))
+    splits = {"training": np.ones(4), "held out": np.ones(3)}
+    told, asked = [], []
+    run = types.SimpleNamespace(
+        method=types.SimpleNamespace(densities=lambda params: densities), dataset="training",
+        held_out=lambda: "held out", key={"likelihood": jax.random.key(6)}.get,
+        random_examples=lambda split, number: splits[split][:number],
+        data=types.SimpleNamespace(split="others"),
+        general=types.SimpleNamespace(held_out_split="validation"),
+    )  # fmt: skip
+    trained = types.SimpleNamespace(
+        run=run, params=None,
+        energies=lambda key, level, x: asked.append((key, level)) or x.sum(),
+    )  # fmt: skip
+
+    def part(name):
+        def of(*given):
+            told.append((name, given[-1 - (name == "annealed")]))
+            return mode.Part(
+                [f"{name} line"], [f"{name} means"], {name: len(name)}, {name: f"{name}.png"},
+                [f"{name} warns"] if name == "annealed" else (),
+            )  # fmt: skip
+
+        return of
+
+    order = ("annealed", "claim", "conditionals", "flow", "gaussians", "grid")
+    for name in order:
+        monkeypatch.setattr(mode, f"_{name}", part(name))
+    monkeypatch.setattr(mode, "gaussian_baselines", lambda *given: ["fitted", given[-1]])
+    monkeypatch.setattr(mode, "_levels", lambda *_: levels)
+    monkeypatch.setattr(mode, "_units", lambda run: UNITS)
+    monkeypatch.setattr(mode, "_described", lambda *given: "so and so")
+    found = mode._run(trained, Settings(num_images=5, num_chains=16), "work")
+    said = order if levels else order[1:]
+    assert found.num_examples == (16 if levels else 3)
+    statement = ["Measured is so and so.", *(f"{name} means" for name in said), "a caveat"]
+    assert found.metrics == {
+        "statement": statement, "splits_are": {"training": "others", "held out": "validation"},
+        "units": reporting.units_metrics(UNITS), **{name: len(name) for name in said},
+    }  # fmt: skip
+    warned = ["annealed warns"] if levels else []
+    assert found.summary == [*(f"{name} line" for name in said), *statement, *warned]
+    assert found.figures == {name: f"{name}.png" for name in said}
+    noise_key = jax.random.fold_in(jax.random.key(6), 3)
+    assert asked == [(noise_key, 0)] * 2
+    assert told[0][1].noise_key == told[0][1].fitted[1] == noise_key
+    measured = {name: given for name, given in told if name != "grid"}
+    assert set(measured) == set(said[:-1])
+    for given in measured.values():
+        assert given.energies == {"training": 4.0, "held out": 3.0}
+        assert {name: len(x) for name, x in given.images.items()} == {"training": 4, "held out": 3}
+        assert given.units == UNITS
+
+
+def test_ways_that_are_left_out_or_that_there_are_not():
+    """No image, or a model that has none."""
+    for number, has in ((0, True), (5, False)):
+        densities = types.SimpleNamespace(flow="a flow" if has else None, num_conditionals=2 * has)
+        method = types.SimpleNamespace(densities=lambda params, found=densities: found)
+        trained = types.SimpleNamespace(run=types.SimpleNamespace(method=method), params=None)
+        chosen = Settings(num_flow_images=number, num_conditional_images=number)
+        given = (trained, chosen, None, {}, None)
+        assert through_flow.log_densities(*given) == {}
+        assert through_conditionals.through_conditionals(*given) == {}

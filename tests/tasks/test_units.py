@@ -605,6 +605,8 @@ def test_which_attacks_are_made_and_shown(trained, work, drawn, monkeypatch):
                         (network, 5.0))  # fmt: skip
     monkeypatch.setattr(TrainedRun, "for_densities", lambda self: contextlib.nullcontext(self))
     monkeypatch.setattr(charts, "curves_picture", lambda panels: [panel.title for panel in panels])
+    begun = []
+    monkeypatch.setattr(ResumableWork, "begin", lambda self, *given: begun.append(given))
     chosen = robustness.Settings(
         num_images=5, linf_radii=(0.5, 0.25), l2_radii=(), baseline="plain", baseline_steps=9,
         num_draws=3,
@@ -642,6 +644,18 @@ def test_which_attacks_are_made_and_shown(trained, work, drawn, monkeypatch):
     np.testing.assert_array_equal(columns["held out"], HELD_OUT[:5])
     assert np.abs(columns["energies, L-infinity 0.25"].astype(int) - 127.5).max() == 0.5
     assert (columns["energies, L-infinity 0.5"] == 255).all()
+    # Of each classifier: clean images, and at two radii four attacks; of chains: three programs at
+    # each radius, and an attack where there is one to be made, on two images of five.
+    chosen = dataclasses.replace(chosen, adaptive_images=2)
+    robustness.run(trained, chosen, work)
+    robustness.run(trained, dataclasses.replace(chosen, num_random=0, strict_steps=(7,)), work)
+    monkeypatch.setattr(_classes, "train_softmax", lambda *_: None)
+    robustness.run(trained, dataclasses.replace(chosen, l2_radii=(1.0,)), work)
+    assert begun[1:] == [
+        ("attacks", 5 * (2 * (1 + 2 * 4) + 2 * 3) + 2 * (3 + 2)),
+        ("attacks", 5 * (2 * (1 + 2 * 2) + 2 * 3) + 2 * (3 + 2)),
+        ("attacks", 5 * (1 + 2 * 4 + 1 + 4 + 2 * 5) + 2 * (5 + 3)),
+    ]
 
 
 def test_scores_of_sets_and_their_figures(trained, work, drawn, monkeypatch, tmp_path):
