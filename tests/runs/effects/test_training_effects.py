@@ -207,7 +207,7 @@ def test_devices_and_processes(field, monkeypatch):
 
     config, done = changed(config_of(), *([field] if field else [])), {"joined": 0}
     monkeypatch.delenv("XLA_FLAGS", raising=False)
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "unused")
+    monkeypatch.setattr(main, "use_compilation_cache", lambda: done.update(cache="used"))
     monkeypatch.setattr(jax.config, "update", lambda name, value: done.update({name: value}))
     monkeypatch.setattr(
         jax.distributed, "initialize", lambda **_: done.update(joined=done["joined"] + 1)
@@ -215,11 +215,16 @@ def test_devices_and_processes(field, monkeypatch):
     monkeypatch.setattr(main, "_CONFIG", types.SimpleNamespace(value=config))
     monkeypatch.setattr(main, "_MODE", types.SimpleNamespace(value="train"))
     monkeypatch.setattr(main, "_WORKDIR", types.SimpleNamespace(value="nowhere"))
-    monkeypatch.setattr(main, "collect_background_errors", lambda: None)
-    monkeypatch.setattr(tasks, "run", lambda mode, *_: done.update(mode=mode) or 0)
+    monkeypatch.setattr(main, "collect_background_errors", lambda: done.update(errors="kept"))
+    monkeypatch.setattr(tasks, "run", lambda *given: done.update(ran=given) or 130)
+    started = []
+    monkeypatch.setattr(main.app, "run", lambda *given, **how: started.append((given, how)))
+    main.run()
+    assert started == [((main.main,), {"flags_parser": main.parse_flags})]
     with pytest.raises(SystemExit) as left:
         main.main([])
-    assert (left.value.code, done["mode"]) == (0, "train")
+    assert (left.value.code, done["ran"]) == (130, ("train", config, "nowhere"))
+    assert (done["errors"], done["cache"], done["jax_enable_x64"]) == ("kept", "used", False)
     assert done["jax_num_cpu_devices"] == (3 if field == "cpu_devices" else 1)
     assert done["joined"] == (field == "distributed")
 
