@@ -70,6 +70,22 @@ def test_a_reader_that_has_seen_enough(monkeypatch):
     assert moved == [((os.devnull, os.O_WRONLY), 99)]
 
 
+@pytest.mark.parametrize("is_given", [False, True])
+def test_other_libraries_say_little_unless_they_are_asked(monkeypatch, is_given):
+    told, config = [], types.SimpleNamespace(to_dict=dict)
+
+    class Flags(dict):
+        def __call__(self, argv):
+            return argv[:1]
+
+    known = Flags(verbosity=types.SimpleNamespace(present=is_given))
+    known.config = config
+    monkeypatch.setattr(command_line.flags, "FLAGS", known)
+    monkeypatch.setattr(command_line.logging, "set_verbosity", told.append)
+    assert command_line.parse_flags(["main.py", "--mode=sample"]) == ["main.py"]
+    assert told == ([] if is_given else [command_line.logging.WARNING])
+
+
 def test_a_config_that_there_is_not(capsys):
     with pytest.raises(SystemExit) as left:
         command_line._shipped_config("digitz")

@@ -1,6 +1,7 @@
 """`training.init_from`: a run that starts from another one's parameters, and from nothing else."""
 
 import json
+import pathlib
 import shutil
 
 import jax
@@ -110,3 +111,12 @@ def test_what_cannot_be_taken_is_refused_in_one_line(source, tmp_path, value, ch
         train(config, workdir)
     assert "\n" not in str(error.value)
     assert not (workdir / "config.json").exists()
+
+
+def test_a_step_stands_behind_the_last_at():
+    """Where it is a number; a folder may be called so too."""
+    for name, path, step in (
+        ("a@7", "a", 7), ("a@b@12", "a@b", 12), ("a@x", "a@x", None), ("a@", "a@", None),
+        ("7", "7", None), ("a@1.5", "a@1.5", None),
+    ):  # fmt: skip
+        assert init_from._split(name) == (pathlib.Path(path), step)

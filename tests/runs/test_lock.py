@@ -208,3 +208,24 @@ def test_a_process_that_has_ended_but_is_not_waited_for(state, monkeypatch):
     content = f"12 (a) b) {' '.join(fields)}"
     monkeypatch.setattr(lock.pathlib.Path, "read_text", lambda path: content)
     assert lock._started(12) == ("22" if state == "R" else None)
+
+
+@pytest.mark.parametrize(
+    ("error", "started"), [(None, ""), (PermissionError, ""), (ProcessLookupError, None)]
+)
+def test_processes_of_a_system_without_a_folder_of_them(error, started, monkeypatch):
+    """A signal that does nothing tells whether one is there, be it somebody else's."""
+    asked = []
+
+    def kill(pid, number):
+        asked.append((pid, number))
+        if error:
+            raise error
+
+    monkeypatch.setattr(lock.pathlib.Path, "read_text", lambda path: "")
+    monkeypatch.setattr(lock.os, "kill", kill)
+    assert lock._started(12) is None  # where there is such a folder
+    monkeypatch.setattr(lock.os.path, "isdir", lambda path: path != "/proc/self")
+    assert asked == []
+    assert lock._started(12) == started
+    assert asked == [(12, 0)]

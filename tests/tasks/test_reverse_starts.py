@@ -91,6 +91,7 @@ def test_after_an_interrupt_it_is_the_same(tmp_path):
 
     with ResumableWork(tmp_path / "two", {}) as work:
         found = settled(work, lambda: pytest.fail("begun again"), counted, 100, 10)
+        assert work._bar.done == 10  # six of an earlier command, and four
         again = settled(work, lambda: pytest.fail("begun again"), interrupted, 100, 10)
     assert calls == list(range(60, 100))
     for one in (found, again):

@@ -17,8 +17,13 @@ from ebm_jax.runs.lock import Lock
 from ebm_jax.runs.settings import ConfigError
 from ebm_jax.tasks import train
 from ebm_jax.training import device_state, divergence, loop
-from ebm_jax.training.checkpoint_files import CheckpointError, DamagedCheckpointError
+from ebm_jax.training.checkpoint_files import (
+    CheckpointError,
+    DamagedCheckpointError,
+    NonFiniteError,
+)
 from ebm_jax.training.checkpoints import Checkpoints
+from ebm_jax.training.state import TrainState
 
 
 def small():
@@ -205,6 +210,54 @@ def test_a_session_of_training(tmp_path, monkeypatch, capsys, first_step, is_com
         f"  metrics      {tmp_path}/metrics.jsonl; tensorboard --logdir {tmp_path}",
         "next: the same command with --mode=sample or --mode=rollout",
     ]
+
+
+def test_what_a_session_keeps_and_goes_back_to(tmp_path, monkeypatch, capsys):
+    """After a look at the lock; the first checkpoint is read again, and what is infinite told."""
+    done = []
+
+    def save(step, state):
+        done.append(("saved", step, state))
+        if state == "infinite on host":
+            raise NonFiniteError("no", "opt_state/mu")
+
+    def noted(name):
+        return lambda *given: done.append((name, *given))
+
+    session = train._Session.__new__(train._Session)
+    session.__dict__.update(
+        workdir=tmp_path, is_saved=False, settings=train.Settings(max_retries=4),
+        lock=types.SimpleNamespace(check=noted("checked")),
+        checkpoints=types.SimpleNamespace(
+            save=save, wait=noted("written"), steps=lambda: (30, 60),
+            restore=lambda step, state: done.append(("read", step, state)) or before,
+        ),
+    )  # fmt: skip
+    assert session.keep("a state") == 0
+    assert done == [("checked",), ("saved", 0, "a state"), ("written",)]
+    assert capsys.readouterr().out == (
+        f"the parameters to start from are in {tmp_path}, untrained; next: --mode=sample\n"
+    )
+    monkeypatch.setattr(device_state, "to_host", lambda state: f"{state} on host")
+    done.clear()
+    before = TrainState(60, *[None] * 4, attempt=np.int32(9), finite_so_far=True)
+    session._save(5, "first")
+    session._save(6, "second")
+    assert done == [
+        ("checked",), ("saved", 5, "first on host"), ("read", 5, "first on host"),
+        ("checked",), ("saved", 6, "second on host"),
+    ]  # fmt: skip
+    with pytest.raises(divergence.DivergedAt) as diverged:
+        session._save(70, "infinite")
+    assert str(diverged.value.divergence) == "a value of opt_state/mu is not finite"
+    state = before._replace(attempt=np.int32(3))
+    found = session.go_back(state, diverged.value)
+    assert done[-1] == ("read", 60, state)
+    assert (int(found.attempt), found.attempt.dtype, found.step) == (4, np.int32, 60)
+    assert capsys.readouterr().out == "diverged at step 70: going back to step 60\n"
+    with pytest.raises(divergence.DivergenceError, match="after 4 of 4 retries") as given_up:
+        session.go_back(found, diverged.value)
+    assert f"the last good checkpoint is {tmp_path}/checkpoints/60" in str(given_up.value)
 
 
 def test_batches_and_energies_are_by_the_settings(monkeypatch):
