@@ -71,12 +71,13 @@ def test_a_reader_that_has_seen_enough(monkeypatch):
 
 
 @pytest.mark.parametrize("is_given", [False, True])
-def test_other_libraries_say_little_unless_they_are_asked(monkeypatch, is_given):
+def test_other_libraries_say_little_unless_they_are_asked(monkeypatch, capsys, is_given):
+    """What is no flag is an error."""
     told, config = [], types.SimpleNamespace(to_dict=dict)
 
     class Flags(dict):
         def __call__(self, argv):
-            return argv[:1]
+            return [word for word in argv if not word.startswith("--")]
 
     known = Flags(verbosity=types.SimpleNamespace(present=is_given))
     known.config = config
@@ -84,6 +85,10 @@ def test_other_libraries_say_little_unless_they_are_asked(monkeypatch, is_given)
     monkeypatch.setattr(command_line.logging, "set_verbosity", told.append)
     assert command_line.parse_flags(["main.py", "--mode=sample"]) == ["main.py"]
     assert told == ([] if is_given else [command_line.logging.WARNING])
+    with pytest.raises(SystemExit) as left:
+        command_line.parse_flags(["main.py", "--mode=sample", "word"])
+    assert left.value.code == 2
+    assert capsys.readouterr().err == "main.py: expected flags as --name=value, got 'word'\n"
 
 
 def test_a_config_that_there_is_not(capsys):
