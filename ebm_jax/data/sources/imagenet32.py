@@ -66,7 +66,7 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Rows uint8 `[n, 3072]` and labels `[n]` from 0 of one file."""
     with reading(path, "a file of ImageNet32"), path.open("rb") as file:
         content = np.load(file) if path.suffix == ".npz" else cifar.load_pickle(file)
-        images, labels = np.asarray(content["data"]), np.asarray(content["labels"]) - 1
+        images, labels = content["data"], np.asarray(content["labels"]) - 1
         if images.dtype != np.uint8 or images.shape != (len(labels), cifar.ROW):
             raise ValueError(f"data of shape {images.shape}, {images.dtype}; {len(labels)} labels")
         if labels.min() < 0 or labels.max() >= NUM_CLASSES:

@@ -38,8 +38,7 @@ def cut(
     of_training: np.ndarray,
     columns: Sequence[str],
     context: int,
-    actions: np.ndarray | None = None,
-    actions_of_training: np.ndarray | None = None,
+    actions: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Dataset:
     """Trajectories as a Dataset of next states.
 
@@ -48,8 +47,8 @@ def cut(
             standard deviation are taken.
         columns: names of the d values.
         context: c, number of frames before a state that are in its label.
-        actions: `[n, length, a]`, those that led to the states; None: labels have none.
-        actions_of_training: `[m, length, a]`, as for the states.
+        actions: those that led to the states, `[n, length, a]`, and those of training,
+            `[m, length, a]`; None: labels have none.
 
     Returns:
         images float32 `[n (length - c), d]`, trajectory after trajectory; labels float32
@@ -73,9 +72,10 @@ def cut(
             f"at {largest:.3g}"
         )
     given = scores[:, :, :0]
-    if actions is not None and actions_of_training is not None:
-        action_mean, action_std = _moments(actions_of_training)
-        given = ((actions - action_mean) / action_std).astype(np.float32)
+    if actions is not None:
+        acted, acted_in_training = actions
+        action_mean, action_std = _moments(acted_in_training)
+        given = ((acted - action_mean) / action_std).astype(np.float32)
     frames = [scores[:, first : first + length - context] for first in range(context)]
     labels = np.concatenate([given[:, context:], *frames], axis=2)
     return Dataset(
@@ -161,8 +161,7 @@ def load_file(
         of_training=states[rows["train"]],
         columns=columns,
         context=context,
-        actions=None if given is None else given[rows[split]],
-        actions_of_training=None if given is None else given[rows["train"]],
+        actions=None if given is None else (given[rows[split]], given[rows["train"]]),
     )
 
 
