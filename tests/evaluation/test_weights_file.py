@@ -418,9 +418,7 @@ def test_torchscript_module_that_holds_itself(tmp_path):
 
 
 def test_torchscript_module_of_two_names_has_the_first(tmp_path):
-    part = (
-        b"c__torch__.net\nPart\n)\x81q\x01}(" + text("x") + script_tensor("0", (2,), (1,)) + b"ub"
-    )
+    part = b"c__torch__\nPart\n)\x81q\x01}(" + text("x") + script_tensor("0", (2,), (1,)) + b"ub"
     root = b"c__torch__.net\nNet\n)\x81}(" + text("a") + part + text("b") + b"h\x01ub"
     found = read_weights(torchscript(tmp_path / "net.pt", root, {"0": TWELVE})).arrays
     assert list(found) == ["a.x"]
