@@ -139,6 +139,15 @@ def lsun(archives):
     return [images[key] for key in sorted(images)]
 
 
+def test_lsun_is_read_and_nothing_else(archives, lsun, monkeypatch):
+    """Nor locked, as its folder may be another's; a pass over it reads no further than asked."""
+    lmdb = pytest.importorskip("lmdb")
+    asked, plain = [], lmdb.open
+    monkeypatch.setattr(lmdb, "open", lambda *path, **how: asked.append(how) or plain(*path, **how))
+    load_dataset("lsun_church", data_dir=archives.data_dir)
+    assert asked == [{"readonly": True, "lock": False, "readahead": False}] * 2
+
+
 @pytest.mark.parametrize("size", [64, 128])
 def test_lsun(archives, lsun, size):
     dataset = load_dataset("lsun_church", data_dir=archives.data_dir, image_size=size)

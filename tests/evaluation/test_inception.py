@@ -325,6 +325,15 @@ def test_standard_error_of_the_kernel_distance(num_subsets):
     assert deviation > 1.5 * stated  # what a plus-minus of subsets would claim
 
 
+def test_standard_error_is_that_of_whole_orders():
+    """Of one it is the unbiased deviation; a seventh subset of six leaves it as it is."""
+    x, y = RNG.normal(size=(60, 2)), RNG.normal(size=(65, 2))
+    six, seven = (kernel_inception_distance(x, y, num_subsets=n, subset_size=10) for n in (6, 7))
+    assert six.standard_error == pytest.approx(six.subset_deviation / np.sqrt(5), rel=1e-12)
+    assert seven.standard_error == six.standard_error
+    assert seven.mean != six.mean
+
+
 def test_examples_kept_for_subsets_are_a_fixed_random_choice():
     kept = kept_for_subsets(1_000, 200, seed=3)
     np.testing.assert_array_equal(kept, kept_for_subsets(1_000, 200, seed=3))
