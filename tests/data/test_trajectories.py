@@ -370,6 +370,11 @@ def test_command_by_default(tmp_path, monkeypatch, capsys):
     given = {"num_trajectories": 7, "length": 2, "seed": 5, "processes": 3}
     generate.main([str(tmp_path / "hand.npz"), *(f"--{name}={n}" for name, n in given.items())])
     assert asked[1][1] == given
+    with pytest.raises(SystemExit):
+        generate.main(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    for text in ("a simulated Shadow hand.", "of the .npz that is written", "states, 40 ms apart"):
+        assert text in said
 
 
 def test_time_that_is_left(tmp_path, monkeypatch, capsys):

@@ -1,5 +1,7 @@
 """Figures by hand: errors of factors, a softmax network's loss, baselines, reliable small cases."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,6 +27,7 @@ from ebm_jax.evaluation.images.factor_regressor import FactorRegressor
 from ebm_jax.evaluation.level_energies import evenly_spaced_levels, ood_scores
 from ebm_jax.evaluation.ood import auroc
 from ebm_jax.evaluation.trajectories.errors import squared_error
+from ebm_jax.evaluation.trajectories.next_state import NextStatePredictor
 from ebm_jax.networks.ensemble import Ensemble
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 1)).astype(np.uint8)
@@ -124,6 +127,23 @@ def test_the_softmax_network_beside_one_with_classes():
     assert softmax_classifier(together, has_norm=True).network.num_outputs == 4
     with pytest.raises(ValueError, match="baseline: expected 'none', as Dense has no head"):
         softmax_classifier(nn.Dense(3), has_norm=True)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        SoftmaxClassifier(nn.Dense(3)), NextStatePredictor(nn.Dense(3)),
+        quality.RealImages(*[Dataset("a", "train", IMAGES, np.arange(6), 6, (0, 255))] * 2, -1, 1),
+        quality._RealFeatures(IMAGES, IMAGES, {}),
+    ],
+    ids=lambda made: type(made).__name__,
+)  # fmt: skip
+def test_what_programs_and_fits_are_kept_by_stays_as_it_is(made):
+    for field in dataclasses.fields(made):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(made, field.name, None)
+    if isinstance(made, SoftmaxClassifier | NextStatePredictor):
+        assert made != dataclasses.replace(made)  # each has programs of its own
 
 
 def test_scores_of_logits():

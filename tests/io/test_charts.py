@@ -260,7 +260,9 @@ def test_shares_in_percent():
     assert [t.get_text() for t in axis.get_xticklabels()] == ["1", "2"]
     assert [t.get_text() for t in axis.get_yticklabels()] == ["1", "2", "3"]
     assert [t.get_text() for t in other.get_xticklabels()] == ["1", "2", "3"]
-    shifted = charts.shares_picture({"t": shares}, x_label="x", y_label="y", first=4)
+    middle = 0.2 + shares / 2
+    shifted = charts.shares_picture({"t": middle}, x_label="x", y_label="y", first=4)
+    same(shifted.axes[0].images[0].get_clim(), (0, 1))
     assert [t.get_text() for t in shifted.axes[0].get_yticklabels()] == ["4", "5", "6"]
     assert [t.get_text() for t in shifted.axes[0].get_xticklabels()] == ["4", "5"]
     four = charts.shares_picture(dict.fromkeys("abcd", shares), x_label="x", y_label="y")

@@ -20,7 +20,7 @@ def _read(fetch) -> dict[str, Arrays]:
 
     digits: Any = load_digits()
     # Sorted raw words of a bit generator: a permutation that no NumPy version changes.
-    order = np.argsort(np.random.Philox(key=0).random_raw(len(digits.target)), kind="stable")
+    order = np.argsort(np.random.Philox(key=0).random_raw(len(digits.target)))
     by_class = [order[digits.target[order] == label] for label in range(10)]
     halves = {
         "train": np.sort(np.concatenate([members[::2] for members in by_class])),

@@ -113,7 +113,7 @@ def _moons_sample(rng, n):
     return curve + np.sqrt(_NOISE_VARIANCE) * rng.standard_normal((n, 2))
 
 
-@functools.lru_cache(maxsize=1)
+@functools.cache
 def _moon_quadrature() -> tuple[np.ndarray, np.ndarray]:
     """Points on both half circles `[256, 2]`, and their weights, which add up to 1."""
     nodes, weights = np.polynomial.legendre.leggauss(128)  # on [-1, 1]; the weights add up to 2

@@ -159,7 +159,7 @@ def _merge(best, largest, x, block, scale, shift, first, count):
     products = jnp.matmul(x, rows.T, precision=jax.lax.Precision.HIGHEST)
     values = jnp.where(is_example, squares - 2 * products, jnp.inf)
     values = jnp.concatenate([best[0], values], 1)
-    place = jnp.broadcast_to(first + jnp.arange(len(rows), dtype=jnp.int32), (len(x), len(rows)))
+    place = jnp.broadcast_to(first + jnp.arange(len(rows)), (len(x), len(rows)))
     indices = jnp.concatenate([best[1], place], 1)
     negative, chosen = jax.lax.top_k(-values, best[0].shape[1])
     largest = jnp.maximum(largest, jnp.max(jnp.where(is_example, squares, 0)))
