@@ -144,6 +144,15 @@ def test_versions_are_compared_as_numbers(tmp_path):
     assert find_prepared(tmp_path, "mnist") == tmp_path / "mnist" / "10.0.0"
 
 
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10", "svhn"])
+def test_sets_that_tfds_has_too_are_found_by_its_names(tmp_path, name):
+    directory = tmp_path / {"svhn": "svhn_cropped"}.get(name, name) / "3.0.1"
+    directory.mkdir(parents=True)
+    (directory / "dataset_info.json").write_text("{}")
+    with pytest.raises(ValueError, match=rf"^{directory} is not a prepared data set, "):
+        load_dataset(name, data_dir=tmp_path)
+
+
 def test_files_of_another_format(tfds_mnist):
     directory, *_ = tfds_mnist
     info = directory / "dataset_info.json"

@@ -265,8 +265,8 @@ def test_chains_of_each_class_in_closed_form():
     near = np.stack([np.sum((np.clip(left * (X - y) + y, X - 0.1, X + 0.1) - y) ** 2, AXES) / 2
                      for y in (0, 1)], 1)  # fmt: skip
     np.testing.assert_allclose(refined(X, radius=0.1), -near, rtol=1e-5)
-    clipped = np.clip(X - 0.3 * 0.05, 0, 1)
-    one = refined(X, num_steps=1, max_grad=0.05, box=(0.0, 1.0))
+    clipped = np.clip(X - 0.3 * 0.05, 0.25, 0.6)
+    one = refined(X, num_steps=1, max_grad=0.05, box=(0.25, 0.6))
     np.testing.assert_allclose(one[:, 0], -np.sum(clipped**2, AXES) / 2, rtol=1e-5)
 
 

@@ -2,6 +2,7 @@
 
 import re
 
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -13,7 +14,10 @@ GRID = np.full((50, 60, 1), 9, np.uint8)
 
 @pytest.fixture(autouse=True)
 def figures(monkeypatch):
-    """Functions return the figure itself, laid out, in place of its pixels."""
+    """Functions return the figure itself, laid out, in place of its pixels.
+
+    A user's own choice of colors changes nothing.
+    """
 
     def rendered(figure):
         assert isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine)
@@ -21,6 +25,7 @@ def figures(monkeypatch):
         return figure
 
     monkeypatch.setattr(charts, "_rendered", rendered)
+    monkeypatch.setitem(matplotlib.rcParams, "image.cmap", "gray")
 
 
 def labels_of(axis):

@@ -44,7 +44,7 @@ ScoreFn = Callable[[jax.Array], Scores]
 
 def scores_of_logits(logits: jax.Array, label: jax.Array) -> Scores:
     """The cross-entropy and the margin of logits [batch, classes]; label: int [batch]."""
-    is_true = jax.nn.one_hot(label, logits.shape[1], dtype=bool)
+    is_true = jnp.arange(logits.shape[1]) == label[:, None]
     true = jnp.sum(jnp.where(is_true, logits, 0.0), axis=1)
     other = jnp.max(jnp.where(is_true, -jnp.inf, logits), axis=1)
     return Scores(jax.nn.logsumexp(logits, axis=1) - true, true - other)
