@@ -57,6 +57,31 @@ def test_asks_for_so_many_batches_beside_the_one_in_use(monkeypatch, options, ah
     batches.close()
 
 
+def test_batches_that_are_not_begun_are_not_made(monkeypatch):
+    """At the end: the one under way is waited for."""
+    made, begun, goes_on = [], threading.Event(), threading.Event()
+    usual = ThreadPoolExecutor.shutdown
+
+    def make(step):
+        made.append(step)
+        if step == 1:
+            begun.set()
+            assert goes_on.wait(30)
+
+    def shutdown(executor, **how):
+        usual(executor, **how | {"wait": False})
+        goes_on.set()
+        usual(executor, **how)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", shutdown)
+    batches = prefetch(make, depth=4)
+    next(batches)
+    assert begun.wait(30)
+    batches.close()
+    assert not running()
+    assert made == [0, 1]
+
+
 def test_error_is_raised_where_the_batch_is_asked_for():
     def make(step):
         if step == 3:

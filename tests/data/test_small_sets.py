@@ -531,6 +531,21 @@ def test_matlab_files_of_another_set(tmp_path):
     assert mat.read_svhn(path)[1].tolist() == [0, 9]
 
 
+def test_a_pickle_of_python_2():
+    """Whose texts are bytes, those of an array among them."""
+    rows = np.array([[0, 127, 128], [200, 254, 255]], np.uint8)
+    dtype = (
+        b"cnumpy\ndtype\n(U\x02u1K\x00K\x01tR(K\x03U\x01|NNN"
+        + 2 * b"J\xff\xff\xff\xff"
+        + b"K\x00tb"
+    )
+    made = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85U\x01btR"
+    state = b"(K\x01K\x02K\x03\x86" + dtype + b"\x89U\x06" + rows.tobytes() + b"tb"
+    found = cifar.load_pickle(io.BytesIO(b"\x80\x02}U\x04data" + made + state + b"s."))
+    assert list(found) == ["data"]
+    np.testing.assert_array_equal(found["data"], rows)
+
+
 def test_binary_batches_of_more_classes(tmp_path):
     rows = np.zeros((2, 3073), np.uint8)
     rows[:, 0], rows[1, 1 + 1024] = [9, 4], 7  # of the green plane the first

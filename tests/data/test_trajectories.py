@@ -413,7 +413,8 @@ def test_parts_are_shared_among_processes(tmp_path, monkeypatch, capsys):
             np.testing.assert_array_equal(found["states"][:, -1, -1], 300 + np.arange(number))
     assert pools == [3, 2]
     assert "\rtrajectories: 3 of 4 parts of 50, " in capsys.readouterr().err
-    generate.generate(tmp_path / "other.npz", num_trajectories=120, length=2, processes=2)
+    other = tmp_path / "new" / "folder" / "other.npz"
+    generate.generate(other, num_trajectories=120, length=2, processes=2)
     assert pools == [3, 2, 2]
 
 

@@ -19,7 +19,7 @@ def read_svhn(path: Path) -> Arrays:
     import scipy.io
 
     with reading(path, "an SVHN file in MATLAB format"):
-        content = scipy.io.loadmat(str(path), variable_names=["X", "y"])
+        content = scipy.io.loadmat(path)
         images, labels = np.moveaxis(content["X"], -1, 0), content["y"].reshape(-1)
         if len(images) != len(labels) or images.shape[1:] != (32, 32, 3):
             raise ValueError(f"X has shape {content['X'].shape}, y {content['y'].shape}")
