@@ -100,8 +100,11 @@ def test_changed_folder_is_decoded_anew_and_an_unchanged_one_is_not(tmp_path, lo
     images["8.png"] = pixels(3, 3, 1)
     save(tmp_path / "mine" / "8.png", images["8.png"][..., 0])
     os.utime(tmp_path / "mine" / "8.png", ns=(0, 12345))
+    (place,) = (tmp_path / "data/ebm_jax/folder").iterdir()
+    (place / "a file").write_text("which is left as it is")
     check(load(), images)
-    assert len(list((tmp_path / "data/ebm_jax/folder").glob("*/*/images.npy"))) == 1
+    assert len(list(place.glob("*/images.npy"))) == 1
+    assert (place / "a file").exists()
 
 
 def test_interrupted_decoding_begins_again(tmp_path, load, monkeypatch):

@@ -126,7 +126,14 @@ def test_about_a_fixed_choice_of_many_images(monkeypatch):
     rng = np.random.default_rng(0)
     x, labels = rng.normal(size=(40, 3)), np.arange(40) % 3
     monkeypatch.setattr(fidelity_classifier, "_MAX_CENTERS", 7)
-    classifier = train_classifier(x, labels, 3)
+    asked = []
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "sklearn.linear_model.LogisticRegression",
+            lambda **how: asked.append(how) or LogisticRegression(**how),
+        )
+        classifier = train_classifier(x, labels, 3)
+    assert asked == [{"C": 10.0, "max_iter": 1_000}]  # steps, of which few sets need a hundred
     basis = Nystroem(gamma=1 / (3 * x.var()), n_components=7, random_state=0)
     model = LogisticRegression(C=10.0, max_iter=1_000).fit(basis.fit_transform(x), labels)
     expected = model.decision_function(basis.transform(x))

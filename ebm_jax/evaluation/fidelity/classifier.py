@@ -84,7 +84,7 @@ def train_classifier(
         random_state=0,
     )
     model = LogisticRegression(C=_INVERSE_PENALTY, max_iter=1_000)
-    with threadpool_limits(1, user_api="blas"):  # no slower, and the same on any number of cores
+    with threadpool_limits(1):  # no slower, and the same on any number of cores
         model.fit(basis.fit_transform(x), labels)
 
     def logits(images: np.ndarray, *, scale: float = 1.0, offset: float = 0.0) -> np.ndarray:
