@@ -83,6 +83,7 @@ def test_digits_are_scikit_learns_in_two_halves(tmp_path, capsys):
     both = load_dataset("digits", "train+test", data_dir=tmp_path)
     assert both.split == "train+test"
     np.testing.assert_array_equal(both.images, np.concatenate([train.images, test.images]))
+    np.testing.assert_array_equal(both.labels, np.concatenate([train.labels, test.labels]))
 
 
 def test_tfds_order_is_the_published_one():

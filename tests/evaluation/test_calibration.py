@@ -85,4 +85,6 @@ def test_temperatures_in_closed_form_and_without_a_minimum():
     right, labels = np.array([[2.0, 0], [0, 1.5], [3, 1]]), np.array([0, 1, 0])
     lowest = np.log(calibration.fit_temperature(right, labels))
     assert lowest == pytest.approx(-20, abs=0.251)  # a quarter is flat to the last bit
+    small = calibration.fit_temperature(1e-9 * right, labels)
+    assert np.log(small) == pytest.approx(-20, abs=1e-3)  # where it is not
     assert np.log(calibration.fit_temperature(-right, labels)) == pytest.approx(20, abs=1e-3)

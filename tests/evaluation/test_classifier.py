@@ -1,5 +1,7 @@
 """The classifier: accurate, sure of real digits, unsure of what is none; its summary by hand."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 from sklearn.kernel_approximation import Nystroem
@@ -126,14 +128,18 @@ def test_about_a_fixed_choice_of_many_images(monkeypatch):
     rng = np.random.default_rng(0)
     x, labels = rng.normal(size=(40, 3)), np.arange(40) % 3
     monkeypatch.setattr(fidelity_classifier, "_MAX_CENTERS", 7)
-    asked = []
+    asked, limits = [], []
     with monkeypatch.context() as patch:
+        patch.setattr(
+            "threadpoolctl.threadpool_limits", lambda n: limits.append(n) or nullcontext()
+        )
         patch.setattr(
             "sklearn.linear_model.LogisticRegression",
             lambda **how: asked.append(how) or LogisticRegression(**how),
         )
         classifier = train_classifier(x, labels, 3)
     assert asked == [{"C": 10.0, "max_iter": 1_000}]  # steps, of which few sets need a hundred
+    assert limits == [1]  # the order of sums is that of one thread
     basis = Nystroem(gamma=1 / (3 * x.var()), n_components=7, random_state=0)
     model = LogisticRegression(C=10.0, max_iter=1_000).fit(basis.fit_transform(x), labels)
     expected = model.decision_function(basis.transform(x))

@@ -81,6 +81,7 @@ def test_splits_and_updates():
         (10, 10, "two or more in each, such as 5, got 10"),
         (10, 1, "such as 2, got 1"),
         (3, 3, "expected classes that divide into tasks, got 3 classes"),
+        (2, 2, "expected classes that divide into tasks, got 2 classes"),
     ],
 )
 def test_splits_that_are_none(num_classes, num_tasks, message):

@@ -178,7 +178,7 @@ def _candidates_in_float64(x: np.ndarray, others: _Rows, num_kept: int) -> np.nd
         block = (rows**2).sum(1) - 2 * near @ rows.T
         place = np.broadcast_to(np.arange(first, first + len(rows)), block.shape)
         values, index = np.concatenate([values, block], 1), np.concatenate([index, place], 1)
-        order = np.argsort(values, axis=1, kind="stable")[:, :num_kept]
+        order = np.argsort(values, kind="stable")[:, :num_kept]
         values = np.take_along_axis(values, order, 1)
         index = np.take_along_axis(index, order, 1)
     return index
