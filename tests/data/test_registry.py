@@ -3,6 +3,7 @@
 import fcntl
 import os
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -121,6 +122,19 @@ def test_directory_is_published_whole_or_not_at_all(tmp_path):
     publish(target, lambda scratch: (scratch / "file").write_text("second"))
     assert (target / "file").read_text() == "first"
     assert names(target.parent) == ["target"]
+
+
+def test_a_lock_is_for_all_who_may_write_beside_it(tmp_path):
+    """Whoever made it: a data directory may be several users'."""
+    modes, usual = [], os.umask(0)
+    try:
+        publish(
+            tmp_path / "target",
+            lambda _: modes.append(stat.S_IMODE((tmp_path / ".lock-target").stat().st_mode)),
+        )
+    finally:
+        os.umask(usual)
+    assert modes == [0o666]
 
 
 PUBLISH = """
