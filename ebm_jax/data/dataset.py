@@ -62,4 +62,4 @@ class Dataset(NamedTuple):
     @property
     def example_shape(self) -> tuple[int, ...]:
         """Shape of one example: `(height, width, channels)`, or `(d,)`."""
-        return tuple(self.images.shape[1:])
+        return self.images.shape[1:]

@@ -114,8 +114,7 @@ def load_dataset(
     source = _source(name)
     given = {"image_size": image_size, "label": label, "scale": scale, "values": values}
     given |= {"combinations": combinations}
-    given |= {"context": context, "actions": actions}
-    given |= {"path": None if path is None else os.fspath(path)}
+    given |= {"context": context, "actions": actions, "path": path}
     given = {option: value for option, value in given.items() if value is not None}
     for option in given:
         if option not in source.options:

@@ -101,14 +101,13 @@ def write_json(path: str | os.PathLike, values: Mapping[str, Any]) -> None:
     write_atomically(path, text.encode())
 
 
-def write_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
+def write_arrays(path: str | os.PathLike, arrays: Mapping[str, Any]) -> None:
     """Writes named arrays to `path` as NumPy's .npz, replacing the file in one step.
 
     An array that is memory-mapped goes from file to file in pieces.
     """
-    named: dict[str, Any] = {**arrays}
     with _replacing(path) as file:
-        np.savez(file, **named)
+        np.savez(file, **arrays)
 
 
 def write_atomically(path: str | os.PathLike, content: bytes) -> None:

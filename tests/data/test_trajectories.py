@@ -27,6 +27,7 @@ def test_a_system_without_noise_takes_its_powers():
     """x_t = A^t m, and covariances A^t S_0 (A^t)' beside what noise adds, written out."""
     turn = 0.98 * np.array([[np.cos(0.2), -np.sin(0.2)], [np.sin(0.2), np.cos(0.2)]])
     np.testing.assert_allclose(linear_gaussian.SYSTEM.transition, turn, rtol=1e-15)
+    assert [array.dtype for array in linear_gaussian.SYSTEM] == [np.float64] * 4
     nothing = np.zeros((2, 2))
     system = linear_gaussian.SYSTEM._replace(covariance=nothing, noise=nothing)
     found = linear_gaussian.simulate(np.random.default_rng(0), 2, 4, system=system)

@@ -1,5 +1,6 @@
 """Nearest neighbors against brute force, of arrays and of files that are mapped."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -47,6 +48,11 @@ def test_a_file_that_is_mapped(tmp_path):
     mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
     x = others[[5, 250, 9]].astype(np.float64)
     check(nearest_neighbors(x, mapped, 2), by_brute_force(x, others, 2))
+
+
+def test_arrays_of_jax_are_compared_in_float64():
+    x, others = (jnp.asarray(RNG.normal(size=(n, 6)), jnp.float32) for n in (5, 40))
+    check(nearest_neighbors(x, others, 3), by_brute_force(x, others, 3))
 
 
 def test_a_mask_leaves_the_other_values_out():

@@ -31,6 +31,9 @@ def test_a_signal_is_a_request(number, code, capfd):
         assert interruption.requested(3)
         assert interruption.exit_code == code
     assert signal.getsignal(number) is usual
+    signal.signal(number, signal.SIG_IGN)
+    interruption.__exit__()  # once more, which is none of its business
+    assert signal.signal(number, usual) == signal.SIG_IGN
     said = capfd.readouterr().err
     assert said.strip() == (
         f"{signal.Signals(number).name}: saving after this step; Ctrl-C again stops at once"

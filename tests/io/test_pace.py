@@ -35,7 +35,8 @@ def test_stretches_grow_to_two_seconds():
     assert stretches(0.5, 3) == [1, 4, 4]
     assert stretches(0.01, 4, left=10) == [1, 8, 10, 10]
     assert stretches(0.0, 9)[-1] == 10**6
-    assert Pace(Clock()).next(0) == 0
+    assert repr(Pace(Clock()).next(0)) == "0"
+    assert repr(Pace(Clock()).next(5)) == "1"
 
 
 def test_a_stretch_of_none_says_nothing():

@@ -34,7 +34,7 @@ STEP_SECONDS = 0.04  # of one action
 _SUBSTEPS = 20  # of 2 ms each
 _SETTLING_STEPS = 10  # under the action 0, before the first state
 _LOWEST_CUBE = 0.04  # meters; below, it has left the hand
-_CUBE_START = np.array([1.0, 0.87, 0.2])
+_CUBE_START = (1.0, 0.87, 0.2)
 _CUBE_SPREAD = 0.005  # meters
 _RANDOM_EVERY = 4
 

@@ -160,7 +160,7 @@ def _blocks(builder, directory: Path, split: str) -> Iterator[tuple[np.ndarray, 
     with _reading(directory):
         remaining = _examples(builder, split)
         while block := list(itertools.islice(remaining, BLOCK)):
-            labels = np.array([int(e["label"]) for e in block])
+            labels = np.array([e["label"] for e in block])
             yield np.stack([e["image"] for e in block]), labels
 
 

@@ -112,7 +112,7 @@ class FeatureSummary(NamedTuple):
         """The summary with the features [m, d] of the next examples too."""
         first = self.moments.num_examples
         start, stop = np.searchsorted(self.kept_index, [first, first + len(features)])
-        chosen = np.asarray(features)[self.kept_index[start:stop] - first]
+        chosen = features[self.kept_index[start:stop] - first]
         kept = np.concatenate([self.kept, chosen]) if len(chosen) else self.kept
         return self._replace(moments=self.moments.update(features), kept=kept)
 

@@ -24,18 +24,10 @@ class Statistics(NamedTuple):
 
 def write_statistics(path: str | os.PathLike[str], statistics: Statistics) -> None:
     """Writes the file."""
+    fit, described = statistics.fit, files.json_safe(statistics.described)
+    described |= {"num_images": fit.num_examples}
     files.write_arrays(
-        path,
-        {
-            "mu": statistics.fit.mean,
-            "sigma": statistics.fit.covariance,
-            "described": np.array(
-                json.dumps(
-                    files.json_safe(statistics.described)
-                    | {"num_images": statistics.fit.num_examples}
-                )
-            ),
-        },
+        path, {"mu": fit.mean, "sigma": fit.covariance, "described": json.dumps(described)}
     )
 
 

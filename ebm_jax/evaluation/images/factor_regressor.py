@@ -93,7 +93,7 @@ class FactorRegressor:
         found = []
         for first in range(0, len(images), size):
             rows = np.minimum(np.arange(first, first + size), len(images) - 1)
-            found.append(np.asarray(self._apply(self._params, _scaled(images[rows]))))
+            found.append(self._apply(self._params, _scaled(images[rows])))
         values = np.concatenate(found)[: len(images)]
         return values.argmax(1) if self._is_class else values * self._spread + self._center
 
