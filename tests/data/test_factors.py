@@ -37,6 +37,8 @@ def test_values_of_factors():
     np.testing.assert_allclose(factors.factor_values(CLASSES, NUM_VALUES), expected)
     one = factors.factor_values(CLASSES[:1], (1, 1, 1, 1, 1))
     np.testing.assert_array_equal(one, [[1, 0.5, 0, 0, 0]])
+    two = factors.factor_values(np.array([[0, 1, 1, 0, 1]]), (1, 2, 2, 1, 2))
+    np.testing.assert_array_equal(two, [[1, 1, 2 * np.pi, 0, 1]])
 
 
 def test_labels_of_factors():

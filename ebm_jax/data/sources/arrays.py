@@ -1,6 +1,7 @@
 """One's own images as an array on file: .npy, or .npz with `images` and perhaps `labels`."""
 
 import contextlib
+import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ class _Header(NamedTuple):
 
 
 def load_arrays(
-    split: str, data_dir: Path, *, path: str = "", values: tuple[float, ...] = ()
+    split: str, data_dir: Path, *, path: str | os.PathLike = "", values: tuple[float, ...] = ()
 ) -> Dataset:
     """The images of a file, which is read in blocks and never held whole.
 

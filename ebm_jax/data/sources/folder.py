@@ -32,7 +32,12 @@ class _File(NamedTuple):
 
 
 def load_folder(
-    split: str, data_dir: Path, *, path: str = "", image_size: int | None = None, label: str = ""
+    split: str,
+    data_dir: Path,
+    *,
+    path: str | os.PathLike = "",
+    image_size: int | None = None,
+    label: str = "",
 ) -> Dataset:
     """The images of a folder and of all folders in it.
 

@@ -13,6 +13,7 @@ columns less their mean, over their standard deviation + 1e-5, of the trajectori
 """
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -121,7 +122,12 @@ def load_simulated(
 
 
 def load_file(
-    split: str, data_dir: Path, *, path: str = "", context: int = 1, actions: bool = False
+    split: str,
+    data_dir: Path,
+    *,
+    path: str | os.PathLike = "",
+    context: int = 1,
+    actions: bool = False,
 ) -> Dataset:
     """Trajectories of a file, the last tenth of which are the split `test`.
 
