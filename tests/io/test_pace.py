@@ -1,8 +1,10 @@
 """Stretches of work by a clock of the test's own, durations in words, states and rounds."""
 
 import jax
+import numpy as np
 import pytest
 
+from ebm_jax import parallel
 from ebm_jax.io import resumable
 from ebm_jax.io.pace import Pace
 from ebm_jax.io.progress import _duration
@@ -37,6 +39,13 @@ def test_stretches_grow_to_two_seconds():
     assert stretches(0.0, 9)[-1] == 10**6
     assert repr(Pace(Clock()).next(0)) == "0"
     assert repr(Pace(Clock()).next(5)) == "1"
+
+
+def test_the_number_of_process_0_is_that_of_all(monkeypatch):
+    told = []
+    monkeypatch.setattr(parallel, "tell", lambda value: told.append(value) or np.int32(3))
+    assert repr(Pace(Clock()).next(9)) == "3"
+    assert [(value, value.dtype) for value in told] == [(1, np.int32)]
 
 
 def test_a_stretch_of_none_says_nothing():
