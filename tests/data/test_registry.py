@@ -16,6 +16,7 @@ from ebm_jax.data.storage.paths import publish
 
 
 def test_unknown_name_gives_the_nearest_and_the_list():
+    assert type(dataset_names()) is tuple
     with pytest.raises(ValueError, match=r"^[^\n]*$") as caught:
         load_dataset("cifar-10")
     assert str(caught.value) == (

@@ -166,6 +166,7 @@ def test_moons_of_many_points_are_those_of_each():
 
 
 def test_refuses():
+    assert type(TOY_DENSITIES) is tuple
     with pytest.raises(ValueError, match="unknown toy density 'moons'"):
         toy_density("moons")
     with pytest.raises(ValueError, match="scale is 0"):

@@ -1,6 +1,7 @@
 """One's own images as an array on file: .npy, or .npz with `images` and perhaps `labels`."""
 
 import contextlib
+import math
 import os
 import zipfile
 from collections.abc import Iterator
@@ -66,7 +67,7 @@ def load_arrays(
             f"{header.dtype}, such as (0.0,1.0), got ()"
         )
     chosen = np.array([is_test(str(i)) for i in range(header.shape[0])], bool)
-    status, num_test = file.stat(), int(chosen.sum())
+    status, num_test = file.stat(), chosen.tolist().count(True)
     return load_own(
         "arrays",
         split,
@@ -93,7 +94,7 @@ def _blocks(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Those to train on, then those to test: the file is gone through once for each."""
     shape, dtype = header
-    size = int(np.prod(shape[1:])) * dtype.itemsize
+    size = math.prod(shape[1:]) * dtype.itemsize
     for part in range(len(SPLITS)):
         with reading(file, _WHAT, _REMEDY), _opened(file) as stream:
             _read_header(stream)
@@ -102,7 +103,7 @@ def _blocks(
                 content = stream.read(number * size)
                 if len(content) < number * size:
                     raise ValueError("it is cut off")
-                wanted = np.flatnonzero(is_in_test[first : first + number] == bool(part))
+                wanted = np.flatnonzero(is_in_test[first : first + number] == part)
                 block = np.frombuffer(content, dtype).reshape(number, *shape[1:])[wanted]
                 block = block[..., None] if block.ndim == 3 else block
                 here = np.zeros(len(block), np.int32) if labels is None else labels[first + wanted]
@@ -116,7 +117,7 @@ def _intensities(block: np.ndarray, values: tuple[float, ...], number: np.ndarra
     low, high = values
     is_inside = ((block >= low) & (block <= high)).all((1, 2, 3))
     if not is_inside.all():
-        bad = int(np.argmin(is_inside))
+        bad = np.argmin(is_inside)
         lowest, highest = block[bad].min(), block[bad].max()
         raise ValueError(
             f"image {number[bad]} has values from {lowest:g} to {highest:g}, and data.values is "

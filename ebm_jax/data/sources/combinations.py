@@ -104,7 +104,7 @@ def _scale_class(reference_size: float, num_values: tuple[int, ...]) -> int:
             f"data.reference_size: expected one of {', '.join(f'{s:g}' for s in scales)}, got "
             f"{reference_size:g}"
         )
-    return int(away.argmin())
+    return away.argmin().item()
 
 
 def _order(number: int, seed: int, purpose: int) -> np.ndarray:

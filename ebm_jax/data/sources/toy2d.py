@@ -83,7 +83,7 @@ def _gaussians_log_density(x):
 
 
 _NOISE_VARIANCE = 0.04  # of rings and moons
-_RADII = np.array([1.0, 2.0, 3.0, 4.0])
+_RADII = (1.0, 2.0, 3.0, 4.0)
 
 
 def _rings_sample(rng, n):
