@@ -1,5 +1,6 @@
 """The models that come with the package: each loads without data, and is what its card says."""
 
+import dataclasses
 import hashlib
 import re
 import types
@@ -121,6 +122,8 @@ def test_units_are_those_of_the_run():
     grid = model.grid(x)
     assert grid.dtype == np.uint8
     assert (grid[30, 30], grid[30, -30]) == (0, 255)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        model.name = "another"
 
 
 def test_a_card_is_read_where_there_is_one(tmp_path, monkeypatch):

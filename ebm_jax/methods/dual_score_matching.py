@@ -63,7 +63,7 @@ def dual_losses(
       grad: grad_y U and noise: eps [batch, ...]. time_slope: t dU/dt and t: [batch].
     """
     num_values = math.prod(noise.shape[1:])
-    axes = tuple(range(1, noise.ndim))
+    axes = range(1, noise.ndim)
     of_y = jnp.sum((base.per_example(jnp.sqrt(t), grad) * grad - noise) ** 2, axes) / num_values
     expected = (num_values - jnp.sum(noise**2, axes)) / 2
     return of_y, ((time_slope - expected) / num_values) ** 2
@@ -175,13 +175,13 @@ class DualScoreMatching:
     def _base_law(self) -> MixtureBase:
         if self.num_components == 1:
             return MixtureBase.of_moments(self.data_moments)
-        found = self.data_mixture.num_components if self.data_mixture else "none"
-        if self.data_mixture is None or found != self.num_components:
+        mixture = self.data_mixture
+        if mixture is None or mixture.num_components != self.num_components:
             raise ValueError(
                 f"data_mixture: expected one of method.num_components = {self.num_components}, "
-                f"got {found}"
+                f"got {mixture.num_components if mixture else 'none'}"
             )
-        return MixtureBase.of_mixture(self.data_mixture)
+        return MixtureBase.of_mixture(mixture)
 
     @property
     def sigma(self) -> np.ndarray:

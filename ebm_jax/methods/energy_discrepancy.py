@@ -39,9 +39,9 @@ def energy_discrepancy_losses(
     """
     gaps = energy[:, None] - perturbed_energies
     num_points = perturbed_energies.shape[1]
-    with_w = jnp.pad(gaps, ((0, 0), (0, 1)), constant_values=np.log(stabilization or 1.0))
-    terms = with_w if stabilization else gaps
-    return jax.nn.logsumexp(terms, axis=1) - np.log(num_points)
+    if stabilization:
+        gaps = jnp.pad(gaps, ((0, 0), (0, 1)), constant_values=np.log(stabilization))
+    return jax.nn.logsumexp(gaps, axis=1) - np.log(num_points)
 
 
 def perturbed_points(

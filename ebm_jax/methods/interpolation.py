@@ -10,6 +10,8 @@ of the paper (Gao et al. 2020, section 4), and n(f) is standard normal at every 
 path is distributed as a sample.
 """
 
+import math
+
 import numpy as np
 
 from ebm_jax.samplers.random import Blend
@@ -45,6 +47,6 @@ def largest_steps(images: np.ndarray, num_points: int) -> np.ndarray:
     Args:
       images: [num_pairs * num_points, ...], path by path.
     """
-    paths = np.asarray(images, np.float64).reshape(-1, num_points, images[0].size)
+    paths = np.asarray(images, np.float64).reshape(-1, num_points, math.prod(images.shape[1:]))
     steps = np.linalg.norm(np.diff(paths, axis=1), axis=2)
     return steps.max(1) / np.linalg.norm(paths[:, -1] - paths[:, 0], axis=1)

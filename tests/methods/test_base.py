@@ -2,10 +2,17 @@
 
 import itertools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ebm_jax.methods.base import example_index, mean_where, metrics_per_level, per_example
+from ebm_jax.methods.base import (
+    example_index,
+    mean_per_level,
+    mean_where,
+    metrics_per_level,
+    per_example,
+)
 
 
 def test_few_levels_have_a_mean_each():
@@ -41,6 +48,10 @@ def test_twenty_levels_are_logged_by_themselves_and_one_more_in_groups():
 def test_means_over_some_and_values_per_example():
     mean = mean_where(jnp.array([1.0, np.nan, 5.0]), jnp.array([True, False, True]))
     assert (mean.total, mean.count) == (6.0, 2.0)
+    with jax.enable_x64(True):
+        per_level = mean_per_level(jnp.ones(2, jnp.float32), jnp.array([1, 1]), 3)
+    for one in (mean, per_level):
+        assert {array.dtype for array in one} == {np.dtype(np.float32)}
     x = jnp.ones((2, 3, 1))
     assert per_example(jnp.array([1.0, 2.0]), x).shape == (2, 1, 1)
     np.testing.assert_array_equal(per_example(jnp.array(3.0), x) * x, 3 * x)

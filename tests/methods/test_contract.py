@@ -5,6 +5,8 @@ A new method adds a line or two to CASES: a tiny network on images, and one on v
 
 import dataclasses
 import functools
+import math
+import re
 from typing import NamedTuple
 
 import jax
@@ -14,7 +16,7 @@ import pytest
 from compilation import jit_alike
 from flax.traverse_util import flatten_dict
 
-from ebm_jax import methods, samplers
+from ebm_jax import methods, samplers, settings
 from ebm_jax.data import Mixture, Moments
 from ebm_jax.methods import (
     ContrastiveDivergence,
@@ -158,10 +160,22 @@ def test_every_method_is_in_the_table():
         assert type(method) is METHODS[name.split("/")[0]]
         assert isinstance(method, Method)
         assert method != dataclasses.replace(method)  # arrays among its fields have no one answer
+        assert not re.search("schedule=|base_law=", repr(method))  # which follow from the others
         for part in (method, method.sampler):  # in one room for who makes them by hand
             assert getattr(methods, type(part).__name__) is type(part)
             with pytest.raises(dataclasses.FrozenInstanceError):  # programs are kept by method
                 setattr(part, dataclasses.fields(part)[0].name, None)
+
+
+def test_every_setting_is_checked_and_data_are_between_0_and_1():
+    for method in {type(method): method for method in CASES.values()}.values():
+        usual = {field.name: field.default for field in dataclasses.fields(method)}
+        assert (usual.get("low", 0.0), usual.get("high", 1.0)) == (0.0, 1.0)
+        for part, place in ((method, "method"), (method.sampler, "sampler")):
+            for field in settings.fields(part):
+                wrong = "neither" if isinstance(field.default, str) else math.nan
+                with pytest.raises(ValueError, match=rf"^{place}\.{field.name}: expected "):
+                    dataclasses.replace(part, **{field.name: wrong})
 
 
 def test_init_gives_parameters_and_a_state_that_splits(case):

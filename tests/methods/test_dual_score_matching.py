@@ -148,6 +148,25 @@ def test_the_network_fades_in_from_the_largest_noise():
     )
 
 
+@pytest.mark.parametrize("covariance", [COVARIANCE, np.zeros((3, 3))])
+def test_the_network_sees_points_drawn_in_to_the_size_of_the_data(covariance):
+    """f = theta sum(mean + sqrt(v / (v + t)) (y - mean)), v the data's, or 1 where they are one."""
+    method = DualScoreMatching(
+        NOTHING, Moments(MOMENTS.mean, covariance), min_noise=0.1, max_noise=5.0
+    )
+    y = np.asarray(jax.random.normal(KEY, (4, 3)), np.float64)
+    of_theta = [method.energy({"energy": theta}, jnp.log(0.3))(y) for theta in (0.0, 2.0)]
+    base = log_normal(y, MOMENTS.mean, covariance + 0.3 * np.eye(3))
+    np.testing.assert_allclose(of_theta[0], -base, rtol=1e-4)
+    size = np.trace(covariance) / 3 or 1.0
+    largest = np.linalg.eigvalsh(covariance)[-1] or 1.0
+    at_end = 1 / (1 + 25 / largest)
+    faded = (1 / (1 + 0.3 / largest) - at_end) / (1 - at_end)
+    drawn_in = MOMENTS.mean + np.sqrt(size / (size + 0.3)) * (y - MOMENTS.mean)
+    wanted = faded * 2 * drawn_in.sum(1)
+    np.testing.assert_allclose(of_theta[1] - of_theta[0], wanted, rtol=1e-3, atol=1e-4)
+
+
 # ------------------------------------------------------------------------------- the loss
 
 
@@ -199,6 +218,15 @@ def test_the_loss_of_the_method_is_that_of_its_energy():
     assert loss == pytest.approx(np.mean(of_y) + np.mean(of_t), rel=1e-4)
     assert metrics["score_loss"].total.sum() == pytest.approx(np.sum(of_y), rel=1e-4)
     assert metrics["time_loss"].total.sum() == pytest.approx(np.sum(of_t), rel=1e-4)
+    group = np.floor(8 * place).astype(int)
+    for name, losses in (("score_loss", of_y), ("time_loss", of_t)):
+        np.testing.assert_array_equal(metrics[name].count, np.bincount(group, minlength=8))
+        by_group = np.bincount(group, losses, minlength=8)
+        np.testing.assert_allclose(metrics[name].total, by_group, rtol=1e-3)
+    energies = [
+        -log_normal(y[i : i + 1], 0, COVARIANCE + t[i] * np.eye(3))[0] for i in range(8)
+    ]  # y is without the mean
+    assert metrics["energy_noisy"].value() == pytest.approx(np.mean(energies), rel=1e-4)
 
 
 def with_chains(**settings):

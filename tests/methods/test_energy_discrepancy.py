@@ -15,8 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from compilation import jit_optimized
+from toy_networks import Quadratic
 
-from ebm_jax.methods.energy_discrepancy import energy_discrepancy_losses, perturbed_points
+from ebm_jax.methods import MethodState
+from ebm_jax.methods.energy_discrepancy import (
+    EnergyDiscrepancy,
+    EnergyDiscrepancySampler,
+    energy_discrepancy_losses,
+    perturbed_points,
+)
+from ebm_jax.samplers import random
 
 PRECISION = 2.0
 
@@ -103,3 +111,57 @@ def test_points_depend_on_key_and_index_alone():
     whole = perturbed_points(key, x, index, 4, 0.3)
     part = perturbed_points(key, x[2:4], index[2:4], 4, 0.3)
     np.testing.assert_array_equal(whole[2:4], part)
+
+
+THETA, INDEX = 0.8, jnp.array([4, 1])
+
+
+def of_known_settings(kernel="langevin"):
+    """On E = theta |x|^2 / 2 + |x - 1|^2 / 18, with data in the box from -2 to 4."""
+    return EnergyDiscrepancy(
+        Quadratic(2), low=-2.0, high=4.0, noise_std=0.5, num_points=3, stabilization=2.0,
+        base_std=3.0,
+        sampler=EnergyDiscrepancySampler(num_steps=5, step_size=0.1, kernel=kernel),
+    )  # fmt: skip
+
+
+def energy_by_hand(x):
+    x = np.asarray(x, np.float64)
+    return THETA * np.sum(x**2, -1) / 2 + np.sum((x - 1) ** 2, -1) / 18
+
+
+def test_the_loss_of_the_method_by_hand():
+    x = jax.random.normal(jax.random.key(0), (2, 2))
+    batch, key = {"image": x, "index": INDEX}, jax.random.key(1)
+    params = {"theta": jnp.float32(THETA)}
+    loss, (_, metrics) = of_known_settings().loss(params, MethodState(), batch, key)
+    of_data = energy_by_hand(x)
+    of_points = energy_by_hand(perturbed_points(key, x, INDEX, 3, 0.5))
+    terms = 2.0 / 3 + np.mean(np.exp(of_data[:, None] - of_points), axis=1)
+    assert loss == pytest.approx(np.mean(np.log(terms)), rel=1e-4)
+    assert metrics["energy_pos"].value() == pytest.approx(of_data.mean(), rel=1e-5)
+    assert metrics["energy_neg"].value() == pytest.approx(of_points.mean(), rel=1e-5)
+
+
+def test_samples_step_by_step():
+    """Of five steps the first two are annealed: at 0 and 1/2 of the network."""
+    params, key, like = {"theta": jnp.float32(THETA)}, jax.random.key(2), jnp.zeros((2, 2))
+    start_key, chain_key = jax.random.split(key)
+    x = 1 + 3 * np.asarray(random.normal(start_key, INDEX, like))
+    for step, beta in enumerate((0.0, 0.5, 1.0, 1.0, 1.0)):
+        noise = np.asarray(random.normal(jax.random.fold_in(chain_key, step), INDEX, like))
+        x = x - 0.1 * (beta * THETA * x + (x - 1) / 9) + np.sqrt(0.2) * noise
+    found = jax.jit(of_known_settings().sample)(params, key, INDEX)
+    np.testing.assert_allclose(found, x, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", ["langevin", "mala"])
+def test_the_density_and_its_chain(kernel):
+    params, x = {"theta": jnp.float32(THETA)}, jax.random.normal(jax.random.key(0), (40, 2))
+    densities = of_known_settings(kernel).densities(params)
+    np.testing.assert_allclose(densities.energy(jnp.asarray(0))(x), energy_by_hand(x), rtol=1e-5)
+    assert densities.base == (1.0, 3.0, None)
+    np.testing.assert_array_equal([densities.a_bar, densities.sigma_bar], [[1], [0]])
+    native = densities.native_kernel(densities.energy(jnp.asarray(0)), jnp.asarray(0))
+    _, info = native.step(jax.random.key(1), native.init(x))
+    assert bool((info.acceptance < 1).any()) == (kernel == "mala")

@@ -34,7 +34,9 @@ def test_paths_and_their_jumps():
     np.testing.assert_allclose(
         largest_steps(np.concatenate([straight, jumping]), 6), [0.2, 1.0], rtol=1e-12
     )
-    with pytest.raises(ValueError, match="0 pairs of 1 points make no path"):
-        sample_paths(0, 1)
+    assert {array.dtype for array in paths[:2]} == {np.dtype(np.int32)}
+    for pairs, points in ((0, 2), (1, 1)):
+        with pytest.raises(ValueError, match=f"{pairs} pairs of {points} points make no path"):
+            sample_paths(pairs, points)
     with pytest.raises(TypeError, match="expected an unadjusted kernel for blended chains"):
         random.uniform(KEY, paths, jnp.zeros((6, 2)))

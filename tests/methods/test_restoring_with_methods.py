@@ -94,3 +94,19 @@ def test_levels_and_temperatures_that_are_none_are_refused():
     hot = AnnealedLangevinSampler(num_hot=3, num_cooling=0, num_final=0, restore_temperature=2.0)
     with pytest.raises(ValueError, match=r"at least the coolest step's, 100, got 2"):
         _ = hot.restoring_temperatures
+
+
+@pytest.mark.parametrize("bound", ["max_grad", "max_total_grad_norm"])
+def test_a_step_of_restoring_by_hand(bound):
+    """x - lambda clip(T dE/dx), each value by itself or the whole batch; no noise, no walls."""
+    settings = {"max_grad": 0.0, bound: 0.7}
+    method = ContrastiveDivergence(
+        Bowl(), low=-9.0, high=9.0, num_steps=1, step_size=0.1, noise_std=0.0, temperature=1.5,
+        **settings,
+    )  # fmt: skip
+    grad = 1.5 * 2.0 * (X - 0.25)
+    if bound == "max_grad":
+        clipped = np.clip(grad, -0.7, 0.7)
+    else:
+        clipped = 0.7 * grad / np.linalg.norm(grad)
+    np.testing.assert_allclose(restored(method), X - 0.1 * clipped, rtol=1e-5, atol=1e-6)

@@ -65,7 +65,8 @@ def test_first_layer_starts_as_one_of_both_does():
 
 
 def test_what_a_condition_must_be():
-    for condition in (None, jnp.zeros((2, 5)), jnp.zeros((2, 6), jnp.int32)):
+    wrong = jnp.zeros((2, 5)), jnp.zeros((2, 6), jnp.int32), jnp.zeros(6), jnp.zeros((2, 6, 1))
+    for condition in (None, *wrong):
         with pytest.raises(ValueError, match=r"expected float .batch, 6., got"):
             jax.eval_shape(MODULE.init, jax.random.key(0), jnp.zeros((2, 3)), condition)
 

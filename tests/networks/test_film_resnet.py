@@ -62,6 +62,10 @@ def test_patches_are_channels_of_its_first_convolution():
     assert params["conv_in"]["kernel"].shape == (3, 3, 12, 6)
     assert params["condition"]["kernel"].shape == (6, 24)
     assert params["head"]["kernel"].shape == (24, 18)
+    wider = params["resolution_1_block_0"]
+    assert wider["conv_shortcut"]["kernel"].shape == (1, 1, 6, 18)
+    assert wider["conv2"]["kernel"].shape == (3, 3, 18, 18)
+    assert "conv_shortcut" not in params["resolution_0_block_0"]
     assert module.input_shape == (8, 8, 3)
 
 

@@ -60,6 +60,16 @@ def test_a_size_that_patches_do_not_divide_is_refused():
     module = MdsmResNet(image_size=16, patch_size=3, **SMALL)
     with pytest.raises(ValueError, match=r"halved 2 times in patches of 3, such as 12.*got 16"):
         jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+    for module, size, times in ((NETWORKS[0], 6, 1), (NETWORKS[1], 12, 2)):  # in pixels they fit
+        x = jnp.zeros((1, size, size, 1))
+        with pytest.raises(ValueError, match=rf"halved {times} times in patches of 2.* got {size}"):
+            jax.eval_shape(module.clone(image_size=size).init, jax.random.key(0), x, None)
+
+
+def test_masks_of_dropout_are_of_patches():
+    """The first block of a stage sees what the pool in it halves."""
+    module = IgebmResNet(image_size=24, num_blocks=(1, 2), patch_size=2, **SMALL)
+    assert module.mask_shapes == [(12, 12, 4), (6, 6, 8), (3, 3, 8)]
 
 
 def test_the_sizes_that_fit():

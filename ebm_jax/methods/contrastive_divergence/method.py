@@ -167,7 +167,7 @@ class ContrastiveDivergence:
             starting.check_box(x, self.low, self.high)
             if label is not None and self.num_classes is not None:
                 check_classes(label, self.num_classes)
-        condition = None if label is None else jnp.zeros_like(label[:1])
+        condition = None if label is None else label[:1]
         params = self.network.init(params_key, x[:1], condition)["params"]
         power_state = networks.init_power_state(state_key, self.network, params)
         return params, MethodState(power_state, self._chain_init(x.shape[0]).init(x, label))

@@ -104,12 +104,12 @@ def refreshed_buffer(
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))  # once for all blocks of one `noise`
 def _drawn(rng_key: jax.Array, noise: Noise, num_labels: int, refresh: Refresh) -> Round:
-    keys = jax.random.split(rng_key, 5)
+    rows_key, is_noise_key, noise_key, is_new_key, label_key = jax.random.split(rng_key, 5)
     shape = (refresh.num_drawn,)
     return Round(
-        jax.random.randint(keys[0], shape, 0, refresh.size),
-        jax.random.uniform(keys[1], shape) < refresh.noise_share,
-        noise(keys[2], jnp.arange(refresh.num_drawn)),
-        jax.random.uniform(keys[3], shape) < refresh.label_share,
-        jax.random.randint(keys[4], shape, 0, num_labels),
+        jax.random.randint(rows_key, shape, 0, refresh.size),
+        jax.random.uniform(is_noise_key, shape) < refresh.noise_share,
+        noise(noise_key, jnp.arange(refresh.num_drawn)),
+        jax.random.uniform(is_new_key, shape) < refresh.label_share,
+        jax.random.randint(label_key, shape, 0, num_labels),
     )

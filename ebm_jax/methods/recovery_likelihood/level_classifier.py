@@ -46,7 +46,7 @@ def class_losses(log_densities: jax.Array, chosen: jax.Array) -> jax.Array:
     Args:
       log_densities: l [batch, classes]. chosen: int [batch].
     """
-    of_chosen = jnp.take_along_axis(log_densities, chosen[:, None], axis=1)[:, 0]
+    of_chosen = jnp.take_along_axis(log_densities, chosen[:, None])[:, 0]
     return jax.nn.logsumexp(log_densities, axis=1) - of_chosen
 
 

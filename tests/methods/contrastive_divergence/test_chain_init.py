@@ -285,6 +285,31 @@ def test_starts_in_a_box_keep_their_distribution_on_a_path(kind):
         assert share == pytest.approx(0.1, abs=4 * np.sqrt(0.09 / 10_000))
 
 
+def test_the_middle_between_the_ends_of_a_box_is_its_center():
+    """A normal number that a start at the very end stands for is not infinite."""
+    ends, half = jnp.array([[-1.0], [3.0]]), jnp.full(2, np.sqrt(0.5), jnp.float32)
+    blend = random.Blend(jnp.array([0, 1]), jnp.array([1, 1]), half, half)
+    found = blended_noise(lambda index: ends[index], "uniform", blend, -1.0, 3.0)
+    np.testing.assert_allclose(found[0], 1.0, atol=1e-2)
+    np.testing.assert_allclose(found[1], 3.0, atol=1e-5)
+    np.testing.assert_array_equal(found < 3.0, [[True], [False]])
+
+
+def test_chains_start_from_the_noise_that_is_asked_for():
+    """Normal about the center, of half the width as deviation, and blended so; no walls."""
+    still = functools.partial(samplers.langevin, step_size=1e-12, temperature=0.0)
+    method = ContrastiveDivergence(
+        Quadratic(2), low=-2.0, high=6.0, init_noise="normal", num_steps=1, make_kernel=still
+    )
+    start_key = jax.random.split(KEY)[0]
+    z = [jax.random.normal(jax.random.fold_in(start_key, i), (2,)) for i in (3, 8)]
+    weights = jnp.array([1, 0, 0.6], jnp.float32), jnp.array([0, 1, 0.8], jnp.float32)
+    blends = random.Blend(jnp.array([3, 3, 3]), jnp.array([8, 8, 8]), *weights)
+    x = jax.jit(method.sample)(PARAMS, KEY, blends)
+    wanted = 2 + 4 * np.stack([*z, 0.6 * z[0] + 0.8 * z[1]])
+    np.testing.assert_allclose(x, wanted, rtol=1e-5, atol=1e-5)
+
+
 def test_unknown_noise_is_refused():
     with pytest.raises(ValueError, match="init_noise: expected one of uniform, normal, got 'cau"):
         box_noise("cauchy", (1,), 0.0, 1.0)

@@ -30,6 +30,12 @@ def test_energies_are_the_networks_without_noise(num_classes, temperature):
     np.testing.assert_allclose(found["energy"], wanted, rtol=1e-5)
     assert densities.num_levels == 1
     assert densities.log_z is None
+    assert densities.num_classes == (num_classes or 0)
+    if num_classes:
+        of_each = temperature * SQUARES[:, None] * [1, 2]
+        np.testing.assert_allclose(densities.class_energies(0, X), of_each, rtol=1e-5)
+    else:
+        assert densities.class_energy is None
 
 
 def test_the_box_is_that_of_the_chains_and_a_caveat_says_their_temperature():
@@ -45,3 +51,6 @@ def test_the_box_is_that_of_the_chains_and_a_caveat_says_their_temperature():
     )
     (caveat,) = densities.caveats
     assert f"{0.02**2 / 20:.2g}" in caveat
+    own = ContrastiveDivergence(Bowl(), make_kernel=lambda energy_fn: energy_fn)
+    assert own.densities(PARAMS).caveats == ()
+    assert own.densities(PARAMS).native_kernel("energies", 0) == "energies"

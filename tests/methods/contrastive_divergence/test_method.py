@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import two_modes
+from flax import linen as nn
 from scipy.optimize import brentq
 from toy_networks import PerClass, Quadratic
 
 from ebm_jax import samplers
-from ebm_jax.methods import ContrastiveDivergence
+from ebm_jax.methods import ContrastiveDivergence, MethodState
+from ebm_jax.methods.contrastive_divergence.chain_init import PersistentChains
 from ebm_jax.methods.interpolation import sample_paths
 from ebm_jax.networks import EnergyMLP, IgebmResNet
 
@@ -169,6 +171,36 @@ def test_dropout_has_fresh_masks_for_data_chain_and_ends():
         losses[dropout], _ = jax.jit(method.loss)(params, state, {"image": x}, KEY)
     assert losses[False] == pytest.approx(0.0, abs=1e-4)  # the ends are the data
     assert abs(losses[True]) > 0.01  # but not under other masks
+
+
+class Dropped(nn.Module):
+    """x^2 / 2 where its mask is kept, and 0 else; x^2 / 2 without masks."""
+
+    input_shape = (1,)
+    mask_shapes = ((1,),)
+
+    @nn.compact
+    def __call__(self, x, condition=None, keep_masks=(1.0,)):
+        return jnp.sum(keep_masks[0] * x**2, 1) / 2
+
+
+def test_every_step_of_a_chain_has_masks_of_its_own():
+    """Of three steps on T E, each multiplying x by .85 where it is kept, the first has none."""
+    kernel = functools.partial(samplers.langevin, step_size=0.1, temperature=0.0)
+    method = ContrastiveDivergence(
+        Dropped(), low=-9.0, high=9.0, make_kernel=kernel, num_steps=3, chain_init="persistent",
+        temperature=1.5, energy_l2=0.0, dropout=True,
+    )  # fmt: skip
+    batch = {"image": jnp.ones((400, 1))}
+    state = MethodState((), PersistentChains(batch["image"], jnp.ones(400, bool)))
+    loss, (state, metrics) = jax.jit(method.loss)({}, state, batch, KEY)
+    ends, number = np.unique(np.round(state.sharded.x, 5), return_counts=True)
+    np.testing.assert_allclose(ends, [0.85**3, 0.85**2, 0.85], rtol=1e-4)
+    np.testing.assert_allclose(number / 400, [0.25, 0.5, 0.25], atol=4 * np.sqrt(0.25 / 400))
+    pos, neg = (metrics[f"energy_{one}"].value() for one in ("pos", "neg_from_chain"))
+    assert loss == pytest.approx(1.5 * float(pos - neg), rel=1e-5)
+    assert pos == pytest.approx(0.25, abs=4 * 0.25 / np.sqrt(400))
+    assert neg == pytest.approx(np.mean(state.sharded.x**2) / 4, abs=4 * 0.25 / np.sqrt(400))
 
 
 # ---- refusals ----

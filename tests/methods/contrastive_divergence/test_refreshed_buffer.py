@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy_networks import Quadratic
+from toy_networks import PerClass, Quadratic
 
 from ebm_jax.methods import ContrastiveDivergence
 from ebm_jax.methods.contrastive_divergence import ContrastiveDivergenceSampler
@@ -104,7 +104,7 @@ def test_the_later_of_two_is_kept():
     np.testing.assert_array_equal(x, [[23.0, 23.0]])
 
 
-THETA, STEP, NOISE = 0.8, 0.3, 0.4
+THETA, STEP, NOISE, TEMPERATURE = 0.8, 0.3, 0.4, 1.6
 
 
 def of_known_law(**values):
@@ -112,7 +112,7 @@ def of_known_law(**values):
     sampler = ContrastiveDivergenceSampler(chains="refreshed_buffer", **values)
     return ContrastiveDivergence(
         Quadratic(), low=-50.0, high=50.0, num_steps=5, step_size=STEP, noise_std=NOISE / 100,
-        max_grad=0.0, sampler=sampler,
+        max_grad=0.0, temperature=TEMPERATURE, sampler=sampler,
     )  # fmt: skip
 
 
@@ -131,7 +131,7 @@ def test_law_of_a_known_energy():
     method = of_known_law(
         buffer_size=2_000, buffer_rounds=40, buffer_drawn=1_000, buffer_noise=0.01
     )
-    params = {"theta": jnp.asarray(THETA)}
+    params = {"theta": jnp.asarray(THETA / TEMPERATURE)}
     x = np.concatenate([block(method, params, KEY, number) for number in range(2)])
     assert len(np.unique(x)) == len(x)
     decay = 1 - STEP * THETA
@@ -148,20 +148,47 @@ def test_law_of_a_known_energy():
 def test_labels_go_in_turn_and_rounds_take_checkpoints_in_turn():
     """Without noise: an entry is its start times the factors of the rounds that it moved in."""
     method = of_known_law(
-        buffer_size=1, buffer_rounds=3, buffer_drawn=1, buffer_noise=0.0, buffer_labels=0.0
+        buffer_size=1,
+        buffer_rounds=3,
+        buffer_drawn=1,
+        buffer_noise=0.0,
+        buffer_labels=0.0,
+        buffer_num_steps=4,
     )
     method = ContrastiveDivergence(
         Ensemble(Quadratic(), 2, "cycle", temperature=2.0), low=-50.0, high=50.0, num_steps=5,
-        step_size=STEP, noise_std=0.0, max_grad=0.0, sampler=method.sampler,
+        step_size=STEP, noise_std=0.0, max_grad=0.0, temperature=TEMPERATURE,
+        sampler=method.sampler,
     )  # fmt: skip
     thetas = (0.8, 0.2)
     params = {f"member_{i}": {"theta": jnp.asarray(theta)} for i, theta in enumerate(thetas)}
     start = method._noise()(
         jax.random.split(jax.random.fold_in(jax.random.fold_in(KEY, 0), 6))[0], jnp.arange(1)
     )
-    factors = [(1 - STEP * theta / 2) ** 5 for theta in thetas]
+    factors = [(1 - STEP * TEMPERATURE * theta / 2) ** 4 for theta in thetas]
     expected = np.asarray(start) * factors[0] ** 2 * factors[1]
     np.testing.assert_allclose(block(method, params, KEY, 6), expected, rtol=1e-5)
     short = of_known_law(buffer_size=1, buffer_rounds=1, buffer_drawn=1).sampler
     with pytest.raises(ValueError, match="buffer_rounds: expected at least 2, a round for each"):
         block(dataclasses.replace(method, sampler=short), params, KEY)
+
+
+def test_entries_of_a_block_have_the_labels_of_their_samples():
+    """In turn, by the sample's number in the whole set: entry i of block n is n size + i."""
+    sampler = ContrastiveDivergenceSampler(
+        chains="refreshed_buffer", buffer_size=5, buffer_rounds=1, buffer_drawn=60,
+        buffer_noise=0.0, buffer_labels=0.0,
+    )  # fmt: skip
+    method = ContrastiveDivergence(PerClass(), sampler=sampler)
+    assert (method.block_size, method.num_moved) == (5, 60)
+
+    def move(params, rounds, x, index, label):
+        np.testing.assert_array_equal(rounds, np.zeros(60))
+        np.testing.assert_array_equal(index, np.arange(60))
+        assert {array.dtype for array in (rounds, index, label)} == {np.dtype(np.int32)}
+        return label[:, None].astype(np.float32)
+
+    done = []
+    x = method.sample_block({}, KEY, 2, move, done.append)
+    np.testing.assert_array_equal(x[:, 0], [1, 2, 0, 1, 2])
+    assert done == [1]

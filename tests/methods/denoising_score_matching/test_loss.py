@@ -142,6 +142,17 @@ def test_noise_and_level_depend_on_the_index_in_the_global_batch_alone():
     np.testing.assert_allclose(metrics["normalized_loss"].value(), 1e-4 * wanted, rtol=1e-5)
 
 
+def test_many_levels_are_in_eight_groups_of_neighbors():
+    method = DenoisingScoreMatching(Quadratic(2), num_levels=12)
+    batch = {"image": jnp.ones((24, 2))}
+    params = {"theta": jnp.float32(1.0)}
+    _, (_, metrics) = jax.jit(method.loss)(params, MethodState(), batch, KEY)
+    by_noise = metrics["normalized_loss_by_noise"]
+    np.testing.assert_array_equal(by_noise.count, [4, 2, 4, 2, 4, 2, 4, 2])
+    total = metrics["normalized_loss"].total
+    np.testing.assert_allclose(by_noise.total.sum(), total, rtol=1e-5)
+
+
 def test_ladders():
     np.testing.assert_allclose(noise_ladder(3, 0.05, 1.25), [0.05, 0.65, 1.25])
     np.testing.assert_allclose(noise_ladder(3, 0.1, 10.0, spacing="log"), [0.1, 1.0, 10.0])

@@ -1,5 +1,7 @@
 """Annealed Langevin and annealed inpainting, whose outcome on Gaussians is known exactly."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from toy_networks import Quadratic
 from ebm_jax.methods import DenoisingScoreMatching
 from ebm_jax.methods.denoising_score_matching import AnnealedLangevinSampler
 from ebm_jax.methods.denoising_score_matching.sampling import inpaint_annealed
+from ebm_jax.networks import FunctionNetwork
 from ebm_jax.samplers import random
 
 KEY = jax.random.key(0)
@@ -80,13 +83,19 @@ def test_annealed_inpainting_at_one_temperature_is_the_conditional_of_the_noisy_
 def test_annealed_inpainting_step_by_step():
     """On E = x'Ax / 2, with the noise of known values that belongs to the key, and no other."""
     matrix = np.array([[2.0, 0.6, -0.4], [0.6, 1.0, 0.3], [-0.4, 0.3, 1.5]])
-    x, start = (np.random.default_rng(0).normal(size=(2, 2, 3))).astype(np.float32)
+    x = np.random.default_rng(0).normal(size=(2, 3)).astype(np.float32)
     temperatures, index, eps, target = [4.0, 2.0], jnp.array([3, 8]), 0.2, 0.3
-    filled = inpaint_annealed(
-        KEY, lambda x: jnp.einsum("ni,ij,nj->n", x, matrix, x) / 2, jnp.asarray(start),
-        jnp.asarray(x), KNOWN, temperatures, index, step_size=eps, target_sigma=target,
+    method = DenoisingScoreMatching(
+        FunctionNetwork(
+            lambda params, x: jnp.einsum("ni,ij,nj->n", x, matrix, x) / 2, lambda key: (), (3,)
+        ),
+        low=1.0, high=5.0, target_sigma=target,
+        sampler=AnnealedLangevinSampler(eps, 4.0, num_hot=0, num_cooling=2, num_final=0),
     )  # fmt: skip
-    noise_key, chain_key = jax.random.split(KEY)
+    filled = method.inpaint({"energy": ()}, KEY, jnp.asarray(x), KNOWN, index, jnp.zeros(2, int))
+    start_key, run_key = jax.random.split(KEY)
+    start = 3 + np.asarray(random.normal(start_key, index, jnp.asarray(x)))
+    noise_key, chain_key = jax.random.split(run_key)
     of_known = np.asarray(random.normal(noise_key, index, jnp.asarray(x)))
     y = start
     for step, temperature in enumerate(temperatures):
@@ -95,6 +104,17 @@ def test_annealed_inpainting_step_by_step():
         y = y - eps**2 / 2 * clamped @ matrix + eps * np.sqrt(temperature) * np.asarray(noise)
     y = y - target**2 * np.where(KNOWN, clamped, y) @ matrix
     np.testing.assert_allclose(filled, np.where(KNOWN, x, y), rtol=1e-4, atol=1e-5)
+
+
+def test_temperatures_of_sampling_and_of_restoring():
+    settings = {"start_temperature": 4.0, "num_hot": 1, "num_cooling": 2, "num_final": 3}
+    for cooling, falls in (("exp", [4.0, 2.0]), ("linear", [4.0, 1.0])):
+        sampler = AnnealedLangevinSampler(**settings, cooling=cooling, restore_temperature=2.5)
+        np.testing.assert_allclose(sampler.temperatures, [4.0, *falls, 1.0, 0.5, 0.0], rtol=1e-6)
+        cooler = [*falls[1:], 1.0, 0.5, 0.0]
+        np.testing.assert_allclose(sampler.restoring_temperatures, cooler, rtol=1e-6)
+        all_of_them = dataclasses.replace(sampler, restore_temperature=4.0)
+        np.testing.assert_array_equal(all_of_them.restoring_temperatures, sampler.temperatures)
 
 
 def test_samplers_without_steps_are_refused():

@@ -73,3 +73,5 @@ def test_energy_scale():
     np.testing.assert_allclose(scale * SCHEDULE.langevin_scale(**STEP), 1.0, rtol=1e-6)
     nats = RecoveryLikelihood(Waves((1.0,) * 3), num_pairs=3, energy_in_nats=True, **STEP)
     np.testing.assert_array_equal(nats.energy_scale, np.ones(3))
+    of_noise = RecoveryLikelihood(Waves((1.0,) * 3), num_pairs=3, transition="gaussian")
+    np.testing.assert_allclose(of_noise.energy_scale * SCHEDULE.sigma_bar[:-1], 1.0, rtol=1e-6)

@@ -1,5 +1,6 @@
 """The classifier of the noise level, on laws that are known at every level."""
 
+import functools
 import types
 
 import gaussian_levels as known
@@ -11,10 +12,11 @@ import two_modes
 from flax import linen as nn
 
 from ebm_jax import networks
-from ebm_jax.methods import RecoveryLikelihood
+from ebm_jax.methods import BaseDistribution, Densities, RecoveryLikelihood
 from ebm_jax.methods.recovery_likelihood import level_classifier
 from ebm_jax.methods.recovery_likelihood.densities import langevin_densities
 from ebm_jax.networks import EnergyMLP, LevelConstants, RecoveryResNet
+from ebm_jax.samplers import random
 
 KEY = jax.random.key(0)
 TERMS = (level_classifier.neighbor_losses, level_classifier.level_losses)
@@ -108,6 +110,52 @@ def test_losses_are_functions_of_key_and_index():
         whole = run(x, index)
         assert whole.shape == (6,)
         np.testing.assert_allclose(run(x[2:4], index[2:4]), whole[2:4], rtol=1e-4, atol=1e-5)
+
+
+def test_both_terms_by_hand():
+    """Of vectors as images of two values, levels E_t(x) = (t + 1) |x - t|^2 / 2 and a wide base."""
+    a_bar, sigma_bar = np.array([0.9, 0.6, 0.2]), np.array([0.3, 0.8, 0.95])
+    densities = Densities(
+        lambda t: lambda x: (t + 1) * jnp.sum((x[:, :, 0] - jnp.expand_dims(t, -1)) ** 2, 1) / 2,
+        jnp.asarray(a_bar), jnp.asarray(sigma_bar), BaseDistribution(center=0.5, std=2.0),
+    )  # fmt: skip
+    x, index = np.random.default_rng(0).normal(size=(12, 2, 1)), jnp.arange(12)
+    x = x.astype(np.float32)
+
+    def log_density(t, x):
+        return -(t + 1) * np.sum((x[:, 0] - t) ** 2) / 2
+
+    def log_base(x):
+        return np.sum(-(((x[:, 0] - 0.5) / 2) ** 2) / 2 - np.log(2) - np.log(2 * np.pi) / 2)
+
+    def levels_of(key):
+        return np.floor(3 * np.asarray(random.uniform(key, index, ()))).astype(int)
+
+    def noise_of(key):
+        return np.asarray(random.normal(key, index, x))
+
+    keys, expected = jax.random.split(KEY, 3), []
+    chosen, of_lower, of_upper = levels_of(keys[0]), noise_of(keys[1]), noise_of(keys[2])
+    assert set(chosen) == {0, 1, 2}
+    for i, t in enumerate(chosen):
+        lower = a_bar[t] * x[i] + sigma_bar[t] * of_lower[i]
+        if t == 2:
+            upper, log_upper = 0.5 + 2 * of_upper[i], log_base
+        else:
+            upper = a_bar[t + 1] * x[i] + sigma_bar[t + 1] * of_upper[i]
+            log_upper = functools.partial(log_density, t + 1)
+        at_lower, at_upper = (log_density(t, u) - log_upper(u) for u in (lower, upper))
+        expected.append(np.logaddexp(0, -at_lower) + np.logaddexp(0, at_upper))
+    neighbors, levels = jax.jit(lambda: [term(KEY, densities, x, index) for term in TERMS])()
+    np.testing.assert_allclose(neighbors, expected, rtol=1e-4, atol=1e-5)
+
+    keys, expected = jax.random.split(KEY), []
+    noise = noise_of(keys[1])
+    for i, t in enumerate(levels_of(keys[0])):
+        y = x[i] + sigma_bar[t] / a_bar[t] * noise[i]
+        logs = [2 * np.log(a_bar[s]) + log_density(s, a_bar[s] * y) for s in range(3)]
+        expected.append(np.logaddexp.reduce(logs) - logs[t])
+    np.testing.assert_allclose(levels, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_constant_for_each_level_beside_any_network():

@@ -52,6 +52,11 @@ def test_what_cannot_be_trained_is_refused(settings, message):
         RecoveryLikelihood(MLP, **settings)
 
 
+def test_chains_without_a_test_may_be_without_noise():
+    silent = RecoverySampler(noise_scale=0.0)
+    assert RecoveryLikelihood(MLP, noise_scale=0.0, sampler=silent).noise_scale == 0
+
+
 class Quadratic(nn.Module):
     """E(y, t) = curvature |y|^2 / 2 of points, whatever the level."""
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import recovery_in_numpy as plain
+from flax import linen as nn
 from gaussian_conditionals import COVARIANCE, KNOWN, MEAN, assert_gaussian, conditional
 from gaussian_levels import (
     A_BAR,
@@ -25,9 +26,11 @@ from reference_files import assert_close, below, load_reference, replay_noise
 from ebm_jax import convert, networks, samplers
 from ebm_jax.diffusion import make_schedule, t6_schedule
 from ebm_jax.methods import RecoveryLikelihood
+from ebm_jax.methods.recovery_likelihood import RecoverySampler
 from ebm_jax.methods.recovery_likelihood.sampling import inpaint_levels, progressive_sample
 from ebm_jax.methods.recovery_likelihood.transitions import Transition, langevin_transition
 from ebm_jax.networks import EnergyMLP
+from ebm_jax.samplers import random
 
 KEY = jax.random.key(0)
 NUMBER = 4_000
@@ -215,3 +218,88 @@ def test_trajectory_goes_from_noise_to_the_samples(small):
     assert abs(trajectory[0].mean()) < 4 / np.sqrt(4_000)
     assert abs(trajectory[0].var() - 1) < 4 * np.sqrt(2 / 4_000)
     assert all(np.abs(np.diff(trajectory, axis=0)).mean(axis=(1, 2)) > 1e-3)
+
+
+# ---- step by step ----
+
+
+class Bowls(nn.Module):
+    """(t + 1) |y|^2 / 2 of points of three values, in nats."""
+
+    input_shape = (3,)
+
+    @nn.compact
+    def __call__(self, y, level):
+        return (level + 1) * jnp.sum(y**2, -1) / 2
+
+
+def test_samples_inpainting_and_restoring_by_hand():
+    """Every step with its noise, in NumPy, of settings that are not the usual ones."""
+    method = RecoveryLikelihood(
+        Bowls(), num_pairs=3, noise_levels=(0.2, 0.6, 0.9), num_steps=9, step_scale=0.3,
+        step_growth=0.5, energy_in_nats=True,
+        sampler=RecoverySampler(num_steps=2, noise_scale=0.8, inpaint_rounds=2, restore_level=2),
+    )  # fmt: skip
+    index = jnp.array([4, 1])
+    x = np.random.default_rng(0).normal(size=(2, 3)).astype(np.float32)
+    a, sigma, a_bar, sigma_bar = (np.asarray(v, np.float64) for v in method.schedule)
+    scale = 0.3 * (sigma_bar[:-1] / sigma_bar[0]) ** 0.5 * sigma[1:] ** 2
+    multiplier = [a[1], a[2], 1.0]
+
+    def noise_of(key):
+        return np.asarray(random.normal(key, index, jnp.zeros((2, 3))), np.float64)
+
+    def chain(key, noisier, level, is_known=False, u=0.0):
+        y = np.asarray(noisier, np.float64)
+        for step in range(2):
+            y = np.where(is_known, u, y)
+            slope = (level + 1) * y + (level < 2) * (y - noisier) / sigma[level + 1] ** 2
+            noise = noise_of(jax.random.fold_in(key, step))
+            y = y - scale[level] / 2 * slope + 0.8 * np.sqrt(scale[level]) * noise
+        return np.where(is_known, u, y) / multiplier[level]
+
+    def descend(key, top, levels, rounds, is_known=False, path=(0.0, 0.0, 0.0)):
+        for level in levels:
+            for number in range(rounds):
+                up_key, chain_key = jax.random.split(
+                    jax.random.fold_in(jax.random.fold_in(key, level), number)
+                )
+                if number:
+                    top = a[level + 1] * top + sigma[level + 1] * noise_of(up_key)
+                u = multiplier[level] * path[level]
+                top = chain(chain_key, top, level, is_known, u)
+        return top
+
+    @jax.jit
+    def all_three(x):
+        label = jnp.zeros(2, int)
+        return (
+            method.sample({}, KEY, index),
+            method.inpaint({}, KEY, x, KNOWN, index, label),
+            method.restore({}, KEY, x, index, label),
+        )
+
+    found = all_three(x)
+    start_key, chain_key = jax.random.split(KEY)
+    sample = noise_of(start_key)
+    for level in (2, 1, 0):
+        sample = chain(jax.random.fold_in(chain_key, level), sample, level)
+    restored = a_bar[2] * x + sigma_bar[2] * noise_of(start_key)
+    restored = descend(chain_key, restored, (1, 0), 1)
+
+    start_key, path_key, chain_key = jax.random.split(KEY, 3)
+    path, u = [], x
+    for level in range(4):
+        u = a[level] * u + sigma[level] * noise_of(jax.random.fold_in(path_key, level))
+        path.append(u)
+    top = np.where(KNOWN, path[3], noise_of(start_key))
+    filled = np.where(KNOWN, x, descend(chain_key, top, (2, 1, 0), 2, KNOWN, path))
+    for name, one, wanted in zip(
+        ("sample", "inpaint", "restore"), found, (sample, filled, restored), strict=True
+    ):
+        np.testing.assert_allclose(one, wanted, rtol=1e-4, atol=1e-5, err_msg=name)
+
+    native = method.densities({}).native_kernel(lambda x: 0 * x[:, 0], 1)  # noise alone
+    moved, _ = native.step(KEY, native.init(jnp.asarray(x))._replace(chain=index))
+    step = np.sqrt(scale[1]) / multiplier[1]
+    np.testing.assert_allclose(moved.x - x, step * noise_of(KEY), rtol=1e-4, atol=1e-6)
