@@ -249,6 +249,23 @@ def test_settings_of_chains_without_any_are_refused(name):
         DualScoreMatching(NOTHING, MOMENTS, max_noise=5.0, **{name: 3})
 
 
+def test_noises_that_do_not_fit_are_refused():
+    """sqrt(10 tr(covariance)) at the least, up to rounding, and the lowest below the highest."""
+    least = np.sqrt(15)
+    drowned = (
+        r"^method\.max_noise: expected at least 3\.873, by which the data are drowned to 0\.1 nats, "
+        r"so that the base distribution is known, got 3\.87$"
+    )
+    for noises, says in (
+        ((0.1, 3.87), drowned),
+        ((5.0, 5.0), r"^method\.min_noise: expected less than method\.max_noise, 5, got 5$"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            DualScoreMatching(NOTHING, MOMENTS, *noises)
+    for highest in (least, least * (1 - 5e-7)):
+        assert DualScoreMatching(NOTHING, MOMENTS, 0.1, highest).max_noise == highest
+
+
 def test_chains_add_maximum_likelihood_at_the_lowest_noise():
     """The term, of which the rest is free, at data and at where chains end, by hand.
 

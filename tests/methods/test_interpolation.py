@@ -34,6 +34,8 @@ def test_paths_and_their_jumps():
     np.testing.assert_allclose(
         largest_steps(np.concatenate([straight, jumping]), 6), [0.2, 1.0], rtol=1e-12
     )
+    for part, wanted in zip(sample_paths(1, 2), ([0, 0], [1, 1], [1, 0], [0, 1]), strict=True):
+        np.testing.assert_array_equal(part, wanted)
     assert {array.dtype for array in paths[:2]} == {np.dtype(np.int32)}
     for pairs, points in ((0, 2), (1, 1)):
         with pytest.raises(ValueError, match=f"{pairs} pairs of {points} points make no path"):
