@@ -253,8 +253,8 @@ def test_noises_that_do_not_fit_are_refused():
     """sqrt(10 tr(covariance)) at the least, up to rounding, and the lowest below the highest."""
     least = np.sqrt(15)
     drowned = (
-        r"^method\.max_noise: expected at least 3\.873, by which the data are drowned to 0\.1 nats, "
-        r"so that the base distribution is known, got 3\.87$"
+        r"^method\.max_noise: expected at least 3\.873, by which the data are drowned to 0\.1 "
+        r"nats, so that the base distribution is known, got 3\.87$"
     )
     for noises, says in (
         ((0.1, 3.87), drowned),
