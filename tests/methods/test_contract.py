@@ -29,6 +29,7 @@ from ebm_jax.methods import (
     RecoveryLikelihood,
     Restorer,
 )
+from ebm_jax.methods.base import settings_of
 from ebm_jax.methods.denoising_score_matching import AnnealedLangevinSampler
 from ebm_jax.methods.dual_score_matching import DualScoreMatching, DualScoreSampler
 from ebm_jax.methods.energy_discrepancy import EnergyDiscrepancy, EnergyDiscrepancySampler
@@ -176,6 +177,12 @@ def test_every_setting_is_checked_and_data_are_between_0_and_1():
                 wrong = "neither" if isinstance(field.default, str) else math.nan
                 with pytest.raises(ValueError, match=rf"^{place}\.{field.name}: expected "):
                     dataclasses.replace(part, **{field.name: wrong})
+
+
+def test_settings_by_name_are_those_of_the_method_alone():
+    method = EnergyDiscrepancy(MLP, low=-1.0, num_points=3)
+    usual = {"noise_std": 1.0, "stabilization": 1.0, "base_std": 4.0}
+    assert settings_of(method) == usual | {"num_points": 3}
 
 
 def test_init_gives_parameters_and_a_state_that_splits(case):

@@ -89,6 +89,7 @@ def test_chains_have_the_steps_that_restoring_asks_for():
 def test_levels_and_temperatures_that_are_none_are_refused():
     with pytest.raises(ValueError, match="restore_level: expected one of the levels 1 to 3, got 4"):
         RecoveryLikelihood(Bowl(), num_pairs=3, sampler=RecoverySampler(restore_level=4))
+    RecoveryLikelihood(Bowl(), num_pairs=3, sampler=RecoverySampler(restore_level=3))
     with pytest.raises(ValueError, match=r"restore_temperature: expected a number >= 0, got -1"):
         AnnealedLangevinSampler(restore_temperature=-1.0)
     hot = AnnealedLangevinSampler(num_hot=3, num_cooling=0, num_final=0, restore_temperature=2.0)

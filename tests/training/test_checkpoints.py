@@ -172,6 +172,8 @@ def test_non_finite_is_refused_and_rotates_nothing_away(tmp_path, value, leaf):
         array[-1, -1] = value
         with pytest.raises(NonFiniteError, match=rf"{leaf} has non-finite.*last good.*/10$"):
             checkpoints.save(20, bad, pinned=True)
+        with pytest.raises(NonFiniteError, match=r"values; there is no checkpoint yet$"):
+            Checkpoints(tmp_path / "new", keep_latest=1).save(20, bad)
         assert checkpoints.steps() == [10]
         assert sorted(path.name for path in tmp_path.iterdir()) == ["10"]
         # The run can go on: the same step with finite values is saved.

@@ -207,6 +207,15 @@ def test_first_lines_of_errors():
     with pytest.raises(checkpoint_files.DamagedCheckpointError):
         with checkpoint_files.writing("it"):
             raise checkpoint_files.DamagedCheckpointError("as it is")
+    for error in (PermissionError("not yours"), MemoryError("full")):  # of the machine, not of it
+        with pytest.raises(checkpoint_files.CheckpointError) as caught:
+            with checkpoint_files._reading("it"):
+                raise error
+        assert type(caught.value) is checkpoint_files.CheckpointError
+        assert str(caught.value) == f"it could not be read: {error}"
+    with pytest.raises(checkpoint_files.DamagedCheckpointError, match=r"^it is damaged: 'a'$"):
+        with checkpoint_files._reading("it"):
+            raise KeyError("a")
 
 
 def test_configs_for_services():

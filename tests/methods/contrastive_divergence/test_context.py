@@ -97,11 +97,16 @@ def test_samples_start_there_too():
     blend = Blend(jnp.arange(2), jnp.arange(2), jnp.ones(2), jnp.zeros(2))
     with pytest.raises(ValueError, match="no interpolations"):
         one.sample(params, KEY, blend, label=label[:2])
+    in_turn = jax.jit(method(labels=np.asarray(label[:3])).sample)(params, KEY, jnp.arange(4, 12))
+    np.testing.assert_allclose(in_turn, found[np.arange(4, 12) % 3], rtol=1e-6)
+    with pytest.raises(ValueError, match="expected labels for samples given a vector, got none"):
+        one.sample(params, KEY, jnp.arange(2))
 
 
 def test_what_is_refused():
     with pytest.raises(ValueError, match="of 2 values, with 'context', got labels of 1"):
         ContrastiveDivergence(Pull(label_size=1), chain_init="context")
+    ContrastiveDivergence(Pull(label_size=2), chain_init="context")
     params = {"a": jnp.float32(0.5)}
     with pytest.raises(ValueError, match="rollout of trajectories"):
         method().densities(params).energy(jnp.array(0))

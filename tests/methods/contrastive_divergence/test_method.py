@@ -214,6 +214,7 @@ def test_every_step_of_a_chain_has_masks_of_its_own():
         ({"init_noise": "cauchy"}, "init_noise: expected one of uniform, normal, got 'cauchy'"),
         ({"num_steps": 0}, "num_steps: expected a whole number >= 1, got 0"),
         ({"low": 1.0, "high": 0.0}, r"expected low < high, got the box 1\.0 to 0\.0"),
+        ({"low": 1.0}, r"expected low < high, got the box 1\.0 to 1\.0"),
         ({"max_total_grad_norm": 1.0}, r"replaces max_grad: expected 0 with max_grad=0\.01, got 1"),
         ({"dropout": True}, "dropout: expected False, as Quadratic has no dropout"),
     ],
@@ -224,9 +225,12 @@ def test_what_cannot_be_trained_is_refused(settings, message):
 
 
 def test_data_outside_the_box_are_refused():
-    data = {"image": jnp.array([[-0.5], [0.5]])}
-    with pytest.raises(ValueError, match=r"contains the data, -0\.5 to 0\.5, got 0 to 1"):
-        ContrastiveDivergence(Quadratic(), buffer_shards=1).init(KEY, data)
+    method = ContrastiveDivergence(Quadratic(), buffer_shards=1)
+    for smallest, largest in ((-0.5, 0.5), (0.5, 1.5)):
+        says = f"contains the data, {smallest} to {largest}, got 0 to 1"
+        with pytest.raises(ValueError, match=says):
+            method.init(KEY, {"image": jnp.array([[smallest], [largest]])})
+    method.init(KEY, {"image": jnp.array([[0.0], [1.0]])})
 
 
 def test_missing_labels_and_classes_out_of_range_are_refused():

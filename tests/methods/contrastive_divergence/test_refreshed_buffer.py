@@ -171,6 +171,9 @@ def test_labels_go_in_turn_and_rounds_take_checkpoints_in_turn():
     short = of_known_law(buffer_size=1, buffer_rounds=1, buffer_drawn=1).sampler
     with pytest.raises(ValueError, match="buffer_rounds: expected at least 2, a round for each"):
         block(dataclasses.replace(method, sampler=short), params, KEY)
+    just = dataclasses.replace(method, sampler=dataclasses.replace(method.sampler, buffer_rounds=2))
+    expected = np.asarray(start) * factors[0] * factors[1]
+    np.testing.assert_allclose(block(just, params, KEY, 6), expected, rtol=1e-5)
 
 
 def test_entries_of_a_block_have_the_labels_of_their_samples():

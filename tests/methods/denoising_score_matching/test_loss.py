@@ -202,5 +202,7 @@ def test_what_cannot_be_trained_is_refused():
         make(min_noise=1.0, max_noise=0.5)
     with pytest.raises(ValueError, match=r"multiple of the 4 noise levels, such as 8, got 7"):
         make(num_levels=4).init(KEY, {"image": jnp.zeros((7, 2))})
+    with pytest.raises(ValueError, match=r"multiple of the 4 noise levels, such as 4, got 1"):
+        make(num_levels=4).init(KEY, {"image": jnp.zeros((1, 2))})
     with pytest.raises(ValueError, match=r"at most 1 with a single noise level, got 100"):
         make(num_levels=1, min_noise=0.1, max_noise=0.1)
