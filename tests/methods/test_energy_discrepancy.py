@@ -93,7 +93,9 @@ def test_large_t_is_maximum_likelihood(k):
 
 def test_the_stabilization_bounds_the_loss_from_below():
     energy, others = jnp.zeros(3), jnp.full((3, 4), 1e4)
-    np.testing.assert_allclose(energy_discrepancy_losses(energy, others, 1.0), np.log(1 / 4))
+    for stabilization in ((), (1.0,)):  # which is usual
+        found = energy_discrepancy_losses(energy, others, *stabilization)
+        np.testing.assert_allclose(found, np.log(1 / 4))
     np.testing.assert_allclose(energy_discrepancy_losses(energy, others, 8.0), np.log(2.0))
     assert (energy_discrepancy_losses(energy, others, 0.0) < -9e3).all()
 
