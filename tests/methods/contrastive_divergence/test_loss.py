@@ -10,7 +10,7 @@ from toy_networks import Quadratic
 
 from ebm_jax import samplers
 from ebm_jax.methods import ContrastiveDivergence, MethodState
-from ebm_jax.methods.contrastive_divergence.loss import FORMS
+from ebm_jax.methods.contrastive_divergence.loss import FORMS, likelihood_loss
 
 KEY = jax.random.key(0)
 
@@ -54,3 +54,8 @@ def test_every_term_of_the_loss_on_a_deterministic_chain(form):
     assert loss == pytest.approx(total(theta), rel=1e-5)
     slope = (total(theta + 1e-5) - total(theta - 1e-5)) / 2e-5
     assert grads["theta"] == pytest.approx(slope, rel=1e-4)
+
+
+def test_the_usual_term_is_the_difference_of_means():
+    found = likelihood_loss(jnp.array([1.0, 4.0]), jnp.array([3.0, -2.0]))
+    assert found == pytest.approx(2.5 - 0.5)

@@ -11,7 +11,8 @@ from toy_networks import Quadratic
 
 from ebm_jax.methods import DenoisingScoreMatching
 from ebm_jax.methods.denoising_score_matching import AnnealedLangevinSampler
-from ebm_jax.methods.denoising_score_matching.sampling import inpaint_annealed
+from ebm_jax.methods.denoising_score_matching.loss import score_matching_losses
+from ebm_jax.methods.denoising_score_matching.sampling import annealed_sample, inpaint_annealed
 from ebm_jax.networks import FunctionNetwork
 from ebm_jax.samplers import random
 
@@ -122,3 +123,19 @@ def test_samplers_without_steps_are_refused():
         AnnealedLangevinSampler(num_hot=0, num_cooling=0, num_final=0)
     with pytest.raises(ValueError, match="start_temperature: expected a number > 0, got -1"):
         AnnealedLangevinSampler(start_temperature=-1.0)
+
+
+def test_usual_steps_and_noise_are_the_papers():
+    """epsilon = .02 and sigma_0 = .1, as the method's own settings."""
+    usual = DenoisingScoreMatching(Quadratic(2))
+    assert (usual.sampler.step_size, usual.target_sigma) == (0.02, 0.1)
+    x, index = jnp.array([[1.0, -2.0]]), jnp.array([3])
+    noise = np.asarray(random.normal(jax.random.fold_in(KEY, 0), index, x))
+    found = annealed_sample(KEY, lambda temperature: lambda x: jnp.sum(x**2, 1), x, [4.0], index)
+    moved = np.asarray(x) * (1 - 0.02**2) + 0.02 * 2 * noise
+    np.testing.assert_allclose(found, moved * (1 - 2 * 0.1**2), rtol=1e-5)
+    x_noisy = x + 0.5
+    losses, energies = score_matching_losses(lambda x: jnp.sum(x**2, 1), x, x_noisy, 0.3)
+    residual = 2 * np.asarray(x_noisy) - 0.5 / 0.1**2
+    np.testing.assert_allclose(losses, np.sum(residual**2, 1) / 0.3**2, rtol=1e-5)
+    np.testing.assert_allclose(energies, [1.5**2 + 1.5**2], rtol=1e-6)

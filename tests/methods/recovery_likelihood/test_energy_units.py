@@ -8,6 +8,7 @@ from flax import linen as nn
 
 from ebm_jax.diffusion import make_schedule
 from ebm_jax.methods import MethodState, RecoveryLikelihood
+from ebm_jax.methods.recovery_likelihood.transitions import energy_scale
 
 SCHEDULE = make_schedule(3)
 STEP = {"step_scale": 0.02, "step_growth": 0.5}
@@ -75,3 +76,5 @@ def test_energy_scale():
     np.testing.assert_array_equal(nats.energy_scale, np.ones(3))
     of_noise = RecoveryLikelihood(Waves((1.0,) * 3), num_pairs=3, transition="gaussian")
     np.testing.assert_allclose(of_noise.energy_scale * SCHEDULE.sigma_bar[:-1], 1.0, rtol=1e-6)
+    published = energy_scale(SCHEDULE)  # b^2 = 2e-4, g = 1, of an output that is not in nats
+    np.testing.assert_allclose(published * SCHEDULE.langevin_scale(2e-4, 1.0), 1.0, rtol=1e-6)

@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from ebm_jax import samplers
 from ebm_jax.methods import RecoveryLikelihood
-from ebm_jax.methods.recovery_likelihood import RecoverySampler
+from ebm_jax.methods.recovery_likelihood import RecoverySampler, transitions
 from ebm_jax.networks import EnergyMLP
 
 MLP = EnergyMLP(width=8, depth=1)
@@ -117,6 +117,16 @@ def test_chains_on_the_density_are_those_of_the_transition(transition):
     _, info = samplers.run_chain(jax.random.key(2), kernel, x, 5)
     is_tested = bool((info.acceptance < 1).any())
     assert is_tested == (transition == "mala")
+
+
+def test_chains_with_a_test_have_the_temperature_1_unless_told():
+    """On no energy every move is taken: sqrt(2 h T) xi."""
+    x = jnp.zeros((4_000, 1))
+    for settings, temperature in (({}, 1.0), ({"temperature": 0.25}, 0.25)):
+        kernel = transitions.bounded_mala(lambda x: 0 * x[:, 0], jnp.float32(0.3), **settings)
+        moved, _ = kernel.step(jax.random.key(3), kernel.init(x))
+        wanted = np.sqrt(2 * 0.3 * temperature)
+        assert moved.x.std() == pytest.approx(wanted, rel=4 / np.sqrt(2 * 4_000))
 
 
 def test_tested_chains_have_no_blends():
