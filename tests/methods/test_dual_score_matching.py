@@ -129,6 +129,9 @@ def test_densities_claim_what_they_are():
         expected = log_normal(y, MOMENTS.mean, covariance)
         np.testing.assert_allclose(densities.energy(level)(y), -expected, rtol=1e-4)
     np.testing.assert_array_equal(densities.log_z, np.zeros(20))
+    times = np.linspace(2 * np.log(5.0), 2 * np.log(0.1), 19 * 5 + 1)  # of Heun's rule
+    np.testing.assert_allclose(densities.flow.log_t, times, rtol=1e-5, atol=1e-5)
+    assert gaussian_method(kind="langevin").densities(params_of(method)).flow is None
     assert densities.base.std == pytest.approx(np.sqrt(25 + 0.5))
     assert densities.base.center == pytest.approx(0.1)
 
@@ -258,6 +261,7 @@ def test_noises_that_do_not_fit_are_refused():
     )
     for noises, says in (
         ((0.1, 3.87), drowned),
+        ((0.1, least * (1 - 1.5e-6)), r"expected at least 3\.873, .* got 3\.87298$"),
         ((5.0, 5.0), r"^method\.min_noise: expected less than method\.max_noise, 5, got 5$"),
     ):
         with pytest.raises(ValueError, match=says):

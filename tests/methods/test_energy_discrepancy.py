@@ -113,6 +113,8 @@ def test_points_depend_on_key_and_index_alone():
     whole = perturbed_points(key, x, index, 4, 0.3)
     part = perturbed_points(key, x[2:4], index[2:4], 4, 0.3)
     np.testing.assert_array_equal(whole[2:4], part)
+    noise = random.normal(key, index, jnp.zeros((6, 5, 2)))  # that which is shared is the first
+    np.testing.assert_allclose(whole, x[:, None] + 0.3 * (noise[:, :1] + noise[:, 1:]), rtol=1e-5)
 
 
 THETA, INDEX = 0.8, jnp.array([4, 1])

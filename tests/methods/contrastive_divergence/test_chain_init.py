@@ -162,7 +162,7 @@ def test_labels_of_a_buffer_that_there_cannot_be(network, settings, lacking):
 
 @pytest.mark.parametrize("chain_init", ["replay_buffer", "persistent", "labeled"])
 def test_losses_are_the_same_however_the_shards_are_held(chain_init):
-    """The global batch with all of the memory, and 2 or 8 parts, each with its part of both."""
+    """The global batch with all of the memory, and 2 or 8 parts, of one example each."""
     has_labels = chain_init == "labeled"
     make = labeled if has_labels else functools.partial(quadratic, chain_init=chain_init)
     params = {"offset": jnp.float32(1.0)} if has_labels else PARAMS
@@ -176,9 +176,9 @@ def test_losses_are_the_same_however_the_shards_are_held(chain_init):
         replay_probability=0.8,
     )
     batch = {
-        "image": jax.random.uniform(KEY, (16, 1)),
-        "index": jnp.arange(16),
-        "label": jnp.arange(16) % 3,
+        "image": jax.random.uniform(KEY, (8, 1)),
+        "index": jnp.arange(8),
+        "label": jnp.arange(8) % 3,
     }
     loss_and_grad = jax.jit(jax.value_and_grad(method.loss, has_aux=True))
     state = first_memory(method, batch)

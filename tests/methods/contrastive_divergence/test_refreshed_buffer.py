@@ -11,6 +11,7 @@ from toy_networks import PerClass, Quadratic
 from ebm_jax.methods import ContrastiveDivergence
 from ebm_jax.methods.contrastive_divergence import ContrastiveDivergenceSampler
 from ebm_jax.methods.contrastive_divergence.chain_init import box_noise
+from ebm_jax.methods.contrastive_divergence.labels import known
 from ebm_jax.methods.contrastive_divergence.refreshed_buffer import Refresh, refreshed_buffer
 from ebm_jax.networks.ensemble import Ensemble
 
@@ -68,12 +69,12 @@ def test_noise_and_labels_are_off_in_the_last_rounds():
 
     x, label = refreshed_buffer(KEY, move, noise, np.arange(50), 2**30, every)
     assert [np.all(start == 0) for start, _ in rounds] == [True] * 7 + [False] * 5
-    known = set(range(50))
+    so_far = set(range(50))
     for number, (_, given) in enumerate(rounds):
-        assert (given <= known) == (number >= 7)
-        known |= given
+        assert (given <= so_far) == (number >= 7)
+        so_far |= given
     assert x.max() == 1 + 5
-    assert set(label.tolist()) <= known
+    assert set(label.tolist()) <= so_far
 
 
 def test_shares_of_noise_and_of_labels():
@@ -95,13 +96,17 @@ def test_shares_of_noise_and_of_labels():
 
 
 def test_the_later_of_two_is_kept():
-    """With one entry, every round keeps the last of its draws."""
-    one = Refresh(1, 3, 4, 0.0, 0.0, 0)
-    x, _ = refreshed_buffer(
-        KEY, lambda number, x, label: 10 * number + np.arange(4.0)[:, None], noise,
-        np.zeros(1, int), 1, one,
-    )  # fmt: skip
-    np.testing.assert_array_equal(x, [[23.0, 23.0]])
+    """With one entry, every round keeps the last of its draws; each has a label of all."""
+    one, seen = Refresh(1, 3, 40, 0.0, 1.0, 0), []
+
+    def move(number, x, label):
+        seen.append(label.copy())
+        return 100 * number + np.arange(40.0)[:, None]
+
+    x, label = refreshed_buffer(KEY, move, noise, np.zeros(1, int), 3, one)
+    np.testing.assert_array_equal(x, [[239.0, 239.0]])
+    assert label == seen[-1][-1]
+    assert [set(of_round) for of_round in seen] == [{0, 1, 2}] * 3
 
 
 THETA, STEP, NOISE, TEMPERATURE = 0.8, 0.3, 0.4, 1.6
@@ -184,6 +189,8 @@ def test_entries_of_a_block_have_the_labels_of_their_samples():
     )  # fmt: skip
     method = ContrastiveDivergence(PerClass(), sampler=sampler)
     assert (method.block_size, method.num_moved) == (5, 60)
+    assert ContrastiveDivergence(PerClass()).block_size == 0
+    np.testing.assert_array_equal(known(Quadratic(), None), [0])
 
     def move(params, rounds, x, index, label):
         np.testing.assert_array_equal(rounds, np.zeros(60))

@@ -139,3 +139,6 @@ def test_usual_steps_and_noise_are_the_papers():
     residual = 2 * np.asarray(x_noisy) - 0.5 / 0.1**2
     np.testing.assert_allclose(losses, np.sum(residual**2, 1) / 0.3**2, rtol=1e-5)
     np.testing.assert_allclose(energies, [1.5**2 + 1.5**2], rtol=1e-6)
+    native = usual.densities({"theta": 1.0}).native_kernel(lambda x: 0 * x[:, 0], 0)
+    state, _ = native.step(KEY, native.init(x)._replace(chain=index))  # at temperature 1
+    np.testing.assert_allclose(state.x - x, 0.02 * random.normal(KEY, index, x), rtol=1e-4)

@@ -214,8 +214,8 @@ def test_a_batch_in_parts_is_the_batch():
         return value, metrics
 
     whole, whole_metrics = loss(x, jnp.arange(6))
-    parts = [loss(x[i : i + 3], jnp.arange(i, i + 3)) for i in (0, 3)]
-    np.testing.assert_allclose(whole, (parts[0][0] + parts[1][0]) / 2, rtol=1e-5)
+    parts = [loss(x[i:end], jnp.arange(i, end)) for i, end in ((0, 5), (5, 6))]
+    np.testing.assert_allclose(whole, (5 * parts[0][0] + parts[1][0]) / 6, rtol=1e-5)
     summed = jax.tree.map(jnp.add, parts[0][1], parts[1][1])
     for name, mean in whole_metrics.items():
         np.testing.assert_allclose(mean, summed[name], rtol=1e-5, atol=1e-6, err_msg=name)
