@@ -33,7 +33,7 @@ class BaseDistribution(NamedTuple):
         """[batch]; zero on a box."""
         if self.box is not None:
             return jnp.zeros(u.shape[0], u.dtype)
-        return 0.5 * jnp.sum(((u - self.center) / self.std) ** 2, axis=tuple(range(1, u.ndim)))
+        return 0.5 * jnp.sum(((u - self.center) / self.std) ** 2, axis=range(1, u.ndim))
 
     def log_z(self, num_values: int) -> float:
         """log of the integral of exp(-energy) over x of so many values."""

@@ -134,6 +134,7 @@ def test_densities_claim_what_they_are():
     assert gaussian_method(kind="langevin").densities(params_of(method)).flow is None
     assert densities.base.std == pytest.approx(np.sqrt(25 + 0.5))
     assert densities.base.center == pytest.approx(0.1)
+    assert {type(number) for number in densities.base[:2]} == {float}
 
 
 def test_the_network_fades_in_from_the_largest_noise():
@@ -161,6 +162,9 @@ def test_the_network_sees_points_drawn_in_to_the_size_of_the_data(covariance):
     of_theta = [method.energy({"energy": theta}, jnp.log(0.3))(y) for theta in (0.0, 2.0)]
     base = log_normal(y, MOMENTS.mean, covariance + 0.3 * np.eye(3))
     np.testing.assert_allclose(of_theta[0], -base, rtol=1e-4)
+    with jax.enable_x64(True):  # float32 stays what it is
+        log_t = jnp.log(jnp.float32(0.3))
+        assert method.energy({"energy": np.float32(0)}, log_t)(np.float32(y)).dtype == jnp.float32
     size = np.trace(covariance) / 3 or 1.0
     largest = np.linalg.eigvalsh(covariance)[-1] or 1.0
     at_end = 1 / (1 + 25 / largest)

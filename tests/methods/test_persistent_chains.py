@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ebm_jax import samplers
 from ebm_jax.methods.persistent_chains import jumped, moved
 
 WIDTHS = jnp.array([0.1, 0.3])  # the narrower is the least
@@ -37,6 +38,16 @@ def test_a_chain_is_the_same_among_others():
     half = moves(x[2:4], jax.random.key(3), 2).x
     np.testing.assert_allclose(half, whole[2:4], rtol=1e-4)
     assert np.abs(whole[0] - moves(x[:1], jax.random.key(3), 1).x[0]).max() > 1e-3
+
+
+def test_a_move_is_of_five_jittered_leapfrog_steps():
+    """Each of .6 of the least standard deviation."""
+    x, key = jax.random.normal(jax.random.key(2), (4, 2)) / 5, jax.random.key(3)
+    kernel = samplers.hmc(bowl, 0.06, 5, jitter=0.5)
+    end, info = jax.jit(lambda x: samplers.run_chain(key, kernel, x, 30, first_chain=7))(x)
+    found = moves(x, key, 7)
+    np.testing.assert_allclose(found.x, end.x, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(found.acceptance, info.acceptance, rtol=1e-3)
 
 
 def test_no_moves_are_refused():

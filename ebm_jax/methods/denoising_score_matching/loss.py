@@ -47,4 +47,4 @@ def score_matching_losses(
     """
     energies, grad = energy_and_grad(energy_fn, x_noisy)
     residual = grad - (x_noisy - x) / target_sigma**2
-    return jnp.sum(residual**2, axis=tuple(range(1, x.ndim))) / sigma**2, energies
+    return jnp.sum(residual**2, axis=range(1, x.ndim)) / sigma**2, energies

@@ -136,8 +136,8 @@ def restore_levels(
         index,
         num_levels=level,
         num_rounds=1,
-        is_known=jnp.asarray(False),
-        known=jnp.zeros((level + 1, *x.shape)),
+        is_known=False,
+        known=jnp.zeros((level, *x.shape)),
     )
 
 
@@ -151,7 +151,7 @@ def _descend(
     *,
     num_levels: int,
     num_rounds: int,
-    is_known: random.AnyArray,
+    is_known: jax.typing.ArrayLike,
     known: jax.Array,
 ) -> jax.Array:
     """From x_L to x_0 through the pairs L-1 .. 0; known: u_0 .. at least u_{L-1}."""

@@ -168,6 +168,11 @@ def test_chains_start_where_the_one_above_ended():
         np.testing.assert_allclose(start, noisy / A[level + 1], rtol=1e-5)
     assert densities.num_conditionals == 100
     assert exact_densities("gaussian").num_conditionals == 99
+    for num_pairs in (1, 2):  # the last two are marginals, or all that there are
+        few = RecoveryLikelihood(
+            PerDirection(2), num_pairs=num_pairs, transition="gaussian"
+        ).densities({"theta": jnp.ones((2, 2))})
+        assert (few.num_conditionals, few.num_levels) == (0, num_pairs)
     for transition in ("langevin", "gaussian"):
         assert exact_densities(transition).base == (0.0, 1.0, None)
 

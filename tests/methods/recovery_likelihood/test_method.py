@@ -127,6 +127,10 @@ def test_chains_with_a_test_have_the_temperature_1_unless_told():
         moved, _ = kernel.step(jax.random.key(3), kernel.init(x))
         wanted = np.sqrt(2 * 0.3 * temperature)
         assert moved.x.std() == pytest.approx(wanted, rel=4 / np.sqrt(2 * 4_000))
+        # on a slope so steep that no move upwards is taken: one standard deviation down, and noise
+        steep = transitions.bounded_mala(lambda x: 1e4 * x[:, 0], jnp.float32(0.3), **settings)
+        moved, _ = steep.step(jax.random.key(3), steep.init(x))
+        assert np.mean(moved.x < 0) == pytest.approx(0.8413, abs=4 * np.sqrt(0.13 / 4_000))
 
 
 def test_tested_chains_have_no_blends():
