@@ -50,6 +50,8 @@ def test_usual_constants_are_those_of_the_published_code():
     """The first step: a tiny gradient beside epsilon, 1e-8; a large one is clipped at .1."""
     g = np.array([1e-6, 5.0])
     ((step, _),) = run(igebm_adam(1.0), jnp.zeros(2), [jnp.asarray(g, jnp.float32)])
+    ((usual, _),) = run(igebm_adam(), jnp.zeros(2), [jnp.asarray(g, jnp.float32)])
+    np.testing.assert_allclose(usual, 3e-4 * step, rtol=1e-5)
     # v is 0 when the bound is computed, so that only the offset counts.
     g = np.minimum(g, 0.1)
     size = np.sqrt(1 - 0.999)
