@@ -42,7 +42,7 @@ def test_a_chain_is_the_same_among_others():
 
 def test_a_move_is_of_five_jittered_leapfrog_steps():
     """Each of .6 of the least standard deviation."""
-    x, key = jax.random.normal(jax.random.key(2), (4, 2)) / 5, jax.random.key(3)
+    x, key = jax.random.normal(jax.random.key(2), (6, 2)) / 5, jax.random.key(3)
     kernel = samplers.hmc(bowl, 0.06, 5, jitter=0.5)
     end, info = jax.jit(lambda x: samplers.run_chain(key, kernel, x, 30, first_chain=7))(x)
     found = moves(x, key, 7)
