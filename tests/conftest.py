@@ -4,7 +4,8 @@ All are set before jax is imported anywhere; the workers of pytest-xdist inherit
 LLVM's optimizations, with XLA's earlier emitters of loops and each program in one piece it compiles
 in a quarter of the time, and most of the tests' time is that. Passes that make loops faster and
 nothing possible are left out: another eighth. Without `algsimp` too it would be a third, but then
-gradients of paddings do not compile and a log Z came out wrong. Flags of XLA_FLAGS come last and win:
+gradients of paddings do not compile and a log Z came out wrong. Flags of XLA_FLAGS come last and
+win:
 
     XLA_FLAGS="--xla_cpu_use_fusion_emitters=true --xla_backend_optimization_level=3" pytest
 

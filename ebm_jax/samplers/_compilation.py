@@ -27,6 +27,7 @@ _UNCHANGING = (
 _LOOKUPS = ("LOAD_GLOBAL", "LOAD_NAME")
 _LIBRARIES = {"jax", "jaxlib", "numpy", "math", "functools", "operator", "builtins"}
 _MAX_DEPTH = 4
+_MOST_PROGRAMS = 1024  # whose keys are kept: functions made anew without end take no more memory
 
 
 def is_data(leaf: Any) -> bool:
@@ -108,7 +109,7 @@ def _key_of_function(function: types.FunctionType, depth: int) -> Hashable:
     )
 
 
-@functools.cache
+@functools.lru_cache(_MOST_PROGRAMS)
 def _program(code: types.CodeType) -> Hashable:
     """All of a function's code but where it stands, so that two equal lines are one program."""
     constants = tuple(
@@ -120,7 +121,7 @@ def _program(code: types.CodeType) -> Hashable:
     return code.co_code, code.co_exceptiontable, constants, arguments, names
 
 
-@functools.cache
+@functools.lru_cache(_MOST_PROGRAMS)
 def _names(code: types.CodeType) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names that a function, and those within it, look up in their module; these and attributes."""
     own = (i.argval for i in dis.get_instructions(code) if i.opname in _LOOKUPS)

@@ -7,6 +7,7 @@ length of the path, if the transitions leave each distribution invariant (MALA, 
 Langevin).
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, Concatenate, Literal, NamedTuple, Protocol, overload
 
@@ -284,7 +285,7 @@ def summarize_weights(log_weights: AnyArray) -> WeightSummary:
 
     weights = jnp.exp(log_weights - finite(highest))
     mean = finite(jnp.mean(weights))
-    error = jnp.std(weights, ddof=1) / (np.sqrt(num_chains) * mean)
+    error = jnp.std(weights, ddof=1) / (math.sqrt(num_chains) * mean)
     return WeightSummary(
         log_z=highest + jnp.log(mean),
         standard_error=jnp.where(is_zero, jnp.inf, error),

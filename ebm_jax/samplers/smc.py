@@ -6,6 +6,7 @@ normalizing constants: without bias on a ladder that is given, with one of order
 ladder that follows the population.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -201,7 +202,7 @@ def _run(
             beta = _next_beta(lambda beta: _ess(weights_at(beta)), at.beta, end, target_ess)
         log_weights = weights_at(beta)
         groups = log_weights.reshape(num_groups, -1)
-        log_mean = jax.nn.logsumexp(groups, axis=1) - np.log(groups.shape[1])
+        log_mean = jax.nn.logsumexp(groups, axis=1) - math.log(groups.shape[1])
         key = random.fold_in(rng_key, at.done)
         source = _resample(random.fold_in(key, num_steps), groups)
         moved = chains._replace(

@@ -51,6 +51,24 @@ def test_evidence_and_its_error_over_many_runs():
     assert np.mean(np.abs(log_z - LOG_Z) < 2.4 * errors) > 0.85  # t of 7 degrees of freedom
 
 
+def test_positions_of_float32_where_float64_is_on():
+    """No number of NumPy's, whose type would win, is in between; what is found is the same."""
+    x = jax.random.normal(jax.random.key(5), (16, 3))
+
+    def found():
+        return samplers.smc(
+            jax.random.key(6), PATH, x, hmc, step_size=0.5, num_steps=1, max_temperatures=40
+        )
+
+    wanted = found()
+    with jax.enable_x64(True):
+        result = found()
+    for name in ("log_z", "standard_error", "x", "betas", "ess", "group_log_z"):
+        value = getattr(result, name)
+        assert value.dtype == jnp.float32, name
+        np.testing.assert_allclose(value, getattr(wanted, name), rtol=1e-5, atol=1e-5)
+
+
 def test_draws_are_those_of_the_end():
     result = run(0, num_chains=4_096)
     np.testing.assert_allclose(result.x.mean(0), CENTER, atol=0.1)
