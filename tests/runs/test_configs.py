@@ -68,10 +68,10 @@ def stub(config, split):
     elif name in ("pendulum", "linear_gaussian", "trajectories"):
         size = {"pendulum": 3, "linear_gaussian": 2, "trajectories": 31}[name]
         states = np.zeros((2, 6, size))
-        actions = np.zeros((2, 6, 20)) if config.data.actions else None
+        actions = (np.zeros((2, 6, 20)),) * 2 if config.data.actions else None
         return cut(
             name, split, states, of_training=states, columns=["x"] * size,
-            context=config.data.context, actions=actions, actions_of_training=actions,
+            context=config.data.context, actions=actions,
         )  # fmt: skip
     else:
         density = data.toy_density(name)  # raises for any other

@@ -223,8 +223,8 @@ def test_recorded_actions_go_into_the_rollout(run, tmp_path):
                    ("train", split)}  # fmt: skip
         return trajectories.cut(
             "made", split, states_of(split), of_training=states_of("train"), columns=("a", "b"),
-            context=CONTEXT, actions=actions[split][: len(states_of(split))],
-            actions_of_training=actions["train"],
+            context=CONTEXT,
+            actions=(actions[split][: len(states_of(split))], actions["train"]),
         )  # fmt: skip
 
     assert run(config_of(), data=acted)["num_actions"] == 2
