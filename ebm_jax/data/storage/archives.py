@@ -142,7 +142,7 @@ def _is_published(path: Path, archive: Archive) -> bool:
         # Read to its end, so that its own check sum is compared too.
         content = hashlib.sha256()
         with gzip.open(path) as file:
-            while block := file.read(1_048_576):
+            while block := file.read(2**20):
                 content.update(block)
     except (OSError, EOFError, zlib.error):  # no gzip file, or a damaged one
         return False

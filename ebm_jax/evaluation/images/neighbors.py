@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 _ROWS = 1_024  # examples whose neighbors are sought at once
-_VALUES = 16_777_216  # of a block of the other set, on the device in float32: 64 MB
+_VALUES = 2**24  # of a block of the other set, on the device in float32: 64 MB
 _EXTRA = 16  # candidates beyond those asked for
 
 
@@ -187,7 +187,7 @@ def _candidates_in_float64(x: np.ndarray, others: _Rows, num_kept: int) -> np.nd
 def _ranked(x: np.ndarray, others: _Rows, index: np.ndarray, number: int) -> Neighbors:
     """The nearest of candidates [n, k], by distances from the differences in float64."""
     distance = np.empty(index.shape)
-    size = max(4_194_304 // (index.shape[1] * x.shape[1]), 1)
+    size = max(2**22 // (index.shape[1] * x.shape[1]), 1)
     for first in range(0, len(x), size):
         rows, chosen = x[first : first + size], index[first : first + size]
         candidates = others.float64(chosen.reshape(-1)).reshape(*chosen.shape, -1)
