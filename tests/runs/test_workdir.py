@@ -112,3 +112,16 @@ def test_learning_rates_that_depend_on_the_number_of_steps():
     config.optimizer.b.schedule = "cosine"
     both["optimizer"]["b"]["schedule"] = "cosine"
     assert workdir.differences(both, config, "resume") == ["training.num_steps: 5 -> 6"]
+
+
+def test_checkpoints_are_of_the_workdir_and_hold_the_config(tmp_path, monkeypatch):
+    opened = {}
+    monkeypatch.setattr(
+        workdir, "Checkpoints", lambda path, **options: opened.update(path=path, **options)
+    )
+    config = digits.get_config()
+    workdir.open_checkpoints(config, tmp_path, keep_latest=3, pin_every=7)
+    assert opened == {
+        "path": tmp_path / "checkpoints", "keep_latest": 3, "pin_every": 7,
+        "config": config.to_dict(),
+    }  # fmt: skip

@@ -10,6 +10,8 @@ import numpy as np
 import optax
 import pytest
 
+from ebm_jax.data.batches import batch_indices
+from ebm_jax.data.dataset import Dataset
 from ebm_jax.runs import init_from
 from ebm_jax.tasks import _updates
 from ebm_jax.training import checkpoint_files, checkpoints, manifest, optimizers, trackers
@@ -254,3 +256,20 @@ def test_states_that_were_kept():
     np.testing.assert_array_equal(found.params["w"], [1, 2])
     assert skipped == [30]
     assert _updates.train(None, None, None, found, 30, what="x") is found
+
+
+def test_batches_of_a_task_are_shared_by_the_processes(monkeypatch):
+    """The second of two processes of eight devices has the second half of the global batch."""
+    images = np.arange(100, dtype=np.float32)[:, None]
+    dataset = Dataset("made", "train", images, np.arange(100, dtype=np.int32), 100, (0.0, 100.0))
+
+    def batch():
+        return _updates.local_batch(dataset, 3, seed=5, batch_size=32)["label"]
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    first = batch()
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    second = batch()
+    assert first.shape == second.shape == (8, 2)
+    whole = batch_indices(100, 32, 3, 5)
+    np.testing.assert_array_equal(np.concatenate([first, second]).reshape(-1), whole)
