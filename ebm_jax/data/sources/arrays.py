@@ -67,7 +67,7 @@ def load_arrays(
             f"{header.dtype}, such as (0.0,1.0), got ()"
         )
     chosen = np.array([is_test(str(i)) for i in range(header.shape[0])], bool)
-    status, num_test = file.stat(), chosen.tolist().count(True)
+    status, num_test = file.stat(), int(np.count_nonzero(chosen))
     return load_own(
         "arrays",
         split,
